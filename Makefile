@@ -1,0 +1,46 @@
+# The commands that people and CI run. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+LOCK := requirements-dev.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format protos lock bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready  ## make .venv with everything pinned, from nothing
+
+.venv/ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	    "Horngate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % v)'
+	@$(PYTHON) -m venv --clear .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing the pinned development environment into .venv (about 2 GB, once)"
+	@$(BIN)/pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK)
+	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:  ## resolve the dependencies anew into the lock file
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    --extra images --extra server --extra trainer --group dev --output-file $(LOCK) pyproject.toml
+
+protos: setup  ## regenerate protos/horngate_protos from the .proto files
+	@$(BIN)/python protos/generate.py
+
+check: setup  ## lint, types, boundaries between the parts, drift of generated code
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python protos/generate.py --check
+
+format: setup  ## format the code and fix what ruff can fix
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+test: setup  ## every test but the slow suites
+	@$(BIN)/pytest
+
+clean:  ## remove what the commands above made
+	rm -rf .venv models report dist

@@ -1,0 +1,1 @@
+"""Horngate's client."""

@@ -1,0 +1,25 @@
+"""Builds the message classes from the committed descriptor set, in a private pool."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+POOL = descriptor_pool.DescriptorPool()
+
+_descriptors = descriptor_pb2.FileDescriptorSet.FromString(
+    files("horngate_protos").joinpath("contract.binpb").read_bytes()
+)
+for _file in _descriptors.file:
+    POOL.AddSerializedFile(_file.SerializeToString())
+
+
+def names(proto: str) -> Mapping[str, Any]:
+    """Return what a generated module holds: ``DESCRIPTOR`` and the top-level messages of one .proto file."""
+    file = POOL.FindFileByName(proto)
+    messages = {
+        name: message_factory.GetMessageClass(descriptor)
+        for name, descriptor in file.message_types_by_name.items()
+    }
+    return {"DESCRIPTOR": file, **messages}

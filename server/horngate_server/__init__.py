@@ -1,0 +1,1 @@
+"""Horngate's server: serves Keras SavedModels over gRPC."""
