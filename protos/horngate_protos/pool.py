@@ -19,7 +19,6 @@ def names(proto: str) -> Mapping[str, Any]:
     """Return what a generated module holds: ``DESCRIPTOR`` and the top-level messages of one .proto file."""
     file = POOL.FindFileByName(proto)
     messages = {
-        name: message_factory.GetMessageClass(descriptor)
-        for name, descriptor in file.message_types_by_name.items()
+        name: message_factory.GetMessageClass(descriptor) for name, descriptor in file.message_types_by_name.items()
     }
     return {"DESCRIPTOR": file, **messages}

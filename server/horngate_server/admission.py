@@ -1,0 +1,100 @@
+"""Is this request answerable by this model? Checked alone, before it meets its neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from horngate_server.errors import InvalidRequest
+from horngate_server.request import Buffer, Header, InferenceRequest, InputHeader
+from horngate_server.signature import Signature, TensorSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How a request with this header is computed by a model with this signature.
+
+    Attributes:
+        rows: its length along the batch axis.
+        order: per input of the signature, its place in the request.
+        sizes: per input of the signature, the bytes that fill its shape.
+        shapes: per input of the signature, the axes after the first: requests with equal ones share a batch.
+    """
+
+    rows: int
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def plan(header: Header, signature: Signature, max_rows: int) -> Plan:
+    """Check names, datatypes, shapes and rows against the signature.
+
+    Raises:
+        InvalidRequest: what was expected and what came.
+    """
+    came = {given.name: place for place, given in enumerate(header.inputs)}
+    expected = {spec.name for spec in signature.inputs}
+    if came.keys() != expected or len(came) != len(header.inputs):
+        raise InvalidRequest(
+            f"expected the inputs {_names(sorted(expected))}; came {_names([given.name for given in header.inputs])}"
+        )
+    known = [spec.name for spec in signature.outputs]
+    if len(set(header.outputs)) != len(header.outputs) or not set(header.outputs) <= set(known):
+        raise InvalidRequest(f"expected outputs out of {_names(known)}; came {_names(header.outputs)}")
+    order = tuple(came[spec.name] for spec in signature.inputs)
+    given = [header.inputs[place] for place in order]
+    for spec, tensor in zip(signature.inputs, given, strict=True):
+        _check(spec, tensor)
+    rows = given[0].shape[0]
+    for tensor in given:
+        if tensor.shape[0] != rows:
+            raise InvalidRequest(
+                f"input {tensor.name!r} has {tensor.shape[0]} rows and {given[0].name!r} has {rows}; "
+                "expected as many in each"
+            )
+    if rows > max_rows:
+        raise InvalidRequest(f"{rows} rows in one request; expected at most {max_rows} (--queue-rows)")
+    return Plan(
+        rows=rows,
+        order=order,
+        sizes=tuple(spec.nbytes(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=True)),
+        shapes=tuple(tensor.shape[1:] for tensor in given),
+    )
+
+
+def arrange(request: InferenceRequest, planned: Plan, signature: Signature) -> Sequence[Buffer]:
+    """Return the request's data in the signature's order, checked to fill the shapes.
+
+    Raises:
+        InvalidRequest: too few or too many bytes, or a BOOL that is neither 0 nor 1.
+    """
+    data = [request.data[place] for place in planned.order]
+    for spec, size, shape, buffer in zip(signature.inputs, planned.sizes, planned.shapes, data, strict=True):
+        if len(buffer) != size:
+            raise InvalidRequest(
+                f"input {spec.name!r} has {len(buffer)} bytes; expected {size} for the shape "
+                f"{[planned.rows, *shape]} of {spec.datatype.name}"
+            )
+        if spec.datatype.name == "BOOL" and size and np.frombuffer(buffer, np.uint8).max() > 1:
+            raise InvalidRequest(f"input {spec.name!r} is BOOL; expected bytes 0 or 1")
+    return data
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _check(spec: TensorSpec, tensor: InputHeader) -> None:
+    if tensor.datatype != spec.datatype.name:
+        raise InvalidRequest(f"input {spec.name!r} has datatype {tensor.datatype!r}; expected {spec.datatype.name}")
+    if not spec.fits(tensor.shape) or any(axis < 0 for axis in tensor.shape):
+        raise InvalidRequest(
+            f"input {spec.name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)} "
+            "(-1: any length, the first axis is the batch)"
+        )
+    if tensor.shape[0] == 0:
+        raise InvalidRequest(f"input {spec.name!r} has no rows; expected at least one")
+
+
+def _names(names: Sequence[str]) -> str:
+    return "[" + ", ".join(map(repr, names)) + "]"

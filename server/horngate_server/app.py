@@ -1,0 +1,198 @@
+"""Wiring and lifecycle: the only place that builds things, and that knows the order of start and stop."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from horngate_protos import __version__
+from horngate_server import http, metrics, repository
+from horngate_server import settings as settings_room
+from horngate_server.errors import ModelError
+from horngate_server.health import OVERALL, Health
+from horngate_server.loading import Loaded, load_latest
+from horngate_server.served import Models, Served
+from horngate_server.service import Service
+from horngate_server.settings import Settings
+from horngate_server.transports import Transport
+from horngate_server.transports.grpcio import GrpcioTransport
+
+log = logging.getLogger(__name__)
+
+LAST_ANSWERS_S = 1.0
+"""Of the grace period, what is left at least for answers to leave."""
+
+
+class App:
+    """One server process.
+
+    Args:
+        settings: all of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = time.monotonic
+        self._stop = threading.Event()
+        self._died: BaseException | None = None
+        self._health = Health()
+        self._models = Models()
+        self._metrics = metrics.Metrics(metrics.default_registry())
+        self._metrics.watch(lambda: [served.executor for served in self._models])
+        self._transport: Transport = GrpcioTransport(
+            host=settings.host,
+            port=settings.grpc_port,
+            max_message_bytes=settings.max_message_bytes,
+            clock=self._clock,
+        )
+        self._service = Service(
+            models=self._models,
+            health=self._health,
+            metrics=self._metrics,
+            deliver=self._transport.deliver,
+            clock=self._clock,
+        )
+        self._http = http.HttpServer(http.app(self._health, self._metrics), host=settings.host, port=settings.http_port)
+
+    def run(self) -> int:
+        """Serve until a signal or a fatal error; return the exit code.
+
+        Raises:
+            HorngateError: it cannot start.
+        """
+        settings_room.prepare_libraries(self._settings)
+        with self._signals(), self._listening() as (grpc_port, http_port):
+            loaded = self._load()
+            if not self._stop.is_set():
+                self._banner(loaded, grpc_port, http_port)
+                self._health.set(OVERALL, serving=True)
+                self._stop.wait()
+            self._drain()
+        if self._died is not None:
+            log.critical("stopped: %s", self._died)
+            return 1
+        log.info("stopped: every accepted request was answered")
+        return 0
+
+    # --- private --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop in order; the second one gets its default and ends the process at once."""
+        signals = (signal.SIGTERM, signal.SIGINT)
+
+        def stop(number: int, _frame: object) -> None:
+            for each in signals:
+                signal.signal(each, signal.SIG_DFL)
+            log.info("%s: draining; a second signal ends at once", signal.Signals(number).name)
+            self._stop.set()
+
+        before = {each: signal.signal(each, stop) for each in signals}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    @contextmanager
+    def _listening(self) -> Iterator[tuple[int, int]]:
+        """Open both ports, live but not ready, and close them at the end."""
+        grpc_port = self._transport.start(self._service)
+        try:
+            http_port = self._http.start()
+            try:
+                if self._settings.port_file is not None:
+                    _write(self._settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n")
+                yield grpc_port, http_port
+            finally:
+                self._http.stop()
+        finally:
+            self._transport.stop(0)
+
+    def _load(self) -> list[Loaded]:
+        """Load the newest version of every model and put it to work.
+
+        Raises:
+            ModelError: a model has no version that can be served, or there is no model.
+        """
+        root = self._settings.models
+        found = repository.models(root)
+        if not found:
+            raise ModelError(f"no model in {root.absolute()}: expected {root}/<name>/<integer version>/saved_model.pb")
+        self._models.expect(found)
+        loaded = []
+        for name, paths in found.items():
+            if self._stop.is_set():
+                break
+            each = load_latest(
+                name,
+                paths,
+                self._settings,
+                finish=self._service.finish,
+                clock=self._clock,
+                on_death=self._on_death,
+            )
+            each.executor.start()
+            self._models.put(Served(each.info, each.executor))
+            self._health.set(name, serving=True)
+            self._metrics.model(each.info, "ready", load_s=each.seconds)
+            self._metrics.model_info(each.info, each.device.kind, each.device.why, each.digest, each.verification)
+            log.info(
+                "loaded model %s version %s in %.2f s: %s, %s",
+                name, each.info.version, each.seconds, each.verification, _device(each),
+            )  # fmt: skip
+            if each.device.surprise:
+                log.warning("a GPU is present but not used: %s", each.device.why)
+            loaded.append(each)
+        return loaded
+
+    def _drain(self) -> None:
+        """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""
+        self._health.shut_down()
+        ends = self._clock() + self._settings.grace_period_s
+        drained = [served.executor.stop(max(0.0, ends - self._clock())) for served in self._models]
+        self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock()) if all(drained) else LAST_ANSWERS_S)
+        if not all(drained):
+            log.warning("the grace period ended with requests unanswered; they got UNAVAILABLE")
+            return  # a model that still computes must not be closed under its own feet
+        for served in self._models:
+            served.executor.close()
+
+    def _on_death(self, error: BaseException) -> None:
+        """Stop the process: an executor's thread is gone."""
+        self._died = error
+        self._health.shut_down()
+        self._stop.set()
+
+    def _banner(self, loaded: list[Loaded], grpc_port: int, http_port: int) -> None:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        lines = [f"horngate {__version__} serves"]
+        for each in loaded:
+            lines += [
+                f"  model      {each.info.name} version {each.info.version}, {each.verification}",
+                f"             {each.info.signature}",
+                f"  device     {_device(each)}",
+            ]
+        lines += [
+            f"  grpc       {host}:{grpc_port} ({self._transport.name} transport)",
+            f"  http       http://{host}:{http_port}/metrics, /livez, /readyz",
+            f"  batches    up to {settings.max_batch_rows} rows, {settings.max_queue_delay_s * 1000:g} ms queue delay",
+            f"  queue      up to {settings.queue_rows} rows per model",
+        ]
+        for line in lines:
+            log.info("%s", line)
+
+
+def _device(loaded: Loaded) -> str:
+    return f"{loaded.device.kind} ({loaded.device.why})"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,52 @@
+"""The command ``horngate-server``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from horngate_server.errors import HorngateError, SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments[:1] == ["health"]:
+            return _health(arguments[1:])
+        return _serve(arguments)
+    except SettingsError as error:
+        print(f"horngate-server: {error}", file=sys.stderr)
+        return 2
+    except HorngateError as error:
+        print(f"horngate-server: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from horngate_server import logs, settings  # noqa: PLC0415 - --help and wrong flags answer at once
+
+    chosen = settings.read(arguments)
+    logs.set_up(chosen.log_format, chosen.log_level)
+    from horngate_server.app import App  # noqa: PLC0415 - see above
+
+    return App(chosen).run()
+
+
+def _health(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="horngate-server health",
+        description="Ask a running server whether it serves: exit 0 if so, 1 if not.",
+    )
+    parser.add_argument("--server", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
+    parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
+    asked = parser.parse_args(arguments)
+    from horngate_server.health import ask  # noqa: PLC0415 - see above
+
+    serving = ask(asked.server, asked.model, asked.timeout)
+    print("SERVING" if serving else "NOT_SERVING")
+    return 0 if serving else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

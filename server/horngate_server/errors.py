@@ -1,0 +1,77 @@
+"""What can go wrong, in the words of the domain. No error here knows a status code: `status` has that table.
+
+HorngateError
+├── RequestError              one caller's request cannot be answered
+│   ├── InvalidRequest        malformed, or it does not fit the model: never retry
+│   ├── ModelNotFound         unknown model or version: never retry
+│   ├── QueueFull             no room in the waiting line: retry later
+│   ├── DeadlineExpired       the caller's deadline has passed, or cannot be met
+│   ├── CallerGone            the caller has cancelled: nobody reads the answer
+│   ├── NotReady              loading, draining or shutting down: retry elsewhere or later
+│   ├── ModelFailed           the model raised while computing this batch: our fault
+│   └── NotImplementedHere    a method that this server does not have
+├── ModelError                a SavedModel cannot be served
+│   └── DeviceUnavailable     --device gpu, and there is none that works
+└── SettingsError             wrong flags or variables: the message names the flag
+"""
+
+
+class HorngateError(Exception):
+    """Root of everything that Horngate raises on purpose."""
+
+
+class RequestError(HorngateError):
+    """One request cannot be answered; the message goes to its caller."""
+
+
+class InvalidRequest(RequestError):
+    """The request is malformed or does not fit the model's signature."""
+
+
+class ModelNotFound(RequestError):
+    """No such model, or no such version of it."""
+
+
+class QueueFull(RequestError):
+    """The waiting line has no room for this many rows.
+
+    Args:
+        message: what was asked for and what the limits are.
+        retry_after_s: seconds until there is likely to be room.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExpired(RequestError):
+    """The caller's deadline passed while it waited, or would pass before its turn."""
+
+
+class CallerGone(RequestError):
+    """The caller cancelled or disconnected before its answer was ready."""
+
+
+class NotReady(RequestError):
+    """The model is not warm yet, or the server is draining."""
+
+
+class ModelFailed(RequestError):
+    """The model failed on a batch."""
+
+
+class NotImplementedHere(RequestError):
+    """The method belongs to a service that Horngate speaks, but Horngate does not have it."""
+
+
+class ModelError(HorngateError):
+    """A SavedModel that cannot be loaded or served; the message says what is wrong with it."""
+
+
+class DeviceUnavailable(ModelError):
+    """A GPU was demanded and none can be used."""
+
+
+class SettingsError(HorngateError):
+    """Wrong usage; the message names the offending flag or variable."""

@@ -1,0 +1,99 @@
+"""Everything that is not gRPC: /metrics, /livez and /readyz, as one ASGI app, and uvicorn to serve it."""
+
+import socket
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import uvicorn
+
+from horngate_server.errors import SettingsError
+from horngate_server.health import Health
+from horngate_server.metrics import CONTENT_TYPE, Metrics
+
+_Message = MutableMapping[str, Any]
+App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]], Awaitable[None]]
+
+TEXT = "text/plain; charset=utf-8"
+ROUTES = ("/metrics", "/livez", "/readyz")
+
+
+def app(health: Health, metrics: Metrics) -> App:
+    """Return the ASGI app.
+
+    ``/livez`` is 200 while the process can answer; ``/readyz`` is 200 while traffic is welcome and 503 otherwise.
+    """
+
+    def respond(method: str, path: str) -> tuple[int, str, bytes]:
+        if path not in ROUTES:
+            return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
+        if method not in {"GET", "HEAD"}:
+            return 405, TEXT, f"{method} {path}; expected GET\n".encode()
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, metrics.exposition()
+        if path == "/livez" or health.serving():
+            return 200, TEXT, b"ok\n"
+        return 503, TEXT, b"not ready: no model is warm, or the server is draining\n"
+
+    async def serve(
+        scope: _Message,
+        receive: Callable[[], Awaitable[_Message]],  # noqa: ARG001 - no route reads a body
+        send: Callable[[_Message], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        status, content_type, body = respond(scope["method"], scope["path"])
+        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return serve
+
+
+class HttpServer:
+    """uvicorn on a thread of its own.
+
+    Args:
+        app: what to serve.
+        host: the address to listen on.
+        port: 0 picks a free one.
+    """
+
+    def __init__(self, app: App, *, host: str, port: int) -> None:
+        self._address = (host, port)
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            loop="asyncio",
+            http="h11",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="http")
+
+    def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            SettingsError: the address cannot be listened on.
+        """
+        host, port = self._address
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server(self._address, family=family)
+        except OSError as error:
+            raise SettingsError(f"--host, --http-port: cannot listen on {host}:{port}: {error.strerror}") from error
+        self._thread.start()
+        bound: int = self._socket.getsockname()[1]
+        return bound
+
+    def stop(self) -> None:
+        """Close the port and end the thread."""
+        if self._thread.is_alive():
+            self._server.should_exit = True
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])

@@ -1,0 +1,275 @@
+"""Every number that Horngate exposes: names, help texts and buckets, in one place.
+
+Numbers are folded in once per batch, with NumPy, rather than once per request; a scrape reads them out. Base units.
+"""
+
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from horngate_server.executor import BatchReport, Executor
+from horngate_server.request import ModelInfo
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = tuple(float(2**power) for power in range(13))
+CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+CLASSES = 1000
+"""Models with more classes get no per-class counter: each class is a time series."""
+STATES = ("loading", "ready", "draining", "failed")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics(Collector):
+    """All of the server's numbers. Callable from any thread.
+
+    Args:
+        registry: where to register; tests bring their own.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._lock = threading.Lock()
+        self._began = 0
+        self._ended = 0
+        self._requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self._request_seconds: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
+        self._refused: dict[str, int] = defaultdict(int)
+        self._rows: dict[tuple[str, str], int] = defaultdict(int)
+        self._queue_seconds: dict[str, _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
+        self._batch_seconds: dict[str, _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
+        self._batch_rows: dict[str, _Distribution] = defaultdict(lambda: _Distribution(ROWS))
+        self._classes: dict[tuple[str, str], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
+        self._confidence: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(CONFIDENCE))
+        self._states: dict[tuple[str, str], str] = {}
+        self._load_seconds: dict[tuple[str, str], float] = {}
+        self._models: dict[tuple[str, str], dict[str, str]] = {}
+        self._devices: dict[tuple[str, str], dict[str, str]] = {}
+        self._executors: Callable[[], Iterable[Executor]] = tuple
+        registry.register(self)
+
+    def watch(self, executors: Callable[[], Iterable[Executor]]) -> None:
+        """Say whose queues a scrape reads."""
+        self._executors = executors
+
+    def began(self, requests: int) -> None:
+        """Count inference requests in."""
+        with self._lock:
+            self._began += requests
+
+    def ended(self, model: str, protocol: str, codes: Sequence[str], seconds: Sequence[float]) -> None:
+        """Count inference requests out, each with its gRPC code and its seconds since it arrived."""
+        with self._lock:
+            self._ended += len(codes)
+            for code in codes:
+                self._requests[model, protocol, code] += 1
+            self._request_seconds[model, protocol].add(seconds)
+
+    def refused(self, reason: str, requests: int) -> None:
+        """Count requests that were not computed, by reason."""
+        with self._lock:
+            self._refused[reason] += requests
+
+    def batch(self, info: ModelInfo, report: BatchReport, queue_s: Sequence[float]) -> None:
+        """Take in one batch and how long those that it completed had waited."""
+        model = info.name
+        key = (info.name, info.version)
+        with self._lock:
+            self._rows[key] += report.rows
+            self._batch_rows[model].add((report.rows,))
+            self._batch_seconds[model].add((report.seconds,))
+            self._queue_seconds[model].add(queue_s)
+            for spec, array in zip(info.signature.outputs, report.arrays, strict=True):
+                if spec.name == "probabilities" and array.ndim == 2 and 0 < array.shape[1] <= CLASSES:
+                    self._predictions(key, array[: report.rows])
+
+    def model(self, info: ModelInfo, state: str, *, load_s: float | None = None) -> None:
+        """Record what state a version is in, and once it is loaded how long that took."""
+        with self._lock:
+            self._states[info.name, info.version] = state
+            if load_s is not None:
+                self._load_seconds[info.name, info.version] = load_s
+
+    def model_info(self, info: ModelInfo, device: str, why: str, digest: str, verification: str) -> None:
+        """Record what a loaded version is and where it runs."""
+        key = (info.name, info.version)
+        with self._lock:
+            self._models[key] = {
+                "signature": str(info.signature),
+                "digest": digest,
+                "verification": verification,
+            }
+            self._devices[key] = {"device": device, "why": why}
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Read everything out, for the registry."""
+        with self._lock:
+            yield from self._collect()
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _predictions(self, key: tuple[str, str], scores: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+        classes = scores.argmax(axis=1)
+        counts = self._classes.setdefault(key, np.zeros(scores.shape[1], np.int64))
+        counts += np.bincount(classes, minlength=len(counts))
+        self._confidence[key].add(scores.max(axis=1).astype(np.float64).tolist())
+
+    def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
+        executors = list(self._executors())
+        yield _counter(
+            "horngate_requests", "Inference requests answered, by model, protocol and gRPC code.",
+            ("model", "protocol", "code"), self._requests,
+        )  # fmt: skip
+        yield _histogram(
+            "horngate_request_seconds", "Seconds from an inference request's arrival to its answer.",
+            ("model", "protocol"), self._request_seconds,
+        )  # fmt: skip
+        in_flight = GaugeMetricFamily("horngate_requests_in_flight", "Inference requests not answered yet.")
+        in_flight.add_metric((), self._began - self._ended)
+        yield in_flight
+        yield _counter(
+            "horngate_refused", "Inference requests that were not computed, by reason.", ("reason",),
+            {(reason,): count for reason, count in self._refused.items()},
+        )  # fmt: skip
+        yield _counter("horngate_rows", "Rows computed, padding not counted.", ("model", "version"), self._rows)
+        yield _histogram(
+            "horngate_queue_seconds", "Seconds that a request waited before its first batch began.",
+            ("model",), {(model,): data for model, data in self._queue_seconds.items()},
+        )  # fmt: skip
+        yield _gauge(
+            "horngate_queue_rows", "Rows that wait.", ("model", "version"),
+            {(each.info.name, each.info.version): each.queue_rows for each in executors},
+        )  # fmt: skip
+        yield _gauge(
+            "horngate_queue_capacity_rows", "Rows that may wait.", ("model", "version"),
+            {(each.info.name, each.info.version): each.capacity_rows for each in executors},
+        )  # fmt: skip
+        yield _histogram(
+            "horngate_batch_rows", "Rows in a batch, padding not counted.",
+            ("model",), {(model,): data for model, data in self._batch_rows.items()},
+        )  # fmt: skip
+        yield _histogram(
+            "horngate_batch_seconds", "Seconds to join, compute and split a batch.",
+            ("model",), {(model,): data for model, data in self._batch_seconds.items()},
+        )  # fmt: skip
+        yield _gauge(
+            "horngate_model_state", "1 for the state that a version is in, 0 for the others.",
+            ("model", "version", "state"),
+            {(*key, each): each == state for key, state in self._states.items() for each in STATES},
+        )  # fmt: skip
+        yield _gauge(
+            "horngate_model_load_seconds", "Seconds to load, verify and warm a version.",
+            ("model", "version"), self._load_seconds,
+        )  # fmt: skip
+        yield _info("horngate_model", "What a loaded version is.", self._models)
+        yield _info("horngate_device", "Where a version computes, and why there.", self._devices)
+        yield _counter(
+            "horngate_predicted_class", "Rows by the class with the highest probability.",
+            ("model", "version", "class"),
+            {
+                (*key, str(number)): int(count)
+                for key, counts in self._classes.items()
+                for number, count in enumerate(counts)
+            },
+        )  # fmt: skip
+        yield _histogram(
+            "horngate_prediction_confidence", "The highest probability of each row.",
+            ("model", "version"), self._confidence,
+        )  # fmt: skip
+
+
+def default_registry() -> CollectorRegistry:
+    """Return a new registry with the process's own numbers in it."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+_Value_co = TypeVar("_Value_co", covariant=True)
+
+
+class _ByLabels(Protocol[_Value_co]):
+    """A mapping from label values; any tuple of strings will do."""
+
+    def items(self) -> Iterable[tuple[tuple[str, ...], _Value_co]]: ...
+
+
+class _Distribution:
+    """Counts per bucket, and the sum: a histogram that takes many values at once."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._edges = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self.sum = 0.0
+
+    def add(self, values: Sequence[float]) -> None:
+        """Count values; a value on a bound belongs to that bound's bucket (Prometheus's ``le``)."""
+        if len(values) == 1:
+            self._counts[bisect_left(self._bounds, values[0])] += 1
+            self.sum += values[0]
+        elif values:
+            places = np.searchsorted(self._edges, np.asarray(values), side="left")
+            self._counts += np.bincount(places, minlength=len(self._counts))
+            self.sum += sum(values)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the cumulative counts, as an exposition shows them."""
+        names = [*map(str, self._bounds), "+Inf"]
+        return list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: _ByLabels[int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _histogram(name: str, text: str, labels: Sequence[str], values: _ByLabels[_Distribution]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value.buckets(), value.sum)
+    return family
+
+
+def _info(name: str, text: str, values: dict[tuple[str, str], dict[str, str]]) -> Metric:
+    labels = ("model", "version")
+    family = InfoMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family

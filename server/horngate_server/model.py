@@ -1,0 +1,45 @@
+"""The seam between the server and whatever computes. Nearly every test runs with a fake behind it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from horngate_server.signature import Signature
+
+Array = npt.NDArray[np.generic]
+
+
+class Feed(Protocol):
+    """Memory that a model computes from: the batch is written straight into it."""
+
+    @property
+    def arrays(self) -> Sequence[Array]:
+        """One writable array per input, in the signature's order."""
+        ...
+
+
+class Model(Protocol):
+    """One loaded model on one device. Not thread-safe: the executor that owns it is its only caller."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and returns."""
+        ...
+
+    def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
+        """Return memory for one batch, with these full shapes; it holds until ``run`` has returned."""
+        ...
+
+    def run(self, feed: Feed) -> Sequence[Array]:
+        """Compute one batch; outputs in the signature's order, each with the batch's rows. Blocks without the GIL.
+
+        Raises:
+            ModelFailed: with the reason, in the framework's words.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...

@@ -1,0 +1,66 @@
+"""gRPC reflection: what grpcurl and `buf curl` explore. Answers come from grpcio-reflection; v1 and v1alpha alike."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from horngate_protos.pool import POOL
+from horngate_server.errors import InvalidRequest
+from horngate_server.transports import Stream
+
+SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+def streams(services: Sequence[str]) -> dict[str, Stream]:
+    """Return the reflection methods for these services; both versions have the same messages on the wire."""
+    responses: Callable[..., AsyncIterator[ServerReflectionResponse]] = aio.ReflectionServicer(
+        sorted([*services, *SERVICES]), pool=_Pools()
+    ).ServerReflectionInfo  # type: ignore[assignment]  # an async generator; its stub says coroutine
+
+    async def requests(messages: AsyncIterator[bytes]) -> AsyncIterator[ServerReflectionRequest]:
+        async for message in messages:
+            try:
+                yield ServerReflectionRequest.FromString(message)
+            except DecodeError as error:
+                raise InvalidRequest(f"not a ServerReflectionRequest: {error}") from error
+
+    async def info(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for response in responses(requests(messages), None):
+            yield response.SerializeToString()
+
+    return {f"/{service}/ServerReflectionInfo": info for service in SERVICES}
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Pools:
+    """Our messages' pool, then the default one, which holds those of health and reflection."""
+
+    _pools = (POOL, descriptor_pool.Default())
+
+    def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - protobuf's name
+        return self._first("FindFileByName", name)
+
+    def FindFileContainingSymbol(self, name: str) -> FileDescriptor:  # noqa: N802 - protobuf's name
+        return self._first("FindFileContainingSymbol", name)
+
+    def FindExtensionByNumber(self, _message: object, number: int) -> None:  # noqa: N802 - protobuf's name
+        raise KeyError(number)
+
+    def FindAllExtensions(self, _message: object) -> list[object]:  # noqa: N802 - protobuf's name
+        return []
+
+    def FindMessageTypeByName(self, name: str) -> object:  # noqa: N802 - protobuf's name
+        return self._first("FindMessageTypeByName", name)
+
+    def _first(self, method: str, name: str) -> FileDescriptor:
+        try:
+            found: FileDescriptor = getattr(self._pools[0], method)(name)
+        except KeyError:
+            found = getattr(self._pools[1], method)(name)
+        return found

@@ -1,0 +1,207 @@
+"""Where calls become work and outcomes become answers: the middle of the path, free of any transport.
+
+`accept` runs on the transport's thread: decode, admit, enqueue. `_finish` runs on an executor's: encode, count, hand
+back. Everything that is counted is counted there, on the way out.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from google.protobuf.message import DecodeError
+
+from horngate_protos import __version__
+from horngate_protos import open_inference_pb2 as oip
+from horngate_server import health as health_room
+from horngate_server import reflection
+from horngate_server.admission import arrange
+from horngate_server.errors import (
+    CallerGone,
+    DeadlineExpired,
+    InvalidRequest,
+    ModelFailed,
+    NotReady,
+    QueueFull,
+    RequestError,
+)
+from horngate_server.executor import BatchReport, Clock, Executor, Outcome
+from horngate_server.health import Health
+from horngate_server.metrics import Metrics
+from horngate_server.protocols import open_inference
+from horngate_server.queue import Work
+from horngate_server.refusals import Refusals
+from horngate_server.request import InferenceResult, ModelInfo
+from horngate_server.served import Models
+from horngate_server.status import OK, Status, status_of
+from horngate_server.transports import Answer, Call, Deliver, Stream
+
+log = logging.getLogger(__name__)
+
+OPEN_INFERENCE = "inference.GRPCInferenceService"
+MODEL_INFER = f"/{OPEN_INFERENCE}/ModelInfer"
+PROTOCOL = "open_inference"
+UNKNOWN = "unknown"
+"""The model label of requests for models that do not exist: a caller must not be able to make time series."""
+
+_REASONS: dict[type[RequestError], str] = {
+    CallerGone: "cancelled",
+    DeadlineExpired: "deadline",
+    NotReady: "not_ready",
+    QueueFull: "queue_full",
+}
+
+
+class Service:
+    """Answers every call exactly once (`transports.Service`).
+
+    Args:
+        models: what is served.
+        health: who says whether traffic is welcome.
+        metrics: counts.
+        deliver: the transport's way back.
+        clock: monotonic seconds, the same that deadlines are on.
+    """
+
+    def __init__(self, *, models: Models, health: Health, metrics: Metrics, deliver: Deliver, clock: Clock) -> None:
+        self._models = models
+        self._health = health
+        self._metrics = metrics
+        self._deliver = deliver
+        self._clock = clock
+        self._refusals = Refusals(clock)
+        self._handlers: Mapping[str, Callable[[bytes], bytes]] = {
+            f"/{OPEN_INFERENCE}/ServerLive": self._server_live,
+            f"/{OPEN_INFERENCE}/ServerReady": self._server_ready,
+            f"/{OPEN_INFERENCE}/ModelReady": self._model_ready,
+            f"/{OPEN_INFERENCE}/ServerMetadata": self._server_metadata,
+            f"/{OPEN_INFERENCE}/ModelMetadata": self._model_metadata,
+            health_room.CHECK: health.check,
+        }
+        self.methods = frozenset([*self._handlers, MODEL_INFER])
+        self.streams: Mapping[str, Stream] = {
+            health_room.WATCH: health.watch,
+            **reflection.streams([OPEN_INFERENCE, health_room.SERVICE]),
+        }
+
+    def accept(self, calls: Sequence[Call]) -> None:
+        """Answer what can be answered at once; put the rest in line."""
+        answers: list[Answer] = []
+        infers = []
+        for call in calls:
+            if call.method == MODEL_INFER:
+                infers.append(call)
+            else:
+                answers.append((call.reply, self._answer(call)))
+        if answers:
+            self._deliver(answers)
+        if infers:
+            self._infer(infers)
+
+    def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
+        """Answer outcomes of an executor (`executor.Finish`)."""
+        now = self._clock()
+        answers: list[Answer] = []
+        codes: list[str] = []
+        seconds: list[float] = []
+        queue_s: list[float] = []
+        for work, result in outcomes:
+            answer: bytes | Status
+            if isinstance(result, InferenceResult):
+                queue_s.append(result.queue_s)
+                try:
+                    answer = open_inference.encode(work.request, info, result)
+                except Exception as error:  # one answer's failure must not take its neighbours along
+                    log.exception("cannot encode an answer of model %s", info.name)
+                    result = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")  # noqa: PLW2901
+            if isinstance(result, RequestError):
+                answer = status_of(result)
+                self._refused(result)
+            answers.append((work.reply, answer))
+            codes.append(answer.name if isinstance(answer, Status) else OK)
+            seconds.append(now - work.arrived)
+        self._deliver(answers)
+        if report is not None:
+            self._metrics.batch(info, report, queue_s)
+        self._metrics.ended(info.name, PROTOCOL, codes, seconds)
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _infer(self, calls: Sequence[Call]) -> None:
+        """Decode and admit inference calls; enqueue them per model, all at once."""
+        now = self._clock()
+        self._metrics.began(len(calls))
+        works: dict[Executor, list[Work]] = defaultdict(list)
+        for call in calls:
+            model = UNKNOWN
+            try:
+                request = open_inference.decode(call.message)
+                served = self._models.get(request.header.model, request.header.version)
+                model = served.info.name
+                planned = served.plan(request.header)
+                data = arrange(request, planned, served.info.signature)
+            except RequestError as error:
+                self._refuse(call, model, error)
+            except Exception as error:  # an unforeseen message must not take its neighbours along
+                log.exception("cannot take in a request of %d bytes", len(call.message))
+                self._refuse(call, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
+            else:
+                works[served.executor].append(Work(call.reply, request, planned, data, now, call.deadline))
+        for executor, submitted in works.items():
+            refused = executor.submit(submitted)
+            if refused:
+                self.finish(executor.info, refused, None)
+
+    def _refuse(self, call: Call, model: str, error: RequestError) -> None:
+        """Answer a call that never became work."""
+        status = status_of(error)
+        self._refused(error)
+        self._deliver([(call.reply, status)])
+        self._metrics.ended(model, PROTOCOL, [status.name], [0.0])
+
+    def _refused(self, error: RequestError) -> None:
+        reason = _REASONS.get(type(error))
+        if reason is not None:
+            self._metrics.refused(reason, 1)
+            if reason != "cancelled":
+                self._refusals.note(reason, str(error))
+
+    def _answer(self, call: Call) -> bytes | Status:
+        """Answer a call that needs no model's computing."""
+        try:
+            return self._handlers[call.method](call.message)
+        except DecodeError as error:
+            return status_of(InvalidRequest(f"not the message that {call.method} takes: {error}"))
+        except RequestError as error:
+            return status_of(error)
+        except Exception as error:
+            log.exception("%s failed", call.method)
+            return status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
+
+    def _server_live(self, _message: bytes) -> bytes:
+        return oip.ServerLiveResponse(live=True).SerializeToString()
+
+    def _server_ready(self, _message: bytes) -> bytes:
+        return oip.ServerReadyResponse(ready=self._health.serving()).SerializeToString()
+
+    def _model_ready(self, message: bytes) -> bytes:
+        request = oip.ModelReadyRequest.FromString(message)
+        served = self._models.get(request.name, request.version)
+        return oip.ModelReadyResponse(ready=self._health.serving(served.info.name)).SerializeToString()
+
+    def _server_metadata(self, _message: bytes) -> bytes:
+        return oip.ServerMetadataResponse(
+            name="horngate", version=__version__, extensions=["binary_tensor_data", "parameters"]
+        ).SerializeToString()
+
+    def _model_metadata(self, message: bytes) -> bytes:
+        request = oip.ModelMetadataRequest.FromString(message)
+        served = self._models.get(request.name, request.version)
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        signature = served.info.signature
+        return oip.ModelMetadataResponse(
+            name=served.info.name,
+            versions=[served.info.version],
+            platform=served.platform,
+            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
+            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],
+        ).SerializeToString()

@@ -1,0 +1,211 @@
+"""The server's settings: flags and HORNGATE_ variables, read once into one frozen object. Nothing else reads either."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from horngate_server.errors import SettingsError
+
+PREFIX = "HORNGATE_"
+
+
+def _option(default: Any, help: str, parse: Callable[[str], Any] = str, metavar: str = "") -> Any:  # noqa: A002
+    return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar})
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    """Read a duration such as 250us, 5ms, 30s, 2m."""
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m)", text)
+    if not match:
+        raise ValueError("expected a duration such as 250us, 5ms, 30s or 2m")
+    return float(match[1]) * units[match[2]]
+
+
+def _bytes(text: str) -> int:
+    """Read a size such as 64MiB."""
+    units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+    match = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
+    if not match or not 0 < int(match[1]) * units[match[2]] < 1 << 31:
+        raise ValueError("expected a size below 2GiB, such as 65536, 512KiB or 64MiB")
+    return int(match[1]) * units[match[2]]
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("expected a path")
+    return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that an operator can set. The help texts are those of ``--help``."""
+
+    models: Path = _option(
+        Path("models"),
+        "folder with the models: DIR/<name>/<integer version>/saved_model.pb",
+        _path, "DIR",
+    )  # fmt: skip
+    host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
+    grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", _whole(0, 65535), "PORT")
+    http_port: int = _option(
+        8002, "port for /metrics, /livez and /readyz; 0 picks a free one", _whole(0, 65535), "PORT"
+    )
+    device: str = _option(
+        "auto",
+        "auto uses a GPU when there is one; gpu refuses to start without one",
+        _one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
+    )  # fmt: skip
+    transport: str = _option(
+        "auto",
+        "which gRPC server runs; auto picks the best one installed",
+        _one_of("auto", "grpcio"),
+        "auto|grpcio",
+    )
+    max_batch_rows: int = _option(1024, "rows that are computed together at most", _whole(1, 1 << 20), "ROWS")
+    queue_rows: int = _option(
+        16384,
+        "rows that may wait per model; more are refused with RESOURCE_EXHAUSTED",
+        _whole(1, 1 << 30),
+        "ROWS",
+    )
+    max_queue_delay_s: float = _option(
+        0.0,
+        "how long an idle server waits to fill a batch (250us, 5ms); 0ms, right for nearly everyone, never waits",
+        _seconds, "TIME",
+    )  # fmt: skip
+    grace_period_s: float = _option(
+        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", _seconds, "TIME"
+    )
+    compute_threads: int = _option(
+        0, "threads that TensorFlow uses for one operation; 0 for one per core", _whole(0, 1024), "N"
+    )
+    max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", _bytes, "SIZE")
+    verify: str = _option(
+        "strict",
+        "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",
+        _one_of("strict", "warn", "off"), "strict|warn|off",
+    )  # fmt: skip
+    port_file: Path | None = _option(
+        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
+    )
+    log_format: str = _option("text", "how log lines look", _one_of("text", "json"), "text|json")
+    log_level: str = _option(
+        "info", "the least urgent lines that are logged", _one_of("debug", "info", "warning", "error"),
+        "debug|info|warning|error",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.queue_rows < self.max_batch_rows:
+            raise SettingsError(
+                f"--queue-rows {self.queue_rows}: expected at least --max-batch-rows, {self.max_batch_rows}"
+            )
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Parse flags over HORNGATE_ variables over defaults. ``--help`` prints and exits 0.
+
+    Args:
+        arguments: the command line without the program's name.
+        environment: for tests; the process's own by default.
+
+    Raises:
+        SettingsError: the offending flag or variable, what was expected, what came.
+    """
+    environment = os.environ if environment is None else environment
+    given = vars(_parser().parse_args(arguments))
+    values = {}
+    for each in fields(Settings):
+        flag, variable = names(each.name)
+        if given.get(each.name) is not None:
+            source, text = flag, given[each.name]
+        elif variable in environment:
+            source, text = variable, environment[variable]
+        else:
+            continue
+        try:
+            values[each.name] = each.metadata["parse"](text)
+        except ValueError as error:
+            raise SettingsError(f"{source} {text!r}: {error}") from error
+    return Settings(**values)
+
+
+def names(attribute: str) -> tuple[str, str]:
+    """Return the flag and the variable of a setting; units are in the attribute's name only."""
+    stem = attribute.removesuffix("_s")
+    return f"--{stem.replace('_', '-')}", f"{PREFIX}{stem.upper()}"
+
+
+def prepare_libraries(settings: Settings) -> None:
+    """Set what TensorFlow's C library reads from the environment; before it is loaded."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if settings.device == "cpu" else "1")
+    if settings.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise SettingsError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="horngate-server",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        description=(
+            "Serve Keras and TensorFlow SavedModels over gRPC, with batching and Prometheus metrics.\n"
+            "Speaks the Open Inference Protocol v2, so Triton's and KServe's clients can call it."
+        ),
+        epilog=(
+            "commands:\n"
+            "  horngate-server health [--server localhost:8001] [--model NAME]   exit 0 if it serves, 1 if not\n\n"
+            "examples:\n"
+            "  horngate-server --models models\n"
+            "  horngate-server --models /srv/models --host 0.0.0.0 --device gpu\n"
+            "  HORNGATE_LOG_FORMAT=json horngate-server --queue-rows 65536\n\n"
+            "Every flag has a variable: --grpc-port is HORNGATE_GRPC_PORT. A flag wins over its variable.\n"
+            "Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage."
+        ),
+    )
+    for each in fields(Settings):
+        flag, _ = names(each.name)
+        default = "" if each.default in (None, MISSING) else f" (default: {_shown(each.name, each.default)})"
+        parser.add_argument(
+            flag, dest=each.name, metavar=each.metadata["metavar"], help=each.metadata["help"] + default
+        )
+    return parser
+
+
+def _shown(attribute: str, value: object) -> str:
+    """Show a default as it would be typed."""
+    if attribute.endswith("_s") and isinstance(value, float):
+        return f"{value:g}s" if value else "0ms"
+    if attribute == "max_message_bytes" and isinstance(value, int):
+        return f"{value >> 20}MiB"
+    return str(value)

@@ -1,0 +1,57 @@
+"""What a model takes and returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from horngate_protos.datatypes import Datatype
+
+FREE = -1
+"""An axis of any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named input or output.
+
+    Attributes:
+        name: the signature's name for it, which callers use.
+        datatype: its element type.
+        shape: its axes; the first is the batch and FREE, others may be FREE too.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        axes = ",".join("?" if axis == FREE else str(axis) for axis in self.shape)
+        return f"{self.name} {self.datatype.name}[{axes}]"
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape can be fed, whatever its number of rows."""
+        return len(shape) == len(self.shape) and all(
+            mine in (FREE, theirs) for mine, theirs in zip(self.shape, shape, strict=True)
+        )
+
+    def nbytes(self, shape: Sequence[int]) -> int:
+        """How many bytes a tensor of this shape fills."""
+        return prod(shape) * self.datatype.numpy.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A model's inputs and outputs, in the order in which batches hold them.
+
+    Attributes:
+        name: the SavedModel's key for it.
+        inputs: what a request must bring, sorted by name.
+        outputs: what comes back, sorted by name.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"

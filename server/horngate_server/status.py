@@ -1,0 +1,70 @@
+"""The one table from domain error to gRPC status."""
+
+from dataclasses import dataclass
+
+import grpc
+
+from horngate_protos.rpc_status_pb2 import RetryInfo
+from horngate_protos.rpc_status_pb2 import Status as RpcStatus
+from horngate_server import errors
+
+OK = "OK"
+
+CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.CallerGone: grpc.StatusCode.CANCELLED,
+    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+MESSAGE_CHARACTERS = 1024
+"""Longer messages are cut: they travel in a header, and headers have limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a call ends that has no answer.
+
+    Attributes:
+        code: gRPC's number for it.
+        name: gRPC's name for it, as metrics label it.
+        message: one sentence for the caller.
+        trailers: metadata sent along.
+    """
+
+    code: int
+    name: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+
+def status_of(error: errors.RequestError) -> Status:
+    """Say how a call ends that failed with this error."""
+    code = CODES[type(error)]
+    message = str(error)
+    if len(message) > MESSAGE_CHARACTERS:
+        message = message[: MESSAGE_CHARACTERS - 3] + "..."
+    number: int = code.value[0]
+    if isinstance(error, errors.QueueFull):
+        return Status(number, code.name, message, _retry_after(number, message, error.retry_after_s))
+    return Status(number, code.name, message)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _retry_after(code: int, message: str, seconds: float) -> tuple[tuple[str, str | bytes], ...]:
+    """Tell gRPC's own retry logic (gRFC A6) and google.rpc's readers when to come back."""
+    milliseconds = max(1, round(seconds * 1000))
+    info = RetryInfo()
+    info.retry_delay.FromMilliseconds(milliseconds)
+    details = RpcStatus(code=code, message=message)
+    details.details.add().Pack(info)
+    return (
+        ("grpc-retry-pushback-ms", str(milliseconds)),
+        ("grpc-status-details-bin", details.SerializeToString()),
+    )

@@ -1,0 +1,151 @@
+"""The reference transport: grpcio's asyncio server on a thread of its own. Runs wherever grpcio does."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from math import inf
+from typing import TypeAlias, TypeVar
+
+import grpc
+
+from horngate_server.errors import RequestError, SettingsError
+from horngate_server.executor import Clock
+from horngate_server.status import Status, status_of
+from horngate_server.transports import Answer, Call, Service, Stream
+
+_T = TypeVar("_T")
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+
+class GrpcioTransport:
+    """A grpc.aio server (`transports.Transport`).
+
+    Args:
+        host: the address to listen on.
+        port: 0 picks a free one.
+        max_message_bytes: larger messages are refused by gRPC itself, with RESOURCE_EXHAUSTED.
+        clock: the monotonic clock that deadlines are turned to.
+    """
+
+    name = "grpcio"
+
+    def __init__(self, *, host: str, port: int, max_message_bytes: int, clock: Clock) -> None:
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # two servers on one port by mistake must be an error
+        ]
+        self._clock = clock
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
+
+    def start(self, service: Service) -> int:
+        """Listen (`Transport.start`)."""
+        self._thread.start()
+        try:
+            return self._call(self._start(service))
+        except BaseException:
+            self._close()
+            raise
+
+    def deliver(self, answers: Sequence[Answer]) -> None:
+        """Set the futures of a batch, crossing to the loop's thread once (`Transport.deliver`)."""
+        if threading.current_thread() is self._thread:
+            _hand_out(answers)
+        else:
+            self._loop.call_soon_threadsafe(_hand_out, answers)
+
+    def stop(self, grace_s: float) -> None:
+        """Close (`Transport.stop`)."""
+        if not self._loop.is_closed():
+            self._call(self._server.stop(grace_s))
+            self._close()
+
+    # --- private --------------------------------------------------------------------------------------
+
+    async def _start(self, service: Service) -> int:
+        self._server = grpc.aio.server(options=self._options)
+        self._server.add_generic_rpc_handlers((_Router(service, self._clock),))
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"--host, --grpc-port: cannot listen on {self._address}; is another server there?"
+            ) from error
+        await self._server.start()
+        return port
+
+    def _call(self, coroutine: Awaitable[_T]) -> _T:
+        async def run() -> _T:
+            return await coroutine
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def _close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Router(grpc.GenericRpcHandler):
+    """Maps full method names to handlers of raw bytes."""
+
+    def __init__(self, service: Service, clock: Clock) -> None:
+        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            **{
+                method: grpc.unary_unary_rpc_method_handler(_unary(method, service, clock))
+                for method in service.methods
+            },
+            **{
+                method: grpc.stream_stream_rpc_method_handler(_streaming(stream))
+                for method, stream in service.streams.items()
+            },
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+        return self._handlers.get(details.method)
+
+
+def _unary(method: str, service: Service, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
+
+    async def handle(message: bytes, context: _Context) -> bytes:
+        remaining: float | None = context.time_remaining()
+        deadline = inf if remaining is None else clock() + remaining
+        future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
+        service.accept([Call(method, message, deadline, tuple(context.invocation_metadata() or ()), future)])
+        answer = await future
+        if isinstance(answer, Status):
+            await _abort(context, answer)
+        assert isinstance(answer, bytes)
+        return answer
+
+    return handle
+
+
+def _streaming(stream: Stream) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+    """Wrap one streaming method; domain errors become statuses."""
+
+    async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        try:
+            async for message in stream(aiter(messages)):
+                yield message
+        except RequestError as error:
+            await _abort(context, status_of(error))
+
+    return handle
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+async def _abort(context: _Context, status: Status) -> None:
+    await context.abort(_CODES[status.code], status.message, status.trailers)
+
+
+def _hand_out(answers: Sequence[Answer]) -> None:
+    for reply, answer in answers:
+        assert isinstance(reply, asyncio.Future)
+        if not reply.done():
+            reply.set_result(answer)
