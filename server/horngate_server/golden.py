@@ -157,9 +157,8 @@ def _compare(
         if mine.shape != recorded.shape:
             raise ModelError(f"{spec} came back as {list(mine.shape)}; recorded was {list(recorded.shape)}")
         if spec.datatype.numpy.kind == "f":
-            off = np.abs(mine.astype(np.float64) - recorded.astype(np.float64)) - (
-                tolerance["atol"] + tolerance["rtol"] * np.abs(recorded)
-            )
+            distance = np.abs(mine.astype(np.float64) - recorded.astype(np.float64))
+            off = distance - (tolerance["atol"] + tolerance["rtol"] * np.abs(recorded))
             agrees = not (off > 0).any() and not np.isnan(off).any()
             if mine.ndim == 2 and agrees:
                 agrees = bool((mine.argmax(axis=1) == recorded.argmax(axis=1)).all())

@@ -1,18 +1,9 @@
-"""TensorFlow without its Python package: SavedModels run through the stable C API, bound here with ctypes.
-
-The declarations follow ``tensorflow/c/c_api.h``, which the installed package carries in its include folder.
-Everything that owns a C handle frees it; nothing else in Horngate sees one.
-"""
+"""A SavedModel in a TensorFlow session: the `model.Model` that serves."""
 
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from ctypes import c_char_p, c_int64, c_void_p
 from math import prod
 from pathlib import Path
 
@@ -21,31 +12,16 @@ import numpy as np
 from horngate_protos.datatypes import BY_TENSORFLOW
 from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureDef, TensorInfo
 from horngate_server import native_log
-from horngate_server.errors import DeviceUnavailable, ModelError, ModelFailed
+from horngate_server.errors import ModelError, ModelFailed
 from horngate_server.model import Array, Feed
+from horngate_server.runtime import devices
+from horngate_server.runtime.capi import Output, check, library
 from horngate_server.signature import FREE, Signature, TensorSpec
 
 SIGNATURE = "serving_default"
 TAG = b"serve"
 KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keeping every size would hold gigabytes
 KEPT_FEEDS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where a model computes, and why there.
-
-    Attributes:
-        kind: "CPU" or "GPU".
-        name: TensorFlow's name for it.
-        why: one sentence for the banner and the log.
-        surprise: True where a GPU is in the machine and is not used though it was not forbidden.
-    """
-
-    kind: str
-    name: str
-    why: str
-    surprise: bool = False
 
 
 def load(path: Path, *, device: str = "auto", threads: int = 0) -> "SavedModel":
@@ -68,7 +44,7 @@ class SavedModel:
     """A session and its signature: the `Model` that serves. Made by `load`."""
 
     signature: Signature
-    device: Device
+    device: devices.Device
 
     def __init__(self, session: int, graph: int) -> None:
         self._tf = library()
@@ -79,7 +55,7 @@ class SavedModel:
 
     def bind(self, path: Path, definition: MetaGraphDef, device: str, complaints: Callable[[], list[str]]) -> None:
         """Read the signature and the devices; find the graph's ends."""
-        self.device = self._choose(device, complaints)
+        self.device = devices.choose(self._devices(), device, complaints())
         if SIGNATURE not in definition.signature_def:
             found = ", ".join(sorted(definition.signature_def)) or "none"
             raise ModelError(f"{path} has no signature {SIGNATURE}; it has: {found}")
@@ -121,7 +97,7 @@ class SavedModel:
                 self._outputs, results, len(self._outputs),
                 None, 0, None, self._status,
             )  # fmt: skip
-            _check(self._status, ModelFailed, "the model failed on this batch")
+            check(self._status, ModelFailed, "the model failed on this batch")
             return [_copy(tf, tensor, spec) for tensor, spec in zip(results, self.signature.outputs, strict=True)]
         finally:
             for tensor in results:
@@ -143,23 +119,11 @@ class SavedModel:
         self._tf.TF_DeleteStatus(self._status)
         self._session = None
 
-    def _choose(self, wanted: str, complaints: Callable[[], list[str]]) -> Device:
-        """Say which device TensorFlow computes on, from the session's own list."""
-        gpus = [name for name, kind in self._devices() if kind == "GPU"]
-        if gpus:
-            return Device("GPU", gpus[0], "TensorFlow found it")
-        if wanted == "cpu":
-            return Device("CPU", "CPU:0", "--device cpu")
-        present, reason = _why_no_gpu(complaints())
-        if wanted == "gpu":
-            raise DeviceUnavailable(f"--device gpu, but TensorFlow can use none: {reason}")
-        return Device("CPU", "CPU:0", reason, surprise=present)
-
     def _devices(self) -> list[tuple[str, str]]:
         """List the session's devices as (name, kind)."""
         tf = self._tf
         devices = tf.TF_SessionListDevices(self._session, self._status)
-        _check(self._status, ModelError, "TensorFlow cannot list its devices")
+        check(self._status, ModelError, "TensorFlow cannot list its devices")
         try:
             return [
                 tuple(
@@ -170,9 +134,9 @@ class SavedModel:
         finally:
             tf.TF_DeleteDeviceList(devices)
 
-    def _ends(self, names: Sequence[str]) -> ctypes.Array["_Output"]:
+    def _ends(self, names: Sequence[str]) -> ctypes.Array[Output]:
         """Resolve "node:index" names in the graph."""
-        ends = (_Output * len(names))()
+        ends = (Output * len(names))()
         for end, name in zip(ends, names, strict=True):
             node, _, index = name.partition(":")
             end.oper = self._tf.TF_GraphOperationByName(self._graph, node.encode())
@@ -180,25 +144,6 @@ class SavedModel:
             if not end.oper:
                 raise ModelError(f"the signature names the graph node {node}, which does not exist")
         return ends
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """Load TensorFlow's C library from the installed package, once per process, and declare what is used.
-
-    Raises:
-        ModelError: TensorFlow is not installed.
-    """
-    spec = find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    ctypes.CDLL(str(_one(folder, "libtensorflow_framework.*")), mode=ctypes.RTLD_GLOBAL)
-    tf = ctypes.CDLL(str(_one(folder, "libtensorflow_cc.*")))
-    for name, result, arguments in _DECLARATIONS:
-        function = getattr(tf, name)
-        function.restype, function.argtypes = result, arguments
-    return tf
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -218,11 +163,11 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
     try:
         serialized = config.SerializeToString()
         tf.TF_SetConfig(options, serialized, len(serialized), status)
-        _check(status, ModelError, "TensorFlow refuses the session's options")
+        check(status, ModelError, "TensorFlow refuses the session's options")
         tags = (c_char_p * 1)(TAG)
         session = tf.TF_LoadSessionFromSavedModel(options, None, str(path).encode(), tags, 1, graph, meta, status)
         try:
-            _check(status, ModelError, f"{path} cannot be loaded")
+            check(status, ModelError, f"{path} cannot be loaded")
         except ModelError:
             tf.TF_DeleteGraph(graph)
             raise
@@ -239,49 +184,6 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
         model.close()
         raise
     return model
-
-
-class _Buffer(Structure):
-    _fields_ = (("data", c_void_p), ("length", c_size_t), ("deallocator", c_void_p))
-
-
-class _Output(Structure):
-    _fields_ = (("oper", c_void_p), ("index", c_int))
-
-
-_P = c_void_p
-_DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
-    ("TF_NewStatus", _P, []),
-    ("TF_DeleteStatus", None, [_P]),
-    ("TF_GetCode", c_int, [_P]),
-    ("TF_Message", c_char_p, [_P]),
-    ("TF_NewSessionOptions", _P, []),
-    ("TF_DeleteSessionOptions", None, [_P]),
-    ("TF_SetConfig", None, [_P, c_char_p, c_size_t, _P]),
-    ("TF_NewGraph", _P, []),
-    ("TF_DeleteGraph", None, [_P]),
-    ("TF_NewBuffer", POINTER(_Buffer), []),
-    ("TF_DeleteBuffer", None, [POINTER(_Buffer)]),
-    ("TF_LoadSessionFromSavedModel", _P,
-        [_P, _P, c_char_p, POINTER(c_char_p), c_int, _P, POINTER(_Buffer), _P]),
-    ("TF_CloseSession", None, [_P, _P]),
-    ("TF_DeleteSession", None, [_P, _P]),
-    ("TF_SessionListDevices", _P, [_P, _P]),
-    ("TF_DeleteDeviceList", None, [_P]),
-    ("TF_DeviceListCount", c_int, [_P]),
-    ("TF_DeviceListName", c_char_p, [_P, c_int, _P]),
-    ("TF_DeviceListType", c_char_p, [_P, c_int, _P]),
-    ("TF_GraphOperationByName", _P, [_P, c_char_p]),
-    ("TF_AllocateTensor", _P, [c_int, POINTER(c_int64), c_int, c_size_t]),
-    ("TF_DeleteTensor", None, [_P]),
-    ("TF_TensorType", c_int, [_P]),
-    ("TF_TensorData", _P, [_P]),
-    ("TF_TensorByteSize", c_size_t, [_P]),
-    ("TF_NumDims", c_int, [_P]),
-    ("TF_Dim", c_int64, [_P, c_int]),
-    ("TF_SessionRun", None,
-        [_P, _P, POINTER(_Output), POINTER(_P), c_int, POINTER(_Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
-)  # fmt: skip
 
 
 class _Feed:
@@ -325,13 +227,6 @@ def _copy(tf: ctypes.CDLL, tensor: int, spec: TensorSpec) -> Array:
     return np.frombuffer(data, spec.datatype.numpy).reshape(shape)
 
 
-def _check(status: c_void_p, error: type[ModelError | ModelFailed], context: str) -> None:
-    """Turn a TF_Status that is not OK into an error."""
-    tf = library()
-    if tf.TF_GetCode(status):
-        raise error(f"{context}: {tf.TF_Message(status).decode(errors='replace')}")
-
-
 def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
     """Read one input or output of a SignatureDef."""
     datatype = BY_TENSORFLOW.get(info.dtype)
@@ -343,30 +238,3 @@ def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
             f"{path}: {role} {name} has shape {list(shape)}; the first axis must be a batch of any length (-1)"
         )
     return TensorSpec(name, datatype, shape)
-
-
-def _one(folder: Path, pattern: str) -> Path:
-    """Find the one library that matches, whatever the platform's suffix."""
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise ModelError(f"TensorFlow's package has no {pattern}: this build cannot be used")
-    return found[0]
-
-
-def _why_no_gpu(complaints: Sequence[str]) -> tuple[bool, str]:
-    """Explain why there is no GPU: (whether the machine has one, the reason)."""
-    count = c_int(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        failed = driver.cuInit(0) or driver.cuDeviceGetCount(byref(count))
-    except (OSError, AttributeError):
-        return False, "no NVIDIA driver on this machine"
-    if failed or not count.value:
-        return False, "the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES can hide it)"
-    with suppress(PackageNotFoundError):
-        version("tensorflow-cpu")
-        return True, "this TensorFlow is built for the CPU only: pip install 'horngate[server-gpu]'"
-    return (
-        True,
-        "TensorFlow could not load CUDA's libraries: pip install 'horngate[server-gpu]', or see its log",
-    )

@@ -1,0 +1,9 @@
+"""TensorFlow without its Python package: SavedModels run through the stable C API, bound here with ctypes.
+
+Everything that owns a C handle frees it; no other room sees one.
+"""
+
+from horngate_server.runtime.devices import Device
+from horngate_server.runtime.saved_model import SavedModel, load
+
+__all__ = ["Device", "SavedModel", "load"]

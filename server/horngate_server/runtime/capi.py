@@ -1,0 +1,95 @@
+"""The functions of TensorFlow's C library that are used, declared for ctypes.
+
+The declarations follow ``tensorflow/c/c_api.h``, which the installed package carries in its include folder.
+"""
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from horngate_server.errors import ModelError, ModelFailed
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load TensorFlow's C library from the installed package, once per process, and declare what is used.
+
+    Raises:
+        ModelError: TensorFlow is not installed.
+    """
+    spec = find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    ctypes.CDLL(str(_one(folder, "libtensorflow_framework.*")), mode=ctypes.RTLD_GLOBAL)
+    tf = ctypes.CDLL(str(_one(folder, "libtensorflow_cc.*")))
+    for name, result, arguments in _DECLARATIONS:
+        function = getattr(tf, name)
+        function.restype, function.argtypes = result, arguments
+    return tf
+
+
+def check(status: c_void_p, error: type[ModelError | ModelFailed], context: str) -> None:
+    """Turn a TF_Status that is not OK into an error."""
+    tf = library()
+    if tf.TF_GetCode(status):
+        raise error(f"{context}: {tf.TF_Message(status).decode(errors='replace')}")
+
+
+class Buffer(Structure):
+    """TF_Buffer."""
+
+    _fields_ = (("data", c_void_p), ("length", c_size_t), ("deallocator", c_void_p))
+
+
+class Output(Structure):
+    """TF_Output: one end of an operation in the graph."""
+
+    _fields_ = (("oper", c_void_p), ("index", c_int))
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+_P = c_void_p
+_DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
+    ("TF_NewStatus", _P, []),
+    ("TF_DeleteStatus", None, [_P]),
+    ("TF_GetCode", c_int, [_P]),
+    ("TF_Message", c_char_p, [_P]),
+    ("TF_NewSessionOptions", _P, []),
+    ("TF_DeleteSessionOptions", None, [_P]),
+    ("TF_SetConfig", None, [_P, c_char_p, c_size_t, _P]),
+    ("TF_NewGraph", _P, []),
+    ("TF_DeleteGraph", None, [_P]),
+    ("TF_NewBuffer", POINTER(Buffer), []),
+    ("TF_DeleteBuffer", None, [POINTER(Buffer)]),
+    ("TF_LoadSessionFromSavedModel", _P,
+        [_P, _P, c_char_p, POINTER(c_char_p), c_int, _P, POINTER(Buffer), _P]),
+    ("TF_CloseSession", None, [_P, _P]),
+    ("TF_DeleteSession", None, [_P, _P]),
+    ("TF_SessionListDevices", _P, [_P, _P]),
+    ("TF_DeleteDeviceList", None, [_P]),
+    ("TF_DeviceListCount", c_int, [_P]),
+    ("TF_DeviceListName", c_char_p, [_P, c_int, _P]),
+    ("TF_DeviceListType", c_char_p, [_P, c_int, _P]),
+    ("TF_GraphOperationByName", _P, [_P, c_char_p]),
+    ("TF_AllocateTensor", _P, [c_int, POINTER(c_int64), c_int, c_size_t]),
+    ("TF_DeleteTensor", None, [_P]),
+    ("TF_TensorType", c_int, [_P]),
+    ("TF_TensorData", _P, [_P]),
+    ("TF_TensorByteSize", c_size_t, [_P]),
+    ("TF_NumDims", c_int, [_P]),
+    ("TF_Dim", c_int64, [_P, c_int]),
+    ("TF_SessionRun", None,
+        [_P, _P, POINTER(Output), POINTER(_P), c_int, POINTER(Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
+)  # fmt: skip
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    """Find the one library that matches, whatever the platform's suffix."""
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise ModelError(f"TensorFlow's package has no {pattern}: this build cannot be used")
+    return found[0]

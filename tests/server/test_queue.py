@@ -1,0 +1,130 @@
+"""The waiting line, without threads and with time in the test's hand."""
+
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from horngate_server.admission import Plan
+from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull
+from horngate_server.queue import Batch, Line, Work
+from horngate_server.request import Header, InferenceRequest
+from support.desk import FakeReply
+
+NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())
+
+
+def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any = ((2,),)) -> Work:
+    plan = Plan(rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes)
+    return Work(FakeReply(), NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
+
+
+def line(*works: Work, capacity: int = 1000, batch: int = 8, delay: float = 0.0) -> Line:
+    made = Line(capacity_rows=capacity, max_batch_rows=batch, delay_s=delay)
+    for each in works:
+        made.put(each, 0.1)
+    return made
+
+
+def cut(batch: Batch, *works: Work) -> list[tuple[int, int, int]]:
+    """A batch as (which work, start, stop)."""
+    return [(works.index(s.progress.work), s.start, s.stop) for s in batch.slices]
+
+
+def test_batch_is_not_due_one_tick_before_the_deadline_and_due_at_it() -> None:
+    """With a delay of 5, a row that came at 10 makes a batch due at 15 and not before."""
+    waiting = line(work(1, arrived=10.0), delay=5.0)
+    assert waiting.due() == 15.0
+
+
+def test_a_full_batch_is_due_at_once_whatever_the_delay() -> None:
+    """Rows enough for a whole batch do not wait for the delay."""
+    waiting = line(work(4, arrived=10.0), work(4, arrived=11.0), delay=5.0)
+    assert waiting.due() == 0.0
+
+
+def test_nothing_is_due_while_nothing_waits() -> None:
+    """An empty line has no batch to offer."""
+    assert line().due() is None
+
+
+def test_without_a_delay_a_single_row_is_due_at_once() -> None:
+    """Work-conserving: what is there may start when it arrives."""
+    assert line(work(1, arrived=10.0)).due() == 10.0
+
+
+def test_a_request_that_fits_a_batch_is_never_split() -> None:
+    """Six rows behind four wait for the next batch of eight, whole."""
+    first, second = work(4), work(6)
+    waiting = line(first, second)
+    assert cut(waiting.take(0), first, second) == [(0, 0, 4)]
+    assert cut(waiting.take(0), first, second) == [(1, 0, 6)]
+
+
+def test_a_large_request_takes_turns_with_those_who_came_meanwhile() -> None:
+    """After one batch of its own, a bulk request goes behind a single row that waited, and goes on in the same batch."""
+    bulk, single = work(20), work(1)
+    waiting = line(bulk, single)
+    assert cut(waiting.take(0), bulk, single) == [(0, 0, 8)]
+    assert cut(waiting.take(0), bulk, single) == [(1, 0, 1), (0, 8, 15)]
+    assert cut(waiting.take(0), bulk, single) == [(0, 15, 16), (0, 16, 20)]
+    assert waiting.rows == 0
+
+
+def test_a_bulk_request_is_not_starved_by_a_stream_of_small_ones() -> None:
+    """Small requests that fill every batch cannot keep a bulk request's turn from coming."""
+    bulk = work(16)
+    waiting = line(work(7), bulk)
+    taken = 0
+    for _ in range(6):
+        taken += sum(s.stop - s.start for s in waiting.take(0).slices if s.progress.work is bulk)
+        waiting.put(work(7), 0.1)
+    assert taken == 16
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    """A put beyond the capacity raises at once and changes nothing."""
+    waiting = line(work(9), capacity=10)
+    with pytest.raises(QueueFull, match="9 of 10 rows wait, no room for 2 more") as refused:
+        waiting.put(work(2), 0.25)
+    assert refused.value.retry_after_s == 0.25
+    assert waiting.rows == 9
+
+
+def test_whoever_has_gone_or_expired_is_dropped_before_the_batch_is_formed() -> None:
+    """Cancelled and expired requests take no rows of a batch, and are handed back with the reason."""
+    gone, late, good = work(2), work(2, deadline=5.0), work(2)
+    assert isinstance(gone.reply, FakeReply)
+    gone.reply.gone = True
+    waiting = line(gone, late, good)
+    batch = waiting.take(5.0)
+    assert cut(batch, gone, late, good) == [(2, 0, 2)]
+    assert [(w, type(reason)) for w, reason in batch.dropped] == [(gone, CallerGone), (late, DeadlineExpired)]
+    assert waiting.rows == 0
+
+
+def test_a_batch_holds_one_shape_and_the_others_keep_their_place() -> None:
+    """Requests whose rows have other axes wait for a batch of their own kind, in their order."""
+    a, b, c, d = (work(1, shapes=((n,),)) for n in (2, 3, 2, 3))
+    waiting = line(a, b, c, d)
+    assert cut(waiting.take(0), a, b, c, d) == [(0, 0, 1), (2, 0, 1)]
+    assert cut(waiting.take(0), a, b, c, d) == [(1, 0, 1), (3, 0, 1)]
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), batch=st.integers(1, 16))
+def test_every_row_is_taken_exactly_once_and_in_order(sizes: list[int], batch: int) -> None:
+    """Whatever the sizes, the slices of each request cover its rows once, ascending, in batches within the limit."""
+    works = [work(rows) for rows in sizes]
+    waiting = line(*works, capacity=sum(sizes), batch=batch)
+    reached = [0] * len(works)
+    while waiting.due() is not None:
+        taken = waiting.take(0)
+        assert 0 < taken.rows <= batch
+        for index, start, stop in cut(taken, *works):
+            assert start == reached[index] < stop
+            reached[index] = stop
+    assert reached == sizes
+    assert waiting.rows == 0

@@ -1,0 +1,307 @@
+"""Calls in, answers out, through the real line and executor around a fake model."""
+
+import threading
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from horngate_server.errors import ModelFailed
+from horngate_server.transports import Call
+from support.desk import WAIT_S, Clock, Desk, FakeReply, double, request
+
+INFER = {"model": "m", "protocol": "open_inference"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20), batch=st.integers(1, 9))
+def test_scores_come_back_in_request_order(sizes: list[int], batch: int) -> None:
+    """Whatever the sizes of requests and batches, every caller gets its own rows, in its own order."""
+    rng = np.random.default_rng(sum(sizes))
+    with Desk(max_batch_rows=batch, queue_rows=10_000) as desk:
+        sent = [rng.integers(-1000, 1000, (rows, 2)) for rows in sizes]
+        replies = [desk.ask(x) for x in sent]
+        for x, reply in zip(sent, replies, strict=True):
+            assert (reply.output("double") == x * 2).all()
+            assert (reply.output("total") == x.sum(axis=1)).all()
+
+
+def test_cancelled_caller_does_not_disturb_its_neighbours() -> None:
+    """One caller cancels while its batch is computed; those before and after it get their answers."""
+    with Desk() as desk:
+        desk.hold()
+        first, middle, last = (desk.ask([[n, n]]) for n in (1, 2, 3))
+        desk.model.compute = lambda inputs: (setattr(middle, "gone", True), double(inputs))[1]  # type: ignore[func-returns-value]
+        desk.model.gate.set()
+        assert first.output("double").tolist() == [[2, 2]]
+        assert last.output("double").tolist() == [[6, 6]]
+        assert middle.status() == "CANCELLED"
+
+
+def test_malformed_image_fails_only_its_own_request() -> None:
+    """A request whose bytes do not fill its shape is refused alone; those around it are answered."""
+    with Desk() as desk:
+        desk.hold()
+        good = desk.ask([[1, 2]])
+        broken = request({"x": np.zeros((1, 2), np.int32)})
+        broken.raw_input_contents[0] = b"\0" * 7
+        bad = desk.send(broken.SerializeToString())
+        also_good = desk.ask([[3, 4]])
+        desk.model.gate.set()
+        assert bad.message() == "input 'x' has 7 bytes; expected 8 for the shape [1, 2] of INT32"
+        assert good.output("double").tolist() == [[2, 4]]
+        assert also_good.output("double").tolist() == [[6, 8]]
+
+
+def test_model_failure_answers_every_caller_and_the_loop_survives() -> None:
+    """Everyone in a failed batch gets INTERNAL with the reason; the next batch is computed as ever."""
+
+    def fail(_: object) -> list[np.ndarray]:
+        raise ModelFailed("out of memory")
+
+    with Desk() as desk:
+        held = desk.hold()
+        replies = [desk.ask([[n, n]]) for n in range(3)]
+        desk.model.compute = fail
+        desk.model.gate.set()
+        assert [reply.message() for reply in [held, *replies]] == ["out of memory"] * 4
+        desk.model.compute = double
+        assert desk.ask([[5, 5]]).output("double").tolist() == [[10, 10]]
+
+
+def test_an_unforeseen_exception_in_the_model_answers_everyone_and_says_that_it_is_a_bug() -> None:
+    """Even an exception that no one expected reaches every caller, as our fault."""
+    with Desk() as desk:
+        desk.model.compute = lambda inputs: inputs[5]  # type: ignore[return-value]
+        assert desk.ask([[1, 1]]).message() == "IndexError: list index out of range. This is a bug."
+        desk.model.compute = double
+        assert desk.ask([[1, 1]]).status() == "OK"
+
+
+def test_model_returning_too_few_rows_is_an_error_for_all_and_a_wrong_answer_for_none() -> None:
+    """A model that answers for fewer rows than it got fails its whole batch."""
+    with Desk() as desk:
+        held = desk.hold()
+        replies = [desk.ask([[n, n]]) for n in range(3)]
+        desk.model.compute = lambda inputs: [array[:-1] for array in double(inputs)]
+        desk.model.gate.set()
+        assert {reply.status() for reply in [held, *replies]} == {"INTERNAL"}
+        assert "expected 4 rows, as many as it was given" in replies[0].message()
+
+
+def test_a_failed_batch_ends_a_split_request_once_and_frees_its_rows() -> None:
+    """When one part of a large request fails, it is answered once and what is left of it is not computed."""
+    with Desk(max_batch_rows=4) as desk:
+        desk.hold()
+        bulk = desk.ask(np.zeros((20, 2)))
+        desk.model.compute = lambda inputs: [array[:0] for array in double(inputs)]
+        desk.model.gate.set()
+        assert bulk.status() == "INTERNAL"
+        desk.model.compute = double
+        assert desk.ask([[1, 1]]).status() == "OK"
+        assert len(bulk.answers) == 1
+        assert desk.executor.queue_rows == 0
+
+
+def test_full_queue_refuses_without_waiting() -> None:
+    """A request beyond the queue's capacity is answered RESOURCE_EXHAUSTED inside the call that brings it."""
+    with Desk(queue_rows=8) as desk:
+        desk.hold()
+        fits = desk.ask(np.zeros((8, 2)))
+        refused = desk.ask([[1, 1]])
+        assert refused.answered
+        assert refused.status() == "RESOURCE_EXHAUSTED"
+        trailers = dict(refused.answers[0].trailers)  # type: ignore[union-attr]
+        assert int(trailers["grpc-retry-pushback-ms"]) >= 1
+        assert not fits.answered
+        desk.model.gate.set()
+        assert fits.status() == "OK"
+
+
+def test_a_request_larger_than_the_queue_is_refused_for_good() -> None:
+    """What can never fit is the caller's mistake, not a reason to retry."""
+    with Desk(queue_rows=8) as desk:
+        assert desk.ask(np.zeros((9, 2))).status() == "INVALID_ARGUMENT"
+
+
+def test_abandoned_requests_are_never_computed() -> None:
+    """Rows of callers that cancelled, or whose deadline passed, do not reach the model."""
+    clock = Clock()
+    with Desk(clock=clock) as desk:
+        desk.hold()
+        gone, late, good = desk.ask([[1, 1]]), desk.ask([[2, 2]], deadline=clock.now + 1), desk.ask([[3, 3]])
+        gone.gone = True
+        clock.now += 1
+        desk.model.gate.set()
+        assert good.status() == "OK"
+        assert (gone.status(), late.status()) == ("CANCELLED", "DEADLINE_EXCEEDED")
+        assert desk.model.ran[-1].tolist() == [[3, 3]]
+
+
+def test_a_deadline_that_passes_during_the_computation_is_answered_as_such() -> None:
+    """An answer that comes too late is not sent as if it were in time."""
+    clock = Clock()
+    with Desk(clock=clock) as desk:
+        desk.model.gate.clear()
+        late = desk.ask([[2, 2]], deadline=clock.now + 1)
+        assert desk.model.began.acquire(timeout=WAIT_S)
+        clock.now += 1
+        desk.model.gate.set()
+        assert late.status() == "DEADLINE_EXCEEDED"
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_before_it_queues() -> None:
+    """With the measured cost of a row and the rows that wait, a hopeless deadline is refused at once."""
+    clock = Clock()
+    with Desk(clock=clock) as desk:
+        desk.executor.costs.measured(8, 8.0)
+        desk.hold()
+        desk.ask(np.zeros((8, 2)))
+        hopeless = desk.ask([[1, 1]], deadline=clock.now + 7.9)
+        hopeful = desk.ask([[1, 1]], deadline=clock.now + 8.1)
+        assert hopeless.answered
+        assert hopeless.message().startswith("cannot be met: 8 rows wait, which takes 8.000 s")
+        assert not hopeful.answered
+
+
+def test_drain_answers_everything_admitted() -> None:
+    """Stopping computes what waits, refuses what comes, and only then ends."""
+    desk = Desk(max_batch_rows=2)
+    desk.executor.start()
+    desk.hold()
+    admitted = [desk.ask(np.full((rows, 2), rows)) for rows in (1, 5, 2)]
+    stopping = threading.Thread(target=lambda: desk.executor.stop(WAIT_S))
+    stopping.start()
+    while (refused := desk.ask([[0, 0]])) and not refused.answered:
+        pass
+    assert refused.status() == "UNAVAILABLE"
+    desk.model.gate.set()
+    stopping.join(WAIT_S)
+    assert [reply.output("double")[0, 0] for reply in admitted] == [2, 10, 4]
+
+
+def test_a_grace_period_that_ends_answers_those_who_still_wait() -> None:
+    """Nobody is left without an answer, even when the model does not come back in time."""
+    desk = Desk()
+    desk.executor.start()
+    desk.hold()
+    waiting = desk.ask([[1, 1]])
+    assert not desk.executor.stop(0.0)
+    assert waiting.status() == "UNAVAILABLE"
+    desk.model.gate.set()
+
+
+def test_every_request_is_counted_exactly_once() -> None:
+    """Good, malformed, refused, cancelled, expired and failed requests: each adds one to one counter, once."""
+    clock = Clock()
+    with Desk(queue_rows=8, clock=clock) as desk:
+        held = desk.hold()
+        good = desk.ask([[1, 1]])
+        gone, late = desk.ask([[2, 2]]), desk.ask([[3, 3]], deadline=clock.now + 1)
+        full = desk.ask(np.zeros((6, 2)))
+        malformed, unknown = desk.send(b"\xff"), desk.ask([[1, 1]], model="nobody")
+        wrong = desk.ask([[1, 1, 1]])
+        assert desk.sample("horngate_requests_in_flight") == 4
+        gone.gone = True
+        clock.now += 1
+        desk.model.gate.set()
+        replies = [held, good, gone, late, full, malformed, unknown, wrong]
+        ends = [reply.status() for reply in replies]
+    assert all(len(reply.answers) == 1 for reply in replies)
+    for code in set(ends):
+        counted = sum(
+            desk.sample("horngate_requests_total", {**INFER, "model": model, "code": code})
+            for model in ("m", "unknown")
+        )
+        assert counted == ends.count(code), code
+    assert desk.sample("horngate_requests_in_flight") == 0
+    assert desk.sample("horngate_rows_total", {"model": "m", "version": "3"}) == 2
+
+
+def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer() -> None:
+    """Good, bulk, malformed, cancelled and expired callers from eight threads: no answer is lost or swapped."""
+    with Desk(max_batch_rows=64, queue_rows=1_000_000) as desk:
+        ended: list[tuple[str, np.ndarray, FakeReply]] = []
+
+        def caller(seed: int) -> None:
+            rng = np.random.default_rng(seed)
+            for _ in range(250):
+                kind = str(rng.choice(["good", "bulk", "malformed", "gone", "expired"]))
+                x = rng.integers(-1000, 1000, (200 if kind == "bulk" else int(rng.integers(1, 9)), 2)).astype(np.int32)
+                message = request({"x": x})
+                if kind == "malformed":
+                    message.inputs[0].shape[0] += 1
+                reply = FakeReply(gone=kind == "gone")
+                deadline = desk.clock() - 1 if kind == "expired" else inf
+                desk.service.accept(
+                    [Call("/inference.GRPCInferenceService/ModelInfer", message.SerializeToString(), deadline, (), reply)]
+                )
+                ended.append((kind, x, reply))
+
+        threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expected = {"malformed": "INVALID_ARGUMENT", "gone": "CANCELLED", "expired": "DEADLINE_EXCEEDED"}
+        for kind, x, reply in ended:
+            assert reply.status() == expected.get(kind, "OK"), kind
+            if kind not in expected:
+                assert (reply.output("double") == x * 2).all()
+    assert len(ended) == 2000
+    assert all(len(reply.answers) == 1 for _, _, reply in ended)
+    assert desk.sample("horngate_request_seconds_count", INFER) == 2000
+
+
+def test_a_dead_executor_answers_everyone_and_tells_the_application() -> None:
+    """Should the loop itself break, nobody waits for ever and the process learns that it cannot serve."""
+    with Desk() as desk:
+        desk.hold()
+        waiting = desk.ask([[1, 1]])
+        finish, first = desk.service.finish, threading.Event()
+
+        def break_once(info: object, outcomes: object, report: object) -> None:
+            if not first.is_set():
+                first.set()
+                raise RuntimeError("broken")
+            finish(info, outcomes, report)  # type: ignore[arg-type]
+
+        desk.executor._finish = break_once  # type: ignore[assignment]
+        desk.model.gate.set()
+        assert waiting.status() == "INTERNAL"
+        assert desk.ask([[1, 1]]).status() == "UNAVAILABLE"
+    assert [str(error) for error in desk.died] == ["broken"]
+
+
+def test_timings_are_answered_when_they_are_asked_for() -> None:
+    """The parameter horngate_timing brings queue and compute microseconds; without it there are none."""
+    with Desk() as desk:
+        message = request({"x": np.zeros((1, 2), np.int32)})
+        assert not desk.send(message.SerializeToString()).response().parameters
+        message.parameters["horngate_timing"].bool_param = True
+        parameters = desk.send(message.SerializeToString()).response().parameters
+    assert {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()} == {
+        "horngate_queue_us": "int64_param",
+        "horngate_compute_us": "int64_param",
+    }
+
+
+def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None:
+    """Callers may retry a model that is loading, and must not retry one that does not exist."""
+    desk = Desk()
+    desk.models.expect(["soon"])
+    assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
+    assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
+    assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_batches_are_padded_with_zeros_to_the_ladder(rows: int) -> None:
+    """The model computes powers of two; the rows that nobody asked for are zeros and go to nobody."""
+    with Desk(max_batch_rows=8) as desk:
+        assert len(desk.ask(np.ones((rows, 2))).output("double")) == rows
+        ran = desk.model.ran[0]
+    assert len(ran) == {1: 1, 3: 4, 8: 8}[rows]
+    assert not ran[rows:].any()

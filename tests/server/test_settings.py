@@ -1,0 +1,58 @@
+"""Flags and variables."""
+
+from pathlib import Path
+
+import pytest
+
+from horngate_server import settings
+from horngate_server.errors import SettingsError
+
+
+def test_defaults_are_the_contract() -> None:
+    """Without flags and variables, the documented defaults hold."""
+    chosen = settings.read([], {})
+    assert chosen == settings.Settings()
+    assert (chosen.models, chosen.host, chosen.grpc_port, chosen.http_port) == (Path("models"), "127.0.0.1", 8001, 8002)
+    assert (chosen.max_batch_rows, chosen.queue_rows, chosen.max_queue_delay_s) == (1024, 16384, 0.0)
+    assert (chosen.device, chosen.transport, chosen.grace_period_s, chosen.verify) == ("auto", "auto", 30.0, "strict")
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    """HORNGATE_ variables are defaults that a command line overrides."""
+    environment = {"HORNGATE_GRPC_PORT": "7001", "HORNGATE_MAX_QUEUE_DELAY": "250us"}
+    assert settings.read([], environment).grpc_port == 7001
+    assert settings.read(["--grpc-port", "7002"], environment).grpc_port == 7002
+    assert settings.read([], environment).max_queue_delay_s == pytest.approx(0.00025)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--grpc-port", "70000"], {}, "--grpc-port '70000': expected a whole number from 0 to 65535"),
+        ([], {"HORNGATE_GRPC_PORT": "x"}, "HORNGATE_GRPC_PORT 'x': expected a whole number"),
+        (["--device", "tpu"], {}, "--device 'tpu': expected one of auto, cpu, gpu"),
+        (["--max-queue-delay", "5"], {}, "--max-queue-delay '5': expected a duration such as"),
+        (["--max-message-bytes", "3TiB"], {}, "--max-message-bytes '3TiB': expected a size"),
+        (["--queue-rows", "10"], {}, "--queue-rows 10: expected at least --max-batch-rows, 1024"),
+        (["--models", ""], {}, "--models '': expected a path"),
+        (["--modles", "x"], {}, "unrecognized arguments: --modles x; see horngate-server --help"),
+        (["--max-batch-rows", "-1"], {}, "max-batch-rows"),
+    ],
+)
+def test_wrong_settings_name_the_offender(arguments: list[str], environment: dict[str, str], said: str) -> None:
+    """The message names the flag or the variable, what was expected and what came."""
+    with pytest.raises(SettingsError) as refused:
+        settings.read(arguments, environment)
+    assert said in str(refused.value)
+
+
+def test_help_teaches_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help lists each setting, examples, variables and exit codes, and exits 0."""
+    with pytest.raises(SystemExit) as left:
+        settings.read(["--help"], {})
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in settings.Settings.__slots__:
+        assert settings.names(name)[0] in shown
+    for text in ("(default: 16384)", "(default: 64MiB)", "(default: 30s)", "examples:", "Exit codes", "HORNGATE_"):
+        assert text in shown

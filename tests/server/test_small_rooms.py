@@ -1,0 +1,149 @@
+"""Status, costs, ladder, health, refusals, logs: rooms too small for a file each."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from horngate_protos.rpc_status_pb2 import RetryInfo
+from horngate_protos.rpc_status_pb2 import Status as RpcStatus
+from horngate_server import errors, logs, native_log, status
+from horngate_server.batch import ladder
+from horngate_server.costs import Costs
+from horngate_server.health import Health
+from horngate_server.refusals import Refusals
+from support.desk import Clock
+
+
+def _below(error: type[errors.RequestError]) -> Iterator[type[errors.RequestError]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
+def test_every_domain_error_has_a_status() -> None:
+    """No error that a caller can cause, or suffer, is left without a gRPC code."""
+    assert set(_below(errors.RequestError)) == set(status.CODES)
+
+
+def test_try_later_and_never_are_different_codes() -> None:
+    """What clients retry (UNAVAILABLE, RESOURCE_EXHAUSTED) is never used for what cannot succeed."""
+    retried = {kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")}
+    assert retried == {"QueueFull", "NotReady"}
+
+
+def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None:
+    """gRPC's pushback metadata and google.rpc.RetryInfo carry the same delay."""
+    refused = status.status_of(errors.QueueFull("full", retry_after_s=0.25))
+    trailers = dict(refused.trailers)
+    assert trailers["grpc-retry-pushback-ms"] == "250"
+    raw = trailers["grpc-status-details-bin"]
+    assert isinstance(raw, bytes)
+    details: AnyMessage = RpcStatus.FromString(raw).details[0]
+    assert RetryInfo.FromString(details.value).retry_delay.ToMilliseconds() == 250
+
+
+def test_long_messages_are_cut_to_what_a_header_can_carry() -> None:
+    """A message made of a caller's own megabyte cannot break the answer."""
+    assert len(status.status_of(errors.InvalidRequest("x" * 10**6)).message) == status.MESSAGE_CHARACTERS
+
+
+@pytest.mark.parametrize(("top", "rungs"), [(1, (1,)), (2, (1, 2)), (8, (1, 2, 4, 8)), (10, (1, 2, 4, 8, 10))])
+def test_the_ladder_climbs_in_powers_of_two_and_ends_at_the_limit(top: int, rungs: tuple[int, ...]) -> None:
+    """Every batch size up to the limit has a rung at most twice its size."""
+    assert ladder(top) == rungs
+
+
+def test_costs_follow_measurements_without_believing_a_single_hiccup() -> None:
+    """One slow run moves the estimate by a tenth of its surprise."""
+    costs = Costs(ladder(8))
+    assert costs.wait(100) == 0.0
+    costs.measured(8, 1.0)
+    costs.measured(8, 11.0)
+    assert costs.wait(8) == pytest.approx(2.0)
+    assert costs.least(5) == pytest.approx(2.0)
+    assert costs.report() == {8: pytest.approx(2.0)}
+
+
+def test_not_serving_until_told_so_and_never_again_after_shutting_down() -> None:
+    """Health starts at NOT_SERVING, and shutting down is final."""
+    health = Health()
+    assert not health.serving()
+    health.set("", serving=True)
+    assert health.serving()
+    health.shut_down()
+    health.set("", serving=True)
+    assert not health.serving()
+
+
+def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
+    """Watch answers at once, then on changes; an unknown name is SERVICE_UNKNOWN until it appears."""
+    health = Health()
+
+    async def name() -> AsyncIterator[bytes]:
+        yield HealthCheckRequest(service="m").SerializeToString()
+
+    async def watch() -> list[int]:
+        watcher = health.watch(name())
+        seen = [HealthCheckResponse.FromString(await anext(watcher)).status]
+        for change in (lambda: health.set("other", serving=True), lambda: health.set("m", serving=True), health.shut_down):
+            change()
+            if len(seen) < 3 and "m" in health._states:
+                seen.append(HealthCheckResponse.FromString(await anext(watcher)).status)
+        await watcher.aclose()  # type: ignore[attr-defined]
+        return seen
+
+    seen = asyncio.run(watch())
+    assert [HealthCheckResponse.ServingStatus.Name(state) for state in seen] == [
+        "SERVICE_UNKNOWN", "SERVING", "NOT_SERVING",
+    ]  # fmt: skip
+    assert not health._watchers
+
+
+def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    """The first refusal is logged; the others are counted into the next line, ten seconds later."""
+    clock = Clock()
+    refusals = Refusals(clock)
+    for _ in range(1000):
+        refusals.note("queue_full", "no room")
+    clock.now += 10
+    refusals.note("queue_full", "still no room")
+    assert [record.message for record in caplog.records] == [
+        "refused 1 requests (queue_full), for one: no room",
+        "refused 1000 requests (queue_full), for one: still no room",
+    ]
+
+
+def test_json_log_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """A collector can parse every line, exceptions included."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        logs.set_up("json", "info")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            logging.getLogger("horngate").exception("what")
+        (line,) = capsys.readouterr().err.splitlines()
+    finally:
+        root.handlers[:], root.level = before
+    entry = json.loads(line)
+    assert (entry["level"], entry["message"]) == ("error", "what")
+    assert "ValueError: why" in entry["exception"]
+
+
+def test_what_native_code_writes_to_stderr_becomes_log_lines(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorFlow's own warnings keep their severity, and its chatter is debug."""
+    import os  # noqa: PLC0415
+
+    with caplog.at_level(logging.DEBUG), capfd.disabled(), native_log.captured() as complaints:
+        os.write(2, b"I0000 00:00:1.5  10 port.cc:153] chatter\nW0000 00:00:1.5  10 gpu.cc:1] no libcudnn\n")
+        assert complaints() == ["no libcudnn"]
+    levels = {record.message: record.levelname for record in caplog.records}
+    assert levels == {"tensorflow: chatter": "DEBUG", "tensorflow: no libcudnn": "WARNING"}
