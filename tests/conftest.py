@@ -1,0 +1,42 @@
+"""Fixtures that several test files share: SavedModels are made once per run, each by its own process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HORNGATE_ variable of the person who runs the tests reaches them."""
+    for name in [name for name in os.environ if name.startswith("HORNGATE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model root with SavedModels that no trainer of ours made."""
+    root = tmp_path_factory.mktemp("foreign")
+    subprocess.run(
+        [sys.executable, ROOT / "tests/support/make_models.py", root], check=True, capture_output=True, timeout=100
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The version folder that the trainer exported after two epochs on the real MNIST."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "horngate_trainer.cli", "--output", folder / "models", "--epochs", "2",
+            "--seed", "1", "--min-accuracy", "0.9", "--report", folder / "report",
+        ],
+        check=True, capture_output=True, text=True, timeout=100, cwd=folder,
+    )  # fmt: skip
+    yield Path(folder, done.stdout.splitlines()[-1])

@@ -1,0 +1,63 @@
+"""What the linters must catch: each rule of the architecture, broken on purpose, fails the check."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "allowed"),
+    [
+        ("server/horngate_server/queue.py", "import ctypes", False),
+        ("server/horngate_server/runtime/capi.py", "import ctypes", True),
+        ("server/horngate_server/runtime/capi.py", "import tensorflow", True),
+        ("server/horngate_server/service.py", "import tensorflow", False),
+        ("server/horngate_server/service.py", "import grpc", False),
+        ("server/horngate_server/transports/grpcio.py", "import grpc", True),
+        ("server/horngate_server/executor.py", "import prometheus_client", False),
+        ("server/horngate_server/metrics.py", "import prometheus_client", True),
+        ("server/horngate_server/app.py", "import os; os.environ['X']", False),
+        ("server/horngate_server/queue.py", "import time; time.time()", False),
+        ("server/horngate_server/executor.py", "import time; time.sleep(1)", False),
+        ("client/horngate_client/sync.py", "import grpc", True),
+    ],
+)
+def test_a_room_that_imports_what_is_not_its_own_fails_the_lint(file: str, line: str, allowed: bool) -> None:
+    """ctypes, grpc, prometheus_client, the environment and the clock each have their rooms."""
+    done = subprocess.run(
+        [RUFF, "check", "--select", "TID251", "--stdin-filename", ROOT / file, "-"],
+        input=line + "\n", capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode == 0) == allowed, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("client/horngate_client", "import horngate_server.errors"),
+        ("server/horngate_server", "import horngate_trainer"),
+        ("trainer/horngate_trainer", "import horngate_client"),
+        ("protos/horngate_protos", "import horngate_client"),
+        ("client/horngate_client", "import tensorflow"),
+    ],
+)
+def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, file: str, line: str) -> None:
+    """Only the contract is shared; the client and the server never import TensorFlow."""
+    for package in ("client/horngate_client", "server/horngate_server", "trainer/horngate_trainer", "protos/horngate_protos"):
+        copy = tmp_path / Path(package).name
+        copy.mkdir()
+        (copy / "__init__.py").write_text(line + "\n" if package == file else "")
+    (tmp_path / "horngate_server" / "errors.py").write_text("")
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {script}"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "BROKEN" in done.stdout

@@ -1,0 +1,332 @@
+"""A real server process, real sockets, the real MNIST, and clients that are not ours."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.utils import InferenceServerException
+
+from horngate_client import Client
+from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from support.desk import request
+from support.process import ServerProcess
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+DATA = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"
+
+
+@pytest.fixture(scope="module")
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The 10,000 test images and their labels."""
+    with np.load(DATA) as data:
+        return data["x_test"], data["y_test"]
+
+
+@pytest.fixture(scope="module")
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server with the trained model, for every test that leaves it as it was."""
+    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def scrape(server: ServerProcess) -> dict[str, float]:
+    """Read /metrics as {name{labels}: value}."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return {
+        sample.name + json.dumps(sample.labels, sort_keys=True): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+def test_accuracy_over_grpc_equals_the_trainers_own_evaluation(
+    server: ServerProcess, trained: Path, mnist: tuple[np.ndarray, np.ndarray], rows: int
+) -> None:
+    """The same number of right answers on the 10,000 test images, whatever the batch size."""
+    images, labels = mnist
+    evaluation = json.loads((trained / "horngate.json").read_text())["evaluation"]
+    with Client(server.grpc, rows_per_request=rows, in_flight=64, timeout=60) as client:
+        prediction = client.predict(images)
+    assert int((prediction.classes == labels).sum()) == evaluation["correct"]
+    assert prediction.version == trained.name
+    assert (prediction.probabilities.argmax(axis=1) == prediction.classes).all()
+
+
+def test_the_model_is_verified_and_the_banner_says_what_serves_where(server: ServerProcess, trained: Path) -> None:
+    """Version, verification, signature, device with its reason, ports and limits are in the log."""
+    log = "\n".join(server.log)
+    assert f"model      mnist version {trained.name}, verified (" in log
+    assert "(images UINT8[?,28,28]) -> (classes INT64[?], probabilities FP32[?,10])" in log
+    for word in ("device     ", "grpcio transport", "/metrics", "up to 1024 rows", "up to 16384 rows"):
+        assert word in log
+
+
+def test_tritonclient_gets_right_answers(server: ServerProcess, mnist: tuple[np.ndarray, np.ndarray]) -> None:
+    """NVIDIA's unmodified client: liveness, readiness, metadata, raw inference with ids and chosen outputs."""
+    images, labels = mnist
+    client = triton.InferenceServerClient(server.grpc)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("mnist")
+    assert client.get_server_metadata().name == "horngate"
+    metadata = client.get_model_metadata("mnist")
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("images", "UINT8", [-1, 28, 28])]
+    tensor = triton.InferInput("images", [500, 28, 28], "UINT8")
+    tensor.set_data_from_numpy(images[:500])
+    result = client.infer(
+        "mnist", [tensor], request_id="r-1", outputs=[triton.InferRequestedOutput("probabilities")]
+    )
+    assert result.get_response().id == "r-1"
+    assert result.as_numpy("classes") is None
+    assert (result.as_numpy("probabilities").argmax(axis=1) == labels[:500]).mean() > 0.9
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "name", "datatype", "shape", "code"),
+    [
+        pytest.param("nobody", "", "images", "UINT8", [1, 28, 28], "NOT_FOUND", id="model"),
+        pytest.param("mnist", "99", "images", "UINT8", [1, 28, 28], "NOT_FOUND", id="version"),
+        pytest.param("mnist", "", "pictures", "UINT8", [1, 28, 28], "INVALID_ARGUMENT", id="name"),
+        pytest.param("mnist", "", "images", "FP32", [1, 28, 28], "INVALID_ARGUMENT", id="datatype"),
+        pytest.param("mnist", "", "images", "UINT8", [1, 27, 28], "INVALID_ARGUMENT", id="shape"),
+        pytest.param("mnist", "", "images", "UINT8", [0, 28, 28], "INVALID_ARGUMENT", id="empty"),
+    ],
+)
+def test_tritonclient_gets_the_right_error_codes(
+    server: ServerProcess, model: str, version: str, name: str, datatype: str, shape: list[int], code: str
+) -> None:
+    """Wrong requests of an unmodified client fail with the code that says whose fault it is."""
+    client = triton.InferenceServerClient(server.grpc)
+    tensor = triton.InferInput(name, shape, datatype)
+    tensor.set_data_from_numpy(np.zeros(shape, {"UINT8": np.uint8, "FP32": np.float32}[datatype]))
+    with pytest.raises(InferenceServerException) as refused:
+        client.infer(model, [tensor], model_version=version)
+    assert refused.value.status() == f"StatusCode.{code}"
+    client.close()
+
+
+def test_health_and_reflection_answer_their_official_clients(server: ServerProcess) -> None:
+    """grpc.health.v1 knows the server and the model; reflection lists the services and describes them."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        assert check(HealthCheckRequest()).status == HealthCheckResponse.SERVING
+        assert check(HealthCheckRequest(service="mnist")).status == HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            check(HealthCheckRequest(service="nobody"))
+        assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert set(database.get_services()) >= {"inference.GRPCInferenceService", "grpc.health.v1.Health"}
+        file = database.FindFileContainingSymbol("inference.GRPCInferenceService")
+        assert [method.name for method in file.service[0].method][-1] == "ModelInfer"
+        assert database.FindFileContainingSymbol("grpc.health.v1.Health").package == "grpc.health.v1"
+
+
+def test_http_answers_what_operators_and_probes_ask(server: ServerProcess) -> None:
+    """Live, ready, metrics; other paths are 404 and other methods 405, each with a sentence."""
+    assert urllib.request.urlopen(f"{server.http}/livez", timeout=10).read() == b"ok\n"
+    assert urllib.request.urlopen(f"{server.http}/readyz", timeout=10).read() == b"ok\n"
+    with pytest.raises(urllib.error.HTTPError, match="404") as missing:
+        urllib.request.urlopen(f"{server.http}/nothing", timeout=10)
+    assert b"expected one of /metrics" in missing.value.read()
+    missing.value.close()
+    with pytest.raises(urllib.error.HTTPError, match="405") as wrong:
+        urllib.request.urlopen(f"{server.http}/metrics", data=b"x", timeout=10)
+    wrong.value.close()
+    assert subprocess.run(
+        [sys.executable, "-m", "horngate_server.cli", "health", "--server", server.grpc], check=False
+    ).returncode == 0  # fmt: skip
+
+
+def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
+    server: ServerProcess, mnist: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Good, malformed, cancelled, expired and oversized calls at once over one socket, and all of them counted."""
+    images, _ = mnist
+    before = scrape(server)
+    kinds = ["good", "good", "good", "bulk", "malformed", "cancelled", "expired", "oversized"]
+    plan = [(kinds[n % len(kinds)] if n % 100 or n % 8 != 7 else "oversized", n) for n in range(2000)]
+
+    async def run() -> list[tuple[str, int, str, bytes]]:
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(server.grpc, options=options) as channel:
+            infer = channel.unary_unary(MODEL_INFER)
+            huge = b"\0" * (65 << 20)
+
+            async def call(kind: str, number: int) -> tuple[str, int, str, bytes]:
+                rows = 300 if kind == "bulk" else 1 + number % 5
+                message = request({"images": images[number : number + rows]}, model="mnist", id=str(number))
+                if kind == "malformed":
+                    message.raw_input_contents[0] += b"?"
+                body = message.SerializeToString()
+                if kind == "oversized":
+                    body = huge if number % 400 == 7 else b"\xff\xff"  # a few are really too large
+                sent = infer(body, timeout=0.000001 if kind == "expired" else 60)
+                if kind == "cancelled":
+                    asyncio.get_running_loop().call_soon(sent.cancel)
+                try:
+                    return kind, number, "OK", await sent
+                except grpc.aio.AioRpcError as error:
+                    return kind, number, error.code().name, b""
+                except asyncio.CancelledError:
+                    return kind, number, "CANCELLED", b""
+
+            return list(await asyncio.gather(*(call(kind, number) for kind, number in plan)))
+
+    ended = asyncio.run(run())
+    allowed = {
+        "good": {"OK"},
+        "bulk": {"OK"},
+        "malformed": {"INVALID_ARGUMENT"},
+        "cancelled": {"CANCELLED", "OK"},
+        "expired": {"DEADLINE_EXCEEDED"},
+        "oversized": {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"},
+    }
+    assert len(ended) == 2000
+    with Client(server.grpc, timeout=60) as client:
+        expected = client.predict(images[:2400]).classes
+    for kind, number, code, body in ended:
+        assert code in allowed[kind], (kind, number, code)
+        if code == "OK":
+            answer = ModelInferResponse.FromString(body)
+            assert answer.id == str(number)
+            classes = np.frombuffer(answer.raw_output_contents[0], np.int64)
+            assert (classes == expected[number : number + len(classes)]).all()
+    after = scrape(server)
+    name = 'horngate_requests_total{"code": "OK", "model": "mnist", "protocol": "open_inference"}'
+    answered = sum(code == "OK" for _, _, code, _ in ended)
+    own = -(-2400 // 1024) + 3  # the check above asked too: at most a few requests
+    assert answered <= after[name] - before.get(name, 0) <= answered + own + sum(k == "cancelled" for k, *_ in ended)
+    assert after["horngate_requests_in_flight{}"] == 0
+
+
+def test_sigterm_under_load_answers_everything_that_was_accepted(
+    trained: Path, tmp_path: Path, mnist: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Each call ends with its right answer or with UNAVAILABLE, never in silence; the server exits 0."""
+    images, _ = mnist
+    with ServerProcess(trained.parents[1], tmp_path) as server:
+
+        async def run() -> tuple[list[str], int]:
+            async with grpc.aio.insecure_channel(server.grpc) as channel:
+                infer = channel.unary_unary(MODEL_INFER)
+                body = request({"images": images[:3]}, model="mnist").SerializeToString()
+                first = await infer(body, timeout=60)
+                codes: list[str] = []
+                flowing = asyncio.Event()
+
+                async def caller() -> None:
+                    while not codes or codes[-1] == "OK":
+                        try:
+                            answer = await infer(body, timeout=60)
+                            assert answer == first
+                            codes.append("OK")
+                        except grpc.aio.AioRpcError as error:
+                            codes.append(error.code().name)
+                        if len(codes) > 200:
+                            flowing.set()
+
+                callers = [asyncio.create_task(caller()) for _ in range(32)]
+                await flowing.wait()
+                code = await asyncio.to_thread(server.stop)
+                await asyncio.gather(*callers)
+                return codes, code
+
+        codes, code = asyncio.run(run())
+    assert code == 0
+    assert set(codes) == {"OK", "UNAVAILABLE"}
+    assert "stopped: every accepted request was answered" in server.log[-1]
+
+
+def test_a_second_signal_ends_at_once(trained: Path, tmp_path: Path) -> None:
+    """While it drains, another SIGTERM kills the process."""
+    with ServerProcess(trained.parents[1], tmp_path) as server:
+        server.process.send_signal(signal.SIGSTOP)  # both signals are there before it can act on the first
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGCONT)
+        server.wait_for("draining")
+        assert server.stop() in (-signal.SIGTERM, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        pytest.param(["--models", "nowhere"], 1, "--models nowhere: No such file or directory", id="no-root"),
+        pytest.param(["--grpc-port", "http"], 2, "--grpc-port 'http': expected a whole number", id="usage"),
+        pytest.param(["--host", "192.0.2.1"], 2, "cannot listen on 192.0.2.1", id="address"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_line(
+    tmp_path: Path, flags: list[str], code: int, said: str
+) -> None:
+    """Exit code 1 for failures, 2 for wrong usage, and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "horngate_server.cli", "--grpc-port", "0", "--http-port", "0", *flags],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_two_servers_on_one_port_are_an_error(server: ServerProcess, trained: Path) -> None:
+    """The second one says which address is taken, and does not share it in silence."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1],
+            "--grpc-port", server.grpc.split(":")[1], "--http-port", "0",
+        ],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot listen on 127.0.0.1:" in done.stderr
+
+
+def test_foreign_models_of_any_signature_are_served_side_by_side(foreign_models: Path, tmp_path: Path) -> None:
+    """Several models under one root; several inputs and outputs, raw and typed; free axes."""
+    root = tmp_path / "models"
+    root.mkdir()
+    for name in ("several", "every", "free", "fails"):
+        (root / name).symlink_to(foreign_models / name)
+    with ServerProcess(root, tmp_path, "--max-batch-rows", "32") as server:
+        with Client(server.grpc, model="several") as client:
+            a, b = np.array([[1, 2]], np.uint8), np.array([[0.5, 1.5]], np.float32)
+            answer = client.infer({"a": a, "b": b})
+            assert answer["sum"].tolist() == [[1.5, 3.5]]
+            assert answer["many"].tolist() == [[10, 20]]
+        with Client(server.grpc, model="free") as client:
+            assert client.infer({"x": np.ones((2, 7), np.int32)})["total"].tolist() == [7, 7]
+            assert client.infer({"x": np.ones((1, 3), np.int32)})["total"].tolist() == [3]
+        with grpc.insecure_channel(server.grpc) as channel:
+            infer = channel.unary_unary(
+                MODEL_INFER,
+                request_serializer=ModelInferRequest.SerializeToString,
+                response_deserializer=ModelInferResponse.FromString,
+            )
+            typed = ModelInferRequest(model_name="several")
+            typed.inputs.add(name="a", datatype="UINT8", shape=[1, 2]).contents.uint_contents.extend([1, 2])
+            typed.inputs.add(name="b", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([0.5, 1.5])
+            response = infer(typed)
+            assert {t.name: list(t.contents.fp32_contents) for t in response.outputs}["sum"] == [1.5, 3.5]
+            with pytest.raises(grpc.RpcError, match="not a number in the batch") as failed:
+                infer(request({"x": np.full((1, 1), np.nan, np.float32)}, model="fails"))
+            assert failed.value.code() == grpc.StatusCode.INTERNAL

@@ -1,0 +1,183 @@
+"""From a folder to an executor: whole versions only, verified against their own answers, warm."""
+
+import hashlib
+import json
+import shutil
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
+from horngate_protos.tensorflow_serving_pb2 import PredictionLog
+from horngate_server import golden, repository
+from horngate_server.errors import ModelError
+from horngate_server.loading import Loaded, load_latest
+from horngate_server.settings import Settings
+
+X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
+
+
+def tensor(array: np.ndarray) -> TensorProto:
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
+    return TensorProto(dtype=1, tensor_shape=shape, tensor_content=array.tobytes())
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    scores = np.exp(x @ np.array([[1.0, -1.0, 0.5], [2.0, 0.0, 0.25]]))
+    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def record(path: Path, answers: np.ndarray | None) -> None:
+    """Write a warm-up file with one request and its answer, as TFRecord."""
+    log = PredictionLog()
+    log.predict_log.request.model_spec.name = "classifier"
+    log.predict_log.request.inputs["x"].CopyFrom(tensor(X))
+    if answers is not None:
+        log.predict_log.response.outputs["probabilities"].CopyFrom(tensor(answers))
+    payload = log.SerializeToString()
+    length = struct.pack("<Q", len(payload))
+    file = path / golden.RECORDS
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(
+        length
+        + struct.pack("<I", golden._masked_crc(length))
+        + payload
+        + struct.pack("<I", golden._masked_crc(payload))
+    )
+
+
+def seal(path: Path) -> None:
+    """Write the manifest: every file's SHA-256."""
+    files = {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in path.rglob("*")
+        if file.is_file() and file.name != "horngate.json"
+    }
+    (path / "horngate.json").write_text(json.dumps({"files": files}))
+
+
+@pytest.fixture
+def version(foreign_models: Path, tmp_path: Path) -> Path:
+    """A copy of the classifier that a test may damage."""
+    path = tmp_path / "classifier" / "1"
+    shutil.copytree(foreign_models / "classifier" / "1", path)
+    return path
+
+
+def load(*paths: Path, verify: str = "strict") -> Loaded:
+    settings = Settings(verify=verify, max_batch_rows=16)
+    loaded = load_latest(
+        "classifier", paths, settings, finish=lambda *_: None, clock=time.monotonic, on_death=lambda _: None
+    )
+    loaded.executor.close()
+    return loaded
+
+
+def test_crc32c_matches_the_published_check_value() -> None:
+    """The Castagnoli CRC of "123456789" is 0xe3069283; the mask is TFRecord's."""
+    crc = 0xE3069283
+    assert golden._masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_a_foreign_model_is_served_as_unverified(version: Path) -> None:
+    """Neither manifest nor recorded answers are needed; the metadata says that they are missing."""
+    loaded = load(version)
+    assert loaded.verification == "unverified: it has no recorded answers"
+    assert loaded.info.version == "1"
+
+
+def test_every_rung_is_warm_and_measured_before_the_first_request(version: Path) -> None:
+    """The costs of all batch sizes are known when loading ends."""
+    assert list(load(version).executor.costs.report()) == [1, 2, 4, 8, 16]
+
+
+def test_a_model_that_reproduces_its_recorded_answers_is_verified(version: Path) -> None:
+    """The requests are replayed and the answers agree."""
+    record(version, softmax(X))
+    seal(version)
+    assert load(version).verification == "verified (3 rows)"
+
+
+def test_a_model_that_disagrees_with_its_recorded_answers_is_refused_with_the_worst_example(version: Path) -> None:
+    """Right shapes, wrong answers: strict refuses and names the row, warn serves and says so, off does not ask."""
+    wrong = softmax(X)
+    wrong[2] = wrong[2][::-1]
+    record(version, wrong)
+    seal(version)
+    with pytest.raises(ModelError, match=r"disagrees with its recorded answers: probabilities\S* of recorded row 2 is"):
+        load(version)
+    assert load(version, verify="warn").verification.startswith("failed: it disagrees")
+    assert load(version, verify="off").verification == "unverified: --verify off"
+
+
+def test_recorded_requests_without_answers_prove_nothing(version: Path) -> None:
+    """TensorFlow Serving's own warm-up files hold requests only: such a model stays unverified."""
+    record(version, None)
+    assert load(version).verification == "unverified: its recorded requests have no answers"
+
+
+def test_a_damaged_warm_up_file_is_noticed(version: Path) -> None:
+    """A flipped byte in a record is found by its checksum."""
+    record(version, softmax(X))
+    file = version / golden.RECORDS
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged at byte 0: not a whole TFRecord"):
+        load(version)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "graph"])
+def test_a_version_that_is_not_whole_is_refused_with_the_file_named(version: Path, damage: str) -> None:
+    """Flipped bytes, truncation and missing files are found before TensorFlow sees them."""
+    seal(version)
+    file = version / "variables" / "variables.data-00000-of-00001"
+    data = file.read_bytes()
+    said = {
+        "flip": "variables.data.*its SHA-256 differs",
+        "truncate": "variables.data.*its SHA-256 differs",
+        "remove": "lacks variables/variables.data",
+        "manifest": "is not JSON",
+        "graph": "has no saved_model.pb",
+    }[damage]
+    match damage:
+        case "flip":
+            file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        case "truncate":
+            file.write_bytes(data[:-1])
+        case "remove":
+            file.unlink()
+        case "manifest":
+            (version / "horngate.json").write_text("{")
+        case "graph":
+            (version / "saved_model.pb").unlink()
+    with pytest.raises(ModelError, match=said):
+        load(version)
+
+
+def test_an_older_version_serves_when_the_newest_is_broken(version: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A bad version never takes a request, and the log says why it was passed over."""
+    newer = version.with_name("2")
+    shutil.copytree(version, newer)
+    seal(newer)
+    (newer / "variables" / "variables.index").write_bytes(b"")
+    assert load(newer, version).info.version == "1"
+    assert "version 2 is refused" in caplog.text
+
+
+def test_versions_are_found_in_numerical_order_and_other_folders_are_not_versions(tmp_path: Path) -> None:
+    """TensorFlow Serving's layout: integers only, 10 is newer than 9, hidden and unfinished folders do not count."""
+    for name in ("m/9", "m/10", "m/latest", "m/.11.partial", "m/-1", "empty", ".hidden/1"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "m/12").write_text("a file")
+    found = repository.models(tmp_path)
+    assert {name: [path.name for path in paths] for name, paths in found.items()} == {"m": ["10", "9"]}
+
+
+def test_a_root_that_cannot_be_read_is_said_plainly(tmp_path: Path) -> None:
+    """The flag and the reason are named."""
+    with pytest.raises(ModelError, match="--models .*nowhere: No such file or directory"):
+        repository.models(tmp_path / "nowhere")

@@ -1,0 +1,67 @@
+"""A real server in a process of its own, watched through what an operator has: its log, its ports, its exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+WAIT_S = 60.0
+
+
+class ServerProcess:
+    """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left."""
+
+    def __init__(self, models: Path, scratch: Path, *flags: str) -> None:
+        self._port_file = scratch / "ports"
+        self._port_file.unlink(missing_ok=True)
+        self.log: list[str] = []
+        self._ready = threading.Event()
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "horngate_server.cli", "--models", models, "--grpc-port", "0", "--http-port", "0",
+                "--port-file", self._port_file, *flags,
+            ],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "error"},
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> "ServerProcess":
+        self.wait_for("queue      up to")  # the banner's last line
+        ports = dict(line.split() for line in self._port_file.read_text().splitlines())
+        self.grpc = f"localhost:{ports['grpc']}"
+        self.http = f"http://localhost:{ports['http']}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until a log line holds this text."""
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: any(text in line for line in self.log) or self.process.poll() is not None, WAIT_S
+            )
+        assert any(text in line for line in self.log), "\n".join(self.log)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            with self._changed:
+                self.log.append(line.rstrip())
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
