@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The version folder that the trainer exported after two epochs on the real MNIST."""
     folder = tmp_path_factory.mktemp("trained")
     done = subprocess.run(
@@ -39,4 +38,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ],
         check=True, capture_output=True, text=True, timeout=100, cwd=folder,
     )  # fmt: skip
-    yield Path(folder, done.stdout.splitlines()[-1])
+    return Path(folder, done.stdout.splitlines()[-1])

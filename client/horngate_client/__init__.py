@@ -1,1 +1,60 @@
-"""Horngate's client."""
+"""Horngate's client: asks any server that speaks the Open Inference Protocol over gRPC.
+
+>>> from horngate_client import Client
+>>> with Client("localhost:8001") as client:  # doctest: +SKIP
+...     client.predict("seven.png").label
+7
+"""
+
+from horngate_client.aio import AsyncClient
+from horngate_client.channels import TlsConfig
+from horngate_client.errors import (
+    CallError,
+    ClientClosed,
+    ConfigurationError,
+    ConversionError,
+    DeadlineExceeded,
+    HorngateError,
+    InvalidRequest,
+    MissingExtra,
+    ModelNotFound,
+    Overloaded,
+    ProtocolError,
+    ServerFault,
+    TryLater,
+    Unauthenticated,
+    Unavailable,
+)
+from horngate_client.prediction import Prediction, Timing
+from horngate_client.retry import RetryPolicy
+from horngate_client.signature import ModelMetadata, ServerInfo, TensorSpec
+from horngate_client.sync import Client
+from horngate_protos import __version__
+
+__all__ = [
+    "AsyncClient",
+    "CallError",
+    "Client",
+    "ClientClosed",
+    "ConfigurationError",
+    "ConversionError",
+    "DeadlineExceeded",
+    "HorngateError",
+    "InvalidRequest",
+    "MissingExtra",
+    "ModelMetadata",
+    "ModelNotFound",
+    "Overloaded",
+    "Prediction",
+    "ProtocolError",
+    "RetryPolicy",
+    "ServerFault",
+    "ServerInfo",
+    "TensorSpec",
+    "Timing",
+    "TlsConfig",
+    "TryLater",
+    "Unauthenticated",
+    "Unavailable",
+    "__version__",
+]

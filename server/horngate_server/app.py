@@ -1,11 +1,9 @@
 """Wiring and lifecycle: the only place that builds things, and that knows the order of start and stop."""
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from horngate_protos import __version__
@@ -17,13 +15,16 @@ from horngate_server.loading import Loaded, load_latest
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
 from horngate_server.settings import Settings
+from horngate_server.stopping import Stop
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 
 log = logging.getLogger(__name__)
 
 LAST_ANSWERS_S = 1.0
-"""Of the grace period, what is left at least for answers to leave."""
+"""What is left at least for the last answers to leave, whatever the grace period."""
+SILENCE_S = 0.05
+"""How long no call must have come before the port closes."""
 
 
 class App:
@@ -36,7 +37,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clock = time.monotonic
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._died: BaseException | None = None
         self._health = Health()
         self._models = Models()
@@ -64,7 +65,7 @@ class App:
             HorngateError: it cannot start.
         """
         settings_room.prepare_libraries(self._settings)
-        with self._signals(), self._listening() as (grpc_port, http_port):
+        with closing(self._stop), self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             loaded = self._load()
             if not self._stop.is_set():
                 self._banner(loaded, grpc_port, http_port)
@@ -78,24 +79,6 @@ class App:
         return 0
 
     # --- private --------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop in order; the second one gets its default and ends the process at once."""
-        signals = (signal.SIGTERM, signal.SIGINT)
-
-        def stop(number: int, _frame: object) -> None:
-            for each in signals:
-                signal.signal(each, signal.SIG_DFL)
-            log.info("%s: draining; a second signal ends at once", signal.Signals(number).name)
-            self._stop.set()
-
-        before = {each: signal.signal(each, stop) for each in signals}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
     @contextmanager
     def _listening(self) -> Iterator[tuple[int, int]]:
@@ -154,6 +137,7 @@ class App:
         self._health.shut_down()
         ends = self._clock() + self._settings.grace_period_s
         drained = [served.executor.stop(max(0.0, ends - self._clock())) for served in self._models]
+        self._service.wait_until_quiet(SILENCE_S, LAST_ANSWERS_S)  # meanwhile, callers get UNAVAILABLE and go elsewhere
         self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock()) if all(drained) else LAST_ANSWERS_S)
         if not all(drained):
             log.warning("the grace period ended with requests unanswered; they got UNAVAILABLE")

@@ -1,8 +1,8 @@
 """The model root on disk: which versions there are, and which of them are whole.
 
 The layout is TensorFlow Serving's, ``<root>/<name>/<integer version>/``; other folders are not versions. A version
-with a manifest (``horngate.json``) is whole when every file in it has the SHA-256 that the manifest, which is written
-last, says; one without is taken as it is, and called unverified.
+with a manifest (``assets.extra/horngate.json``) is whole when every file in it has the SHA-256 that the manifest,
+which is written last, says; one without is taken as it is, and called unverified.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from horngate_server.errors import ModelError
 
-MANIFEST = "horngate.json"
+MANIFEST = "assets.extra/horngate.json"
 GRAPH = "saved_model.pb"
 
 
@@ -26,7 +26,7 @@ class Version:
         name: the model's.
         number: the version's.
         path: its folder.
-        manifest: what ``horngate.json`` says; None where there is none.
+        manifest: what the manifest says; None where there is none.
         digest: SHA-256 of the manifest, or of the graph where there is none, in hex.
     """
 

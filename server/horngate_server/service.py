@@ -5,6 +5,7 @@ back. Everything that is counted is counted there, on the way out.
 """
 
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -69,6 +70,7 @@ class Service:
         self._deliver = deliver
         self._clock = clock
         self._refusals = Refusals(clock)
+        self._arrivals: threading.Event | None = None
         self._handlers: Mapping[str, Callable[[bytes], bytes]] = {
             f"/{OPEN_INFERENCE}/ServerLive": self._server_live,
             f"/{OPEN_INFERENCE}/ServerReady": self._server_ready,
@@ -85,6 +87,8 @@ class Service:
 
     def accept(self, calls: Sequence[Call]) -> None:
         """Answer what can be answered at once; put the rest in line."""
+        if self._arrivals is not None:
+            self._arrivals.set()
         answers: list[Answer] = []
         infers = []
         for call in calls:
@@ -96,6 +100,15 @@ class Service:
             self._deliver(answers)
         if infers:
             self._infer(infers)
+
+    def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
+        """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""
+        self._arrivals = threading.Event()
+        ends = self._clock() + at_most_s
+        while (left := ends - self._clock()) > 0:
+            self._arrivals.clear()
+            if not self._arrivals.wait(min(silence_s, left)):
+                return
 
     def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
         """Answer outcomes of an executor (`executor.Finish`)."""

@@ -16,6 +16,7 @@ BYTES = RAMP.astype(np.uint8)
 
 
 def wanted(shape: tuple[int, ...] = (-1, 28, 28), datatype: str = "UINT8") -> ImageInput:
+    """Make the input of an image model."""
     spec = TensorSpec("images", datatype, shape)
     return ImageInput.of(ModelMetadata("m", ("1",), "p", (spec,), ()))
 
@@ -77,8 +78,8 @@ TRANSPARENT = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
         pytest.param([BYTES, np.zeros((2, 2))], "image 1 of the list has the shape", id="one-of-a-list"),
         pytest.param(Image.new("L", (32, 30)), r"30x32 and the model takes 28x28.*resize=True", id="PIL-size"),
         pytest.param(TRANSPARENT, "transparent", id="transparent"),
-        pytest.param("missing.npy", "missing.npy cannot be read", id="no-npy"),
-        pytest.param("missing.png", "missing.png cannot be read as a picture", id="no-png"),
+        pytest.param("missing.npy", r"missing\.npy cannot be read", id="no-npy"),
+        pytest.param("missing.png", r"missing\.png cannot be read as a picture", id="no-png"),
     ],
 )
 def test_what_would_need_a_guess_is_refused_with_the_reason(given: Any, words: str) -> None:
@@ -99,7 +100,7 @@ def test_files_are_read_whether_pictures_or_arrays(tmp_path: Path) -> None:
 def test_a_pickle_in_an_npy_is_refused(tmp_path: Path) -> None:
     """A file of arrays never runs code."""
     np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ConversionError, match="cannot be read as .npy"):
+    with pytest.raises(ConversionError, match=r"cannot be read as \.npy"):
         convert(tmp_path / "evil.npy", wanted())
 
 

@@ -24,6 +24,7 @@ from horngate_client.retry import RetryPolicy, pushback_seconds
 
 
 def delay(error: CallError, **changes: Any) -> float | None:
+    """Ask the default policy."""
     facts: dict[str, Any] = {"attempt": 1, "remaining": 10.0, "other_address": False, "random": lambda: 1.0}
     return RetryPolicy().delay(error, **facts | changes)
 
@@ -59,7 +60,7 @@ def test_waits_double_up_to_a_bound_and_half_of_them_is_random(error: CallError)
     policy = RetryPolicy(attempts=9)
     for random, scale in ((0.0, 0.5), (1.0, 1.0)):
         waits = [
-            policy.delay(error, attempt=n, remaining=99, other_address=False, random=lambda r=random: r)
+            policy.delay(error, attempt=n, remaining=99, other_address=False, random=iter([random]).__next__)
             for n in range(1, 8)
         ]
         assert waits == pytest.approx([scale * wait for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)])
@@ -126,6 +127,7 @@ class Clock:
 
 
 def job(parts: int, clock: Clock, *, window: int = 2, addresses: int = 1) -> Job[list[str]]:
+    """Make a call of several requests."""
     return Job(
         Call("M", parts, lambda p: b"%d" % p, lambda p, b: f"{p}{b.decode()}", lambda answers, _: list(answers)),
         policy=RetryPolicy(),

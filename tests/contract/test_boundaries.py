@@ -48,7 +48,12 @@ def test_a_room_that_imports_what_is_not_its_own_fails_the_lint(file: str, line:
 )
 def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, file: str, line: str) -> None:
     """Only the contract is shared; the client and the server never import TensorFlow."""
-    for package in ("client/horngate_client", "server/horngate_server", "trainer/horngate_trainer", "protos/horngate_protos"):
+    for package in (
+        "client/horngate_client",
+        "server/horngate_server",
+        "trainer/horngate_trainer",
+        "protos/horngate_protos",
+    ):
         copy = tmp_path / Path(package).name
         copy.mkdir()
         (copy / "__init__.py").write_text(line + "\n" if package == file else "")

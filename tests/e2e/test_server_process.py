@@ -59,7 +59,7 @@ def test_accuracy_over_grpc_equals_the_trainers_own_evaluation(
 ) -> None:
     """The same number of right answers on the 10,000 test images, whatever the batch size."""
     images, labels = mnist
-    evaluation = json.loads((trained / "horngate.json").read_text())["evaluation"]
+    evaluation = json.loads((trained / "assets.extra/horngate.json").read_text())["evaluation"]
     with Client(server.grpc, rows_per_request=rows, in_flight=64, timeout=60) as client:
         prediction = client.predict(images)
     assert int((prediction.classes == labels).sum()) == evaluation["correct"]
@@ -88,9 +88,7 @@ def test_tritonclient_gets_right_answers(server: ServerProcess, mnist: tuple[np.
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("images", "UINT8", [-1, 28, 28])]
     tensor = triton.InferInput("images", [500, 28, 28], "UINT8")
     tensor.set_data_from_numpy(images[:500])
-    result = client.infer(
-        "mnist", [tensor], request_id="r-1", outputs=[triton.InferRequestedOutput("probabilities")]
-    )
+    result = client.infer("mnist", [tensor], request_id="r-1", outputs=[triton.InferRequestedOutput("probabilities")])
     assert result.get_response().id == "r-1"
     assert result.as_numpy("classes") is None
     assert (result.as_numpy("probabilities").argmax(axis=1) == labels[:500]).mean() > 0.9
@@ -169,7 +167,7 @@ def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
     async def run() -> list[tuple[str, int, str, bytes]]:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         async with grpc.aio.insecure_channel(server.grpc, options=options) as channel:
-            infer = channel.unary_unary(MODEL_INFER)
+            infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
             huge = b"\0" * (65 << 20)
 
             async def call(kind: str, number: int) -> tuple[str, int, str, bytes]:
@@ -228,7 +226,7 @@ def test_sigterm_under_load_answers_everything_that_was_accepted(
 
         async def run() -> tuple[list[str], int]:
             async with grpc.aio.insecure_channel(server.grpc) as channel:
-                infer = channel.unary_unary(MODEL_INFER)
+                infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
                 body = request({"images": images[:3]}, model="mnist").SerializeToString()
                 first = await infer(body, timeout=60)
                 codes: list[str] = []

@@ -20,6 +20,7 @@ IMAGE = InputHeader("image", "UINT8", (3, 2, 5))
 
 
 def header(*inputs: InputHeader, outputs: tuple[str, ...] = ()) -> Header:
+    """Make a header for the model m."""
     return Header("m", "", inputs, outputs)
 
 
@@ -37,8 +38,12 @@ def test_a_fitting_request_is_planned_in_the_signatures_order() -> None:
         pytest.param(header(FLAG, IMAGE, IMAGE), "expected the inputs", id="twice"),
         pytest.param(header(), r"came \[\]", id="none"),
         pytest.param(header(FLAG, InputHeader("image", "FP32", (3, 2, 5))), "'FP32'; expected UINT8", id="datatype"),
-        pytest.param(header(FLAG, InputHeader("image", "", (3, 2, 5))), "datatype ''; expected UINT8", id="no-datatype"),
-        pytest.param(header(FLAG, InputHeader("image", "UINT8", (3, 2))), r"\[3, 2\]; expected \[-1, 2, -1\]", id="rank"),
+        pytest.param(
+            header(FLAG, InputHeader("image", "", (3, 2, 5))), "datatype ''; expected UINT8", id="no-datatype"
+        ),
+        pytest.param(
+            header(FLAG, InputHeader("image", "UINT8", (3, 2))), r"\[3, 2\]; expected \[-1, 2, -1\]", id="rank"
+        ),
         pytest.param(header(FLAG, InputHeader("image", "UINT8", (3, 4, 5))), r"\[3, 4, 5\]; expected", id="axis"),
         pytest.param(header(FLAG, InputHeader("image", "UINT8", (3, 2, -1))), r"\[3, 2, -1\]", id="negative"),
         pytest.param(header(FLAG, InputHeader("image", "UINT8", (-3, 2, 1))), r"\[-3, 2, 1\]", id="negative-rows"),
@@ -70,7 +75,9 @@ def test_a_request_that_does_not_fit_says_what_was_expected_and_what_came(asked:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        pytest.param((b"\0" * 3, b"\0" * 29), r"'image' has 29 bytes; expected 30 for the shape \[3, 2, 5\]", id="short"),
+        pytest.param(
+            (b"\0" * 3, b"\0" * 29), r"'image' has 29 bytes; expected 30 for the shape \[3, 2, 5\]", id="short"
+        ),
         pytest.param((b"\0" * 4, b"\0" * 30), "'flag' has 4 bytes; expected 3", id="long"),
         pytest.param((b"\0\1\2", b"\0" * 30), "'flag' is BOOL; expected bytes 0 or 1", id="bool"),
     ],

@@ -3,7 +3,7 @@
 import threading
 import urllib.error
 import urllib.request
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import grpc
@@ -12,9 +12,10 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse, ServerReadyRequest, ServerReadyResponse
-from horngate_server import loading, runtime
+from horngate_server import runtime
 from horngate_server.app import App
 from horngate_server.settings import Settings
+from horngate_server.stopping import Stop
 from support.desk import FakeModel, request
 
 WAIT_S = 20.0
@@ -44,8 +45,8 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert release.wait(WAIT_S)
         return model
 
-    monkeypatch.setattr(loading.runtime, "load", load)
-    monkeypatch.setattr(App, "_signals", lambda _: nullcontext())
+    monkeypatch.setattr(runtime, "load", load)
+    monkeypatch.setattr(Stop, "on_signals", lambda _: nullcontext())
     ports = root / "ports"
     app = App(Settings(models=root, grpc_port=0, http_port=0, port_file=ports, max_batch_rows=8, queue_rows=8))
     codes: list[int] = []
@@ -65,7 +66,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 request_serializer=ServerReadyRequest.SerializeToString,
                 response_deserializer=ServerReadyResponse.FromString,
             )
-            infer = channel.unary_unary(
+            infer: grpc.UnaryUnaryMultiCallable[bytes, ModelInferResponse] = channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer", response_deserializer=ModelInferResponse.FromString
             )
             message = request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
@@ -92,7 +93,8 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             watch.cancel()
     finally:
         release.set()
-        app._stop.set()
+        with suppress(OSError):  # closed: it has stopped already
+            app._stop.set()
         running.join(WAIT_S)
     assert codes == [0]
     assert model.closed
@@ -100,8 +102,8 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_process_whose_executor_died_exits_1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the loop of a model breaks, the server goes not ready, stops and says so with its exit code."""
-    monkeypatch.setattr(loading.runtime, "load", lambda *_, **__: SlowModel())
-    monkeypatch.setattr(App, "_signals", lambda _: nullcontext())
+    monkeypatch.setattr(runtime, "load", lambda *_, **__: SlowModel())
+    monkeypatch.setattr(Stop, "on_signals", lambda _: nullcontext())
     app = App(Settings(models=root, grpc_port=0, http_port=0, max_batch_rows=8, queue_rows=8))
     codes: list[int] = []
     running = threading.Thread(target=lambda: codes.append(app.run()))

@@ -21,13 +21,16 @@ X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
 
 
 def tensor(array: np.ndarray) -> TensorProto:
+    """Make a float32 TensorProto."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
     return TensorProto(dtype=1, tensor_shape=shape, tensor_content=array.tobytes())
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
+    """What the classifier of make_models computes."""
     scores = np.exp(x @ np.array([[1.0, -1.0, 0.5], [2.0, 0.0, 0.25]]))
-    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: np.ndarray = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
 
 
 def record(path: Path, answers: np.ndarray | None) -> None:
@@ -56,7 +59,8 @@ def seal(path: Path) -> None:
         for file in path.rglob("*")
         if file.is_file() and file.name != "horngate.json"
     }
-    (path / "horngate.json").write_text(json.dumps({"files": files}))
+    (path / repository.MANIFEST).parent.mkdir(exist_ok=True)
+    (path / repository.MANIFEST).write_text(json.dumps({"files": files}))
 
 
 @pytest.fixture
@@ -68,6 +72,7 @@ def version(foreign_models: Path, tmp_path: Path) -> Path:
 
 
 def load(*paths: Path, verify: str = "strict") -> Loaded:
+    """Load the first of these versions that can be served."""
     settings = Settings(verify=verify, max_batch_rows=16)
     loaded = load_latest(
         "classifier", paths, settings, finish=lambda *_: None, clock=time.monotonic, on_death=lambda _: None
@@ -151,7 +156,7 @@ def test_a_version_that_is_not_whole_is_refused_with_the_file_named(version: Pat
         case "remove":
             file.unlink()
         case "manifest":
-            (version / "horngate.json").write_text("{")
+            (version / repository.MANIFEST).write_text("{")
         case "graph":
             (version / "saved_model.pb").unlink()
     with pytest.raises(ModelError, match=said):

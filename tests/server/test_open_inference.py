@@ -1,5 +1,7 @@
 """The Open Inference Protocol's decoder and encoder, against protobuf's own."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,10 +56,8 @@ def test_every_raw_request_is_read_as_protobuf_reads_it(
 @given(st.binary(max_size=400))
 def test_no_bytes_at_all_crash_the_decoder(message: bytes) -> None:
     """Any bytes are either a request or an InvalidRequest."""
-    try:
+    with suppress(InvalidRequest):
         decode(message)
-    except InvalidRequest as error:
-        assert str(error)
 
 
 @given(st.data())
@@ -66,10 +66,8 @@ def test_damaged_requests_are_read_or_refused_and_never_crash(data: st.DataObjec
     message = bytearray(request({"x": np.ones((2, 2), np.int32)}, id="some id").SerializeToString())
     for place in data.draw(st.lists(st.integers(0, len(message) - 1), max_size=3)):
         message[place] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(InvalidRequest):
         decode(bytes(message))
-    except InvalidRequest as error:
-        assert str(error)
 
 
 def test_tensors_are_views_of_the_message() -> None:
@@ -182,7 +180,9 @@ def _extra() -> ModelInferRequest:
         pytest.param(_typed("COMPLEX"), "datatype 'COMPLEX'; expected one of BOOL", id="unknown-datatype"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused_with_the_reason(message: ModelInferRequest | bytes, said: str) -> None:
+def test_a_request_that_makes_no_sense_is_refused_with_the_reason(
+    message: ModelInferRequest | bytes, said: str
+) -> None:
     """The error says what was expected and what came."""
     with pytest.raises(InvalidRequest, match=said):
         decode(message if isinstance(message, bytes) else message.SerializeToString())

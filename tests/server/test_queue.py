@@ -18,11 +18,13 @@ NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())
 
 
 def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any = ((2,),)) -> Work:
+    """Make a request of so many rows."""
     plan = Plan(rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes)
     return Work(FakeReply(), NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
 
 
 def line(*works: Work, capacity: int = 1000, batch: int = 8, delay: float = 0.0) -> Line:
+    """Make a line with these works in it."""
     made = Line(capacity_rows=capacity, max_batch_rows=batch, delay_s=delay)
     for each in works:
         made.put(each, 0.1)
@@ -65,7 +67,7 @@ def test_a_request_that_fits_a_batch_is_never_split() -> None:
 
 
 def test_a_large_request_takes_turns_with_those_who_came_meanwhile() -> None:
-    """After one batch of its own, a bulk request goes behind a single row that waited, and goes on in the same batch."""
+    """After one batch of its own, a bulk request goes behind a single row that waited, then goes on."""
     bulk, single = work(20), work(1)
     waiting = line(bulk, single)
     assert cut(waiting.take(0), bulk, single) == [(0, 0, 8)]

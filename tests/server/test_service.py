@@ -1,6 +1,7 @@
 """Calls in, answers out, through the real line and executor around a fake model."""
 
 import threading
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horngate_server.errors import ModelFailed
+from horngate_server.model import Array
 from horngate_server.transports import Call
 from support.desk import WAIT_S, Clock, Desk, FakeReply, double, request
 
@@ -33,7 +35,12 @@ def test_cancelled_caller_does_not_disturb_its_neighbours() -> None:
     with Desk() as desk:
         desk.hold()
         first, middle, last = (desk.ask([[n, n]]) for n in (1, 2, 3))
-        desk.model.compute = lambda inputs: (setattr(middle, "gone", True), double(inputs))[1]  # type: ignore[func-returns-value]
+
+        def leave(inputs: Sequence[Array]) -> list[Array]:
+            middle.gone = True
+            return double(inputs)
+
+        desk.model.compute = leave
         desk.model.gate.set()
         assert first.output("double").tolist() == [[2, 2]]
         assert last.output("double").tolist() == [[6, 6]]
@@ -74,7 +81,7 @@ def test_model_failure_answers_every_caller_and_the_loop_survives() -> None:
 def test_an_unforeseen_exception_in_the_model_answers_everyone_and_says_that_it_is_a_bug() -> None:
     """Even an exception that no one expected reaches every caller, as our fault."""
     with Desk() as desk:
-        desk.model.compute = lambda inputs: inputs[5]  # type: ignore[return-value]
+        desk.model.compute = lambda inputs: [inputs[5]]
         assert desk.ask([[1, 1]]).message() == "IndexError: list index out of range. This is a bug."
         desk.model.compute = double
         assert desk.ask([[1, 1]]).status() == "OK"
@@ -174,7 +181,7 @@ def test_drain_answers_everything_admitted() -> None:
     admitted = [desk.ask(np.full((rows, 2), rows)) for rows in (1, 5, 2)]
     stopping = threading.Thread(target=lambda: desk.executor.stop(WAIT_S))
     stopping.start()
-    while (refused := desk.ask([[0, 0]])) and not refused.answered:
+    while not (refused := desk.ask([[0, 0]])).answered:
         pass
     assert refused.status() == "UNAVAILABLE"
     desk.model.gate.set()
@@ -236,7 +243,15 @@ def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer() ->
                 reply = FakeReply(gone=kind == "gone")
                 deadline = desk.clock() - 1 if kind == "expired" else inf
                 desk.service.accept(
-                    [Call("/inference.GRPCInferenceService/ModelInfer", message.SerializeToString(), deadline, (), reply)]
+                    [
+                        Call(
+                            "/inference.GRPCInferenceService/ModelInfer",
+                            message.SerializeToString(),
+                            deadline,
+                            (),
+                            reply,
+                        )
+                    ]
                 )
                 ended.append((kind, x, reply))
 
@@ -268,7 +283,7 @@ def test_a_dead_executor_answers_everyone_and_tells_the_application() -> None:
                 raise RuntimeError("broken")
             finish(info, outcomes, report)  # type: ignore[arg-type]
 
-        desk.executor._finish = break_once  # type: ignore[assignment]
+        desk.executor._finish = break_once
         desk.model.gate.set()
         assert waiting.status() == "INTERNAL"
         assert desk.ask([[1, 1]]).status() == "UNAVAILABLE"

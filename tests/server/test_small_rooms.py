@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -32,12 +32,14 @@ def test_every_domain_error_has_a_status() -> None:
 
 def test_try_later_and_never_are_different_codes() -> None:
     """What clients retry (UNAVAILABLE, RESOURCE_EXHAUSTED) is never used for what cannot succeed."""
-    retried = {kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")}
+    retried = {
+        kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+    }
     assert retried == {"QueueFull", "NotReady"}
 
 
 def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None:
-    """gRPC's pushback metadata and google.rpc.RetryInfo carry the same delay."""
+    """GRPC's pushback metadata and google.rpc.RetryInfo carry the same delay."""
     refused = status.status_of(errors.QueueFull("full", retry_after_s=0.25))
     trailers = dict(refused.trailers)
     assert trailers["grpc-retry-pushback-ms"] == "250"
@@ -90,11 +92,16 @@ def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
     async def watch() -> list[int]:
         watcher = health.watch(name())
         seen = [HealthCheckResponse.FromString(await anext(watcher)).status]
-        for change in (lambda: health.set("other", serving=True), lambda: health.set("m", serving=True), health.shut_down):
+        changes: list[Callable[[], None]] = [
+            lambda: health.set("other", serving=True),
+            lambda: health.set("m", serving=True),
+            health.shut_down,
+        ]
+        for change in changes:
             change()
             if len(seen) < 3 and "m" in health._states:
                 seen.append(HealthCheckResponse.FromString(await anext(watcher)).status)
-        await watcher.aclose()  # type: ignore[attr-defined]
+        await watcher.aclose()  # type: ignore[attr-defined, unused-ignore]
         return seen
 
     seen = asyncio.run(watch())

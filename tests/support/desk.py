@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any, Self
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -66,7 +67,9 @@ class FakeModel:
         self.closed = False
 
     def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        return Feed([np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, self.signature.inputs, strict=True)])
+        return Feed(
+            [np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, self.signature.inputs, strict=True)]
+        )
 
     def run(self, feed: object) -> Sequence[Array]:
         assert isinstance(feed, Feed)
@@ -164,7 +167,7 @@ class Desk:
         self.models.put(Served(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> Self:
         self.executor.start()
         return self
 
@@ -185,7 +188,7 @@ class Desk:
         self.service.accept([Call(MODEL_INFER, message, deadline, (), reply)])
         return reply
 
-    def ask(self, x: object, *, deadline: float = inf, **extra: object) -> FakeReply:
+    def ask(self, x: object, *, deadline: float = inf, **extra: Any) -> FakeReply:
         """Send rows for the input ``x``."""
         return self.send(request({"x": np.asarray(x, np.int32)}, **extra).SerializeToString(), deadline=deadline)
 
@@ -201,9 +204,9 @@ class Desk:
         return self.registry.get_sample_value(name, dict(labels or {})) or 0.0
 
 
-def request(inputs: Mapping[str, Array], *, model: str = "m", **extra: object) -> ModelInferRequest:
+def request(inputs: Mapping[str, Array], *, model: str = "m", **extra: Any) -> ModelInferRequest:
     """Build a ModelInferRequest with raw contents."""
-    made = ModelInferRequest(model_name=model, **extra)  # type: ignore[arg-type]
+    made = ModelInferRequest(model_name=model, **extra)
     for name, array in inputs.items():
         made.inputs.add(name=name, datatype=BY_NUMPY[array.dtype].name, shape=array.shape)
         made.raw_input_contents.append(array.tobytes())

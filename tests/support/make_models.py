@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -13,17 +14,20 @@ NUMERIC = [
 ]  # fmt: skip
 
 
-def save(path: Path, function: object, **inputs: tf.TensorSpec) -> None:
+def save(path: Path, function: Callable[..., object], **inputs: tf.TensorSpec) -> None:
     """Save one function as the serving_default signature of a SavedModel."""
     module = tf.Module()
     names = list(inputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
-    module.serve = tf.function(lambda *tensors: function(**dict(zip(names, tensors, strict=True))), input_signature=specs)
+    module.serve = tf.function(
+        lambda *tensors: function(**dict(zip(names, tensors, strict=True))), input_signature=specs
+    )
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
 
 
 def main(root: Path) -> None:
     """Write every model that the tests ask for."""
+
     def spec(kind: str, *axes: int | None) -> tf.TensorSpec:
         return tf.TensorSpec([None, *axes], getattr(tf, kind))
 

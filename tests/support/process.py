@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 
 WAIT_S = 60.0
 
@@ -29,7 +30,7 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def __enter__(self) -> "ServerProcess":
+    def __enter__(self) -> Self:
         self.wait_for("queue      up to")  # the banner's last line
         ports = dict(line.split() for line in self._port_file.read_text().splitlines())
         self.grpc = f"localhost:{ports['grpc']}"
@@ -41,6 +42,8 @@ class ServerProcess:
             self.process.kill()
         self.process.wait(WAIT_S)
         self._reader.join(WAIT_S)
+        assert self.process.stderr
+        self.process.stderr.close()
 
     def wait_for(self, text: str) -> None:
         """Wait until a log line holds this text."""

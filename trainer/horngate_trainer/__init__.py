@@ -1,1 +1,25 @@
-"""Horngate's trainer."""
+"""Horngate's trainer: trains the reference model, and exports any Keras model for a Horngate server.
+
+    from horngate_trainer import export
+    export(model, "models", name="wine")     # -> models/wine/1
+
+Importing this package loads no TensorFlow; using ``export`` does.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from horngate_trainer.errors import ExportError, TrainerError, VerificationError
+    from horngate_trainer.exporter import export
+    from horngate_trainer.golden import Tolerance
+
+__all__ = ["ExportError", "Tolerance", "TrainerError", "VerificationError", "export"]
+
+_ROOMS = {"export": "exporter", "Tolerance": "golden"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)

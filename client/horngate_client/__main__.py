@@ -1,0 +1,7 @@
+"""``python -m horngate_client`` is the command."""
+
+import sys
+
+from horngate_client.cli import main
+
+sys.exit(main())

@@ -1,0 +1,195 @@
+"""Addresses, TLS, tokens and gRPC's channels; the one place where gRPC's errors become ours."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from horngate_client import errors
+from horngate_client.errors import CallError, ConfigurationError
+from horngate_client.retry import pushback_seconds
+
+DEFAULT_PORT = 8001
+SERVICE = "inference.GRPCInferenceService"
+MAX_ANSWER_BYTES = 1 << 30
+"""A bound on what one answer may take of our memory: far above what the rows of one request give."""
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """How to speak TLS; every field may be left out.
+
+    Attributes:
+        ca: a PEM file of authorities to trust; None: those that come with gRPC.
+        cert: a PEM file with our own certificate, where the server asks for one (mutual TLS).
+        key: the PEM file of its key.
+        server_name: the name in the server's certificate, where it is not the one in the address.
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ConfigurationError("a certificate and its key come together: give both or neither")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and how to reach the servers.
+
+    Attributes:
+        addresses: gRPC targets, tried in turn.
+        tls: None is plaintext.
+        token: sent as ``authorization: Bearer`` with every call; not shown by repr.
+    """
+
+    addresses: tuple[str, ...]
+    tls: TlsConfig | None = None
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        servers: str | Sequence[str],
+        *,
+        tls: bool | TlsConfig,
+        token: str | None,
+        allow_plaintext_token: bool,
+    ) -> "Endpoint":
+        """Check and complete what the user wrote."""
+        listed = [servers] if isinstance(servers, str) else list(servers)
+        names = [name.strip() for item in listed for name in item.split(",")]
+        addresses = tuple(_address(name) for name in names)
+        if not addresses:
+            raise ConfigurationError("no server is given: name at least one, such as localhost:8001")
+        config = TlsConfig() if tls is True else tls or None
+        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+            raise ConfigurationError("the token is empty or has characters that cannot travel in a header")
+        far = [address for address in addresses if not _is_local(address)]
+        if token and config is None and far and not allow_plaintext_token:
+            raise ConfigurationError(
+                f"the token would travel readable by anyone on the way to {far[0]}: use TLS, or say "
+                "allow_plaintext_token=True where the network itself is encrypted"
+            )
+        return cls(addresses, config, token)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with every call."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def channel(self, index: int = 0) -> grpc.Channel:
+        """Open a channel; it connects when it is first used."""
+        address, options = self.addresses[index], self._options(index)
+        if self.tls is None:
+            return grpc.insecure_channel(address, options)
+        return grpc.secure_channel(address, self._credentials(), options)
+
+    def aio_channel(self, index: int = 0) -> grpc.aio.Channel:
+        """Open a channel for the running event loop."""
+        address, options = self.addresses[index], self._options(index)
+        if self.tls is None:
+            return grpc.aio.insecure_channel(address, options)
+        return grpc.aio.secure_channel(address, self._credentials(), options)
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        tls = self.tls or TlsConfig()
+        try:
+            ca, key, cert = (None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.cert))
+        except OSError as exc:
+            raise ConfigurationError(f"a TLS file cannot be read: {exc}") from exc
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+    def _options(self, index: int) -> list[tuple[str, Any]]:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+            ("grpc.enable_retries", 0),  # horngate_client.retry is the one who retries
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.use_local_subchannel_pool", 1),  # a channel is a connection of its own
+            ("grpc.enable_http_proxy", 0 if _is_local(self.addresses[index]) else 1),
+        ]
+        if self.tls is not None and self.tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+
+def path_of(method: str) -> str:
+    """Return the path of an RPC."""
+    return f"/{SERVICE}/{method}"
+
+
+def failure(error: grpc.RpcError, address: str, method: str) -> CallError:
+    """Turn gRPC's error into ours."""
+    status: Any = error  # what a call raises has these, in both of gRPC's APIs; the base class does not say so
+    code, details = status.code().name, status.details() or ""
+    trailers = {str(key): value for key, value in status.trailing_metadata() or ()}
+    kind = _KINDS.get(code, errors.ServerFault)
+    said = details or code
+    if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:  # gRPC itself, not a queue: never cured by time
+        kind, said = errors.InvalidRequest, f"{details}: lower rows_per_request"
+    elif code == "UNIMPLEMENTED":
+        said = f"it does not know {path_of(method)}: is this an Open Inference Protocol server? ({said})"
+    elif code == "DEADLINE_EXCEEDED":
+        said = f"no answer in time ({said})"
+    elif code == "INTERNAL" or code not in _KINDS:
+        said = f"{code}: {said}"
+    translated = kind(
+        f"{address}: {said}",
+        code=code,
+        details=details,
+        address=address,
+        pushback=pushback_seconds(trailers.get("grpc-retry-pushback-ms")),
+    )
+    translated.__cause__ = error  # it is raised later, when no retry is left
+    return translated
+
+
+# --- private ------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, type[CallError]] = {
+    "INVALID_ARGUMENT": errors.InvalidRequest,
+    "OUT_OF_RANGE": errors.InvalidRequest,
+    "NOT_FOUND": errors.ModelNotFound,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "PERMISSION_DENIED": errors.Unauthenticated,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "RESOURCE_EXHAUSTED": errors.Overloaded,
+    "UNAVAILABLE": errors.Unavailable,
+}
+
+
+def _address(name: str) -> str:
+    if not name:
+        raise ConfigurationError("an address is empty: write host:port, such as localhost:8001")
+    if name.startswith(("http:", "https:", "grpc:", "grpcs:")):
+        raise ConfigurationError(f"{name}: write host:port without a scheme (the gRPC port, not the HTTP one)")
+    if name.startswith(("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")):
+        return name
+    host, port = name, str(DEFAULT_PORT)
+    if name.startswith("["):
+        host, _, rest = name.partition("]")
+        host, port = f"{host}]", rest.removeprefix(":") or port
+    elif name.count(":") == 1:
+        host, port = name.split(":")
+    elif ":" in name:
+        raise ConfigurationError(f"{name}: write an IPv6 address in brackets, as [::1]:8001")
+    if not host or "/" in name or not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigurationError(f"{name!r} is no address: write host:port, such as localhost:8001")
+    return f"{host}:{port}"
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return address.startswith("unix") or host in ("localhost", "[::1]") or host.startswith("127.")

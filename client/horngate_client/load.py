@@ -1,0 +1,257 @@
+"""A load generator: so many callers, each sending its next request when its last is answered (a closed loop).
+
+It never retries and counts every failure; of what ends in the measured window, every latency is kept, so that the
+quantiles are exact.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from horngate_client.channels import Endpoint, failure, path_of
+from horngate_client.codec import Array, RequestEncoder, decode
+from horngate_client.errors import CallError, ConfigurationError, HorngateError, ProtocolError
+from horngate_client.signature import ModelMetadata, TensorSpec
+
+_PAUSE_SECONDS = 0.01
+"""After a failure a caller waits this long, or as long as the server asked, so that failing is no busy loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What to do.
+
+    Attributes:
+        concurrency: callers at the same time.
+        connections: connections that they share; each goes to one server, in turn.
+        rows: rows in each request.
+        duration: seconds to measure.
+        warmup: seconds before that, which do not count.
+        timeout: seconds for one request.
+    """
+
+    concurrency: int = 128
+    connections: int = 4
+    rows: int = 1
+    duration: float = 10.0
+    warmup: float = 1.0
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What was measured; latencies are those of the requests that were answered well.
+
+    Attributes:
+        seconds: the measured window.
+        requests: answered well in it.
+        rows: in those requests.
+        requests_per_second: throughput.
+        rows_per_second: throughput.
+        latency_ms: mean, p50, p90, p99 and max, exact; empty where nothing was answered.
+        errors: failures in the window by status, and what one of them said.
+    """
+
+    seconds: float
+    requests: int
+    rows: int
+    requests_per_second: float
+    rows_per_second: float
+    latency_ms: dict[str, float]
+    errors: dict[str, int]
+    error_messages: dict[str, str]
+
+    def json(self) -> dict[str, Any]:
+        """Return what json.dumps takes."""
+        return asdict(self)
+
+
+def requests(model: ModelMetadata, version: str, rows: int, data: Array | None = None) -> list[bytes]:
+    """Encode the requests that the callers send round and round.
+
+    Args:
+        model: the model to ask.
+        version: the version to ask for, or empty.
+        rows: in each request.
+        data: rows of the one input; None: random ones by the signature.
+    """
+    encoder = RequestEncoder(model.name, version, model.inputs)
+    if data is None:
+        random = np.random.default_rng(0)
+        return [encoder.encode({spec.name: _random(spec, rows, random) for spec in model.inputs}) for _ in range(16)]
+    if len(data) < rows:
+        raise ConfigurationError(f"the data have {len(data)} rows, and a request takes {rows}")
+    name = model.inputs[0].name
+    starts = range(0, len(data) - rows + 1, rows)[:4096]
+    return [encoder.encode({name: np.ascontiguousarray(data[start : start + rows])}) for start in starts]
+
+
+async def run(
+    endpoint: Endpoint,
+    model: ModelMetadata,
+    payloads: Sequence[bytes],
+    plan: LoadPlan,
+    progress: Callable[[str], None] = lambda _: None,
+) -> LoadReport:
+    """Put the load on and return what was measured.
+
+    Args:
+        endpoint: the servers.
+        model: the signature that every answer is checked against.
+        payloads: the requests.
+        plan: how much and how long.
+        progress: is given a line about every second.
+    """
+    tally = _Tally()
+    channels = [endpoint.aio_channel(index % len(endpoint.addresses)) for index in range(plan.connections)]
+    turns = itertools.cycle(payloads)
+    callers = []
+    try:
+        for number in range(plan.concurrency):
+            index = number % plan.connections
+            rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channels[index].unary_unary(path_of("ModelInfer"))
+            address = endpoint.addresses[index % len(endpoint.addresses)]
+            callers.append(
+                asyncio.create_task(
+                    _caller(rpc, address=address, endpoint=endpoint, model=model, turns=turns, plan=plan, tally=tally)
+                )
+            )
+        await asyncio.sleep(plan.warmup)
+        started = tally.start()
+        await _watch(tally, started, plan.duration, callers, progress)
+        return tally.report(time.monotonic() - started, plan.rows)
+    finally:
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+
+
+# --- private ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the callers saw since the measured window began."""
+
+    latencies: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> float:
+        self.latencies.clear()
+        self.errors.clear()
+        self.messages.clear()
+        return time.monotonic()
+
+    def fail(self, error: HorngateError) -> None:
+        code = error.code if isinstance(error, CallError) else type(error).__name__
+        self.errors[code] += 1
+        self.messages.setdefault(code, str(error))
+
+    def report(self, seconds: float, rows: int) -> LoadReport:
+        count = len(self.latencies)
+        latency = {}
+        if count:
+            ordered = np.sort(np.array(self.latencies)) * 1000
+            latency = {"mean": float(ordered.mean())}
+            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+                latency[name] = float(np.quantile(ordered, share, method="inverted_cdf"))
+            latency["max"] = float(ordered[-1])
+        return LoadReport(
+            seconds=seconds,
+            requests=count,
+            rows=count * rows,
+            requests_per_second=count / seconds,
+            rows_per_second=count * rows / seconds,
+            latency_ms=latency,
+            errors=dict(self.errors),
+            error_messages=dict(self.messages),
+        )
+
+
+async def _caller(
+    rpc: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]",
+    *,
+    address: str,
+    endpoint: Endpoint,
+    model: ModelMetadata,
+    turns: Iterator[bytes],
+    plan: LoadPlan,
+    tally: _Tally,
+) -> None:
+    metadata = endpoint.metadata
+    while True:
+        sent = time.perf_counter()
+        try:
+            payload = await rpc(next(turns), timeout=plan.timeout, metadata=metadata)
+            took = time.perf_counter() - sent
+            _check(payload, model, plan.rows)
+        except grpc.RpcError as exc:
+            error = failure(exc, address, "ModelInfer")
+            tally.fail(error)
+            await asyncio.sleep(max(_PAUSE_SECONDS, error.pushback or 0))
+        except ProtocolError as exc:
+            tally.fail(exc)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            tally.latencies.append(took)
+
+
+def _check(payload: bytes, model: ModelMetadata, rows: int) -> None:
+    answer = decode(payload, rows=rows, wanted=[spec.name for spec in model.outputs])
+    for spec in model.outputs:
+        shape = answer.outputs[spec.name].shape
+        fits = len(shape) == len(spec.shape) and all(
+            want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+        )
+        if not fits:
+            raise ProtocolError(f"{spec.name} came in the shape {list(shape)}; the signature says {spec}")
+
+
+async def _watch(
+    tally: _Tally,
+    started: float,
+    duration: float,
+    callers: Sequence["asyncio.Task[None]"],
+    progress: Callable[[str], None],
+) -> None:
+    """Wait for the end of the window, with a word each second; a caller that breaks ends it, with its exception."""
+    seen = 0
+    while (left := started + duration - time.monotonic()) > 0:
+        broken, _ = await asyncio.wait(callers, timeout=min(1.0, left), return_when=asyncio.FIRST_EXCEPTION)
+        for caller in broken:
+            caller.result()
+        fresh = tally.latencies[seen:]
+        seen += len(fresh)
+        median = f"{np.median(fresh) * 1000:.2f} ms" if fresh else "-"
+        progress(
+            f"{time.monotonic() - started:5.0f} s  {len(fresh):>8} requests  p50 {median}"
+            f"  errors {tally.errors.total()}"
+        )
+
+
+def _random(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
+    """Make values that any model survives: bytes for integers, 0..1 for floats, one of each axis left open."""
+    if not spec.in_rows:
+        raise ConfigurationError(f"{spec} has no axis of rows, so random data cannot be made for it: use --data")
+    shape = (rows, *(1 if axis == -1 else axis for axis in spec.shape[1:]))
+    dtype = spec.numpy
+    if spec.datatype == "BYTES":
+        return np.full(shape, b"horngate", dtype=object)
+    if dtype.kind == "f":
+        return random.random(shape).astype(dtype)
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape).astype(dtype)
+    if spec.datatype == "BF16":
+        return np.zeros(shape, dtype)
+    return random.integers(0, 128 if dtype == np.int8 else 256, shape).astype(dtype)

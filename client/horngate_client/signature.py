@@ -1,0 +1,86 @@
+"""What a server says about itself and about a model: names, datatypes and shapes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from horngate_client.errors import ProtocolError
+from horngate_protos import open_inference_pb2 as oip
+from horngate_protos.datatypes import BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: the key for ``infer``.
+        datatype: the protocol's name of the element type, such as ``"UINT8"``.
+        shape: -1 is an axis of any length; where the first is -1, it counts rows.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The NumPy type of an element; ``object`` (of bytes) for BYTES."""
+        if self.datatype == "BYTES":
+            return np.dtype(object)
+        if self.datatype not in BY_NAME:
+            raise ProtocolError(f"{self.name} has the datatype {self.datatype!r}, which this client does not know")
+        return BY_NAME[self.datatype].numpy
+
+    @property
+    def in_rows(self) -> bool:
+        """The first axis counts rows, so that an array may be split along it."""
+        return bool(self.shape) and self.shape[0] == -1
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype} [{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """A model's signature.
+
+    Attributes:
+        name: the model's name on the server.
+        versions: the versions that are served.
+        platform: what runs it, in the server's words.
+        inputs: what it takes.
+        outputs: what it returns.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def parse(cls, message: oip.ModelMetadataResponse) -> "ModelMetadata":
+        """Read the protocol's message."""
+        inputs, outputs = (
+            tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors)
+            for tensors in (message.inputs, message.outputs)
+        )
+        return cls(message.name, tuple(message.versions), message.platform, inputs, outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server, as it describes itself.
+
+    Attributes:
+        name: what it is.
+        version: its version.
+        extensions: the extensions of the protocol that it speaks.
+        ready: every model is warm and it takes traffic.
+    """
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+    ready: bool

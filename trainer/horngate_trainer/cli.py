@@ -1,0 +1,43 @@
+"""The command ``horngate-trainer``: settings, data, fit, export, report, in this order; errors to exit codes."""
+
+import sys
+from collections.abc import Sequence
+
+from horngate_trainer import data, quiet, settings
+from horngate_trainer.errors import InputError, TrainerError
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C."""
+    try:
+        chosen = settings.parse(sys.argv[1:] if arguments is None else arguments)
+        dataset = data.load(chosen.data)  # before TensorFlow: bad data are refused at once
+        with quiet.imports():
+            from horngate_trainer import pipeline  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+        version = pipeline.run(chosen, dataset, sys.stderr)
+    except InputError as error:
+        return _failed(error, USAGE)
+    except TrainerError as error:
+        return _failed(error, FAILED)
+    except OSError as error:
+        return _failed(error, FAILED)
+    except KeyboardInterrupt:
+        print("\ninterrupted: --resume goes on after the last finished epoch", file=sys.stderr)
+        return INTERRUPTED
+    print(version)
+    return 0
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"horngate-trainer: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

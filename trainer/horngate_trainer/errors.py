@@ -1,0 +1,48 @@
+"""What can go wrong, as the domain sees it; cli.py has the table from these to exit codes.
+
+TrainerError
+├── InputError             what the caller gave cannot be used
+│   ├── SettingsError      a flag or variable
+│   ├── DataError          the training data
+│   └── ResumeError        the checkpoint belongs to another training, or cannot be read
+├── DownloadError          Keras's own download failed
+├── AccuracyError          the trained model is worse than --min-accuracy
+└── ExportError            the model could not be written, verified or published
+    └── VerificationError  what was written does not compute what the Keras model computes
+"""
+
+
+class TrainerError(Exception):
+    """Anything that the trainer refuses or fails to do; its text is one line for the user."""
+
+
+class InputError(TrainerError):
+    """What the caller gave cannot be used as it is."""
+
+
+class SettingsError(InputError):
+    """A flag or HORNGATE_ variable has a value that cannot be used; the text names the flag."""
+
+
+class DataError(InputError):
+    """The training data are not what Keras's layout asks for."""
+
+
+class ResumeError(InputError):
+    """The checkpoint belongs to a training with other settings, or cannot be read."""
+
+
+class DownloadError(TrainerError):
+    """The data could not be downloaded."""
+
+
+class AccuracyError(TrainerError):
+    """The trained model is worse than the operator accepts."""
+
+
+class ExportError(TrainerError):
+    """The model could not be written, verified or published. Nothing was published."""
+
+
+class VerificationError(ExportError):
+    """The written SavedModel does not compute what the Keras model computes."""

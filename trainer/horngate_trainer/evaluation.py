@@ -1,0 +1,96 @@
+"""How good the exported model is, measured through the files that will be served, and what normal input looks like."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from horngate_trainer.data import Dataset
+
+ROWS = 1000
+BINS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The test set's result.
+
+    Attributes:
+        classes: the predicted ones, int64 [N].
+        probabilities: float32 [N, K].
+        confusion: int64 [K, K]; row: what it is, column: what the model said.
+        loss: mean cross-entropy, in nats.
+    """
+
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    confusion: npt.NDArray[np.int64]
+    loss: float
+
+    @property
+    def correct(self) -> int:
+        """How many of the test images the model gets right."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def total(self) -> int:
+        """How many test images there are."""
+        return len(self.classes)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.correct / self.total
+
+    def card(self) -> dict[str, Any]:
+        """Return what the manifest says of it; per class, the shares of found and of rightly named images."""
+        hits = np.diag(self.confusion)
+        return {
+            "accuracy": self.accuracy,
+            "correct": self.correct,
+            "total": self.total,
+            "loss": self.loss,
+            "recall": _shares(hits, self.confusion.sum(axis=1)),
+            "precision": _shares(hits, self.confusion.sum(axis=0)),
+        }
+
+
+def evaluate(
+    predict: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]], dataset: Dataset, name: str
+) -> Evaluation:
+    """Run the test set, uint8 as it is, through a model's predict function.
+
+    Args:
+        predict: {input name: array} -> {"probabilities": ..., "classes": ...}.
+        dataset: whose test part is used.
+        name: of the model's input.
+    """
+    answers = [predict({name: dataset.x_test[at : at + ROWS]}) for at in range(0, len(dataset.x_test), ROWS)]
+    classes = np.concatenate([answer["classes"] for answer in answers])
+    probabilities = np.concatenate([answer["probabilities"] for answer in answers])
+    confusion = np.zeros((dataset.classes, dataset.classes), np.int64)
+    np.add.at(confusion, (dataset.y_test, classes), 1)
+    right = probabilities[np.arange(len(classes)), dataset.y_test].astype(np.float64)
+    loss = float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean())
+    return Evaluation(classes, probabilities, confusion, loss)
+
+
+def baseline(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
+    """Return what normal traffic looks like, for a server to compare with."""
+    counts, edges = np.histogram(evaluation.probabilities.max(axis=1), bins=BINS, range=(0.0, 1.0))
+    return {
+        "class_shares": (np.bincount(evaluation.classes, minlength=dataset.classes) / evaluation.total).tolist(),
+        "confidence_histogram": {"edges": edges.round(6).tolist(), "counts": counts.tolist()},
+        "input_mean": float(dataset.x_test.mean()),
+        "input_min": int(dataset.x_test.min()),
+        "input_max": int(dataset.x_test.max()),
+    }
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _shares(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> list[float | None]:
+    return [int(p) / int(w) if w else None for p, w in zip(part, whole, strict=True)]

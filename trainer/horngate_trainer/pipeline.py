@@ -1,0 +1,159 @@
+"""One training from data to a published version: fit, export, evaluate, report."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import tensorflow as tf
+
+from horngate_trainer import checkpoint, evaluation, report
+from horngate_trainer.architectures import INPUT, OUTPUT, RECIPES, build
+from horngate_trainer.checkpoint import Checkpoint
+from horngate_trainer.data import Dataset
+from horngate_trainer.errors import AccuracyError
+from horngate_trainer.evaluation import Evaluation
+from horngate_trainer.exporter import export
+from horngate_trainer.progress import Bar
+from horngate_trainer.savedmodel import Predict
+from horngate_trainer.settings import Settings
+from horngate_trainer.training import SCALE, Epoch, Training
+
+
+def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
+    """Train, export and report.
+
+    Args:
+        settings: what to do.
+        dataset: checked data.
+        stream: for progress.
+
+    Returns:
+        The published version's folder.
+
+    Raises:
+        ResumeError: --resume, and the unfinished training had other settings.
+        AccuracyError: the model is worse than --min-accuracy; nothing was published.
+        ExportError: it could not be written or verified; nothing was published.
+        OSError: a checkpoint or the report could not be written.
+    """
+    folder = settings.output / settings.name
+    recipe = RECIPES[settings.architecture]
+    identity: dict[str, Any] = {
+        "architecture": settings.architecture,
+        "data": dataset.digest,
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+    }
+    before = _unfinished(settings, folder, identity, stream)
+    if identity["seed"] is None:
+        identity["seed"] = before.identity["seed"] if before else secrets.randbelow(2**31)
+    training = Training(
+        lambda: build(settings.architecture, dataset.image_shape, dataset.classes),
+        dataset,
+        recipe,
+        epochs=settings.epochs,
+        seed=identity["seed"],
+    )
+    if before is not None:
+        training.restore(before)
+    _fit(training, settings, folder, identity, stream)
+    path, result, card = _export(training, settings, dataset, identity)
+    checkpoint.remove(folder)
+    if settings.report is not None:
+        report.write(settings.report, training.history, result, dataset, card)
+        stream.write(f"report    {settings.report}\n")
+    stream.write(f"exported  {path}: {result.correct} of {result.total} test images right ({result.accuracy:.2%})\n")
+    stream.flush()
+    return path
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _unfinished(settings: Settings, folder: Path, identity: Mapping[str, Any], stream: TextIO) -> Checkpoint | None:
+    """Return the checkpoint to go on from, if that was asked for and there is one."""
+    if not settings.resume:
+        if checkpoint.exists(folder):
+            stream.write("an unfinished training is replaced; --resume would have gone on with it\n")
+        return None
+    found = checkpoint.load(folder, identity)
+    if found is None:
+        stream.write("nothing to resume: this is a new training\n")
+    else:
+        stream.write(f"resuming after epoch {len(found.history)}\n")
+    return found
+
+
+def _fit(training: Training, settings: Settings, folder: Path, identity: Mapping[str, Any], stream: TextIO) -> None:
+    bar = Bar(stream, settings.epochs, done=len(training.history))
+    logs = None
+    if settings.report is not None:
+        started = time.strftime("%Y%m%d-%H%M%S")
+        logs = tf.summary.create_file_writer(str(settings.report / "tensorboard" / f"{settings.name}-{started}"))
+    for epoch in training.run(bar.show):
+        number = len(training.history)
+        checkpoint.save(folder, Checkpoint(identity, *training.state()))
+        bar.finish(number, epoch)
+        if logs is not None:
+            _log(logs, number, epoch)
+
+
+def _log(logs: Any, number: int, epoch: Epoch) -> None:
+    """Write an epoch's scalars for TensorBoard."""
+    with logs.as_default(step=number):
+        tf.summary.scalar("accuracy/training", epoch.accuracy)
+        tf.summary.scalar("accuracy/test", epoch.test_accuracy)
+        tf.summary.scalar("loss/training", epoch.loss)
+    logs.flush()
+
+
+def _export(
+    training: Training, settings: Settings, dataset: Dataset, identity: Mapping[str, Any]
+) -> tuple[Path, Evaluation, dict[str, Any]]:
+    """Export the model; its evaluation runs through the written files, before they are published."""
+    results: list[tuple[Evaluation, dict[str, Any]]] = []
+
+    def describe(predict: Predict) -> dict[str, Any]:
+        result = evaluation.evaluate(predict, dataset, INPUT)
+        if result.accuracy < settings.min_accuracy:
+            raise AccuracyError(
+                f"the model gets {result.accuracy:.2%} of the test images right, less than --min-accuracy "
+                f"{settings.min_accuracy:.2%}: nothing is exported"
+            )
+        card = {
+            "data": {
+                "source": dataset.source,
+                "digest": dataset.digest,
+                "train": len(dataset.y_train),
+                "test": len(dataset.y_test),
+                "classes": dataset.classes,
+                "image_shape": list(dataset.image_shape),
+            },
+            "evaluation": result.card(),
+            "training": {
+                **{key: value for key, value in identity.items() if key != "data"},
+                "optimizer": "adam",
+                "loss": "sparse_categorical_crossentropy",
+                "seconds": sum(epoch.seconds for epoch in training.history),
+            },
+            "baseline": evaluation.baseline(result, dataset),
+        }
+        results.append((result, card))
+        return card
+
+    path = export(
+        training.model,
+        settings.output,
+        name=settings.name,
+        examples={INPUT: dataset.x_test},
+        dtypes={INPUT: "uint8"},
+        divisors={INPUT: SCALE},
+        classes_of=OUTPUT,
+        describe=describe,
+    )
+    ((result, card),) = results
+    return path, result, card

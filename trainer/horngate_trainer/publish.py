@@ -1,0 +1,145 @@
+"""Atomic publication of a version: written beside its final name, synced, renamed into place.
+
+A reader of ``<root>/<name>/`` sees a version whole or not at all, whenever the writer is killed. The writer works in a
+hidden folder ``.partial-*`` that servers ignore, under a shared lock on the model's folder. The kernel drops the lock
+when the writer dies, so whoever can take the lock alone knows that every ``.partial-*`` there is a dead writer's
+and removes it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST = Path("assets.extra") / "horngate.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """A version in the making.
+
+    Attributes:
+        folder: the model's folder, which gets the version.
+        path: where its files are written until they are published.
+    """
+
+    folder: Path
+    path: Path
+
+    def publish(self, manifest: Mapping[str, Any]) -> Path:
+        """Add the manifest, sync all, and rename to the next free version.
+
+        Args:
+            manifest: the manifest but for ``version`` and ``files``, which are filled in here.
+
+        Returns:
+            The published version's folder.
+
+        Raises:
+            OSError: the disk is full or cannot be written; nothing was published.
+        """
+        files = {path.relative_to(self.path).as_posix(): _sync(path) for path in _files(self.path)}
+        (self.path / MANIFEST).parent.mkdir(exist_ok=True)
+        while True:
+            version = _next_version(self.folder)
+            _write(self.path / MANIFEST, {**manifest, "version": version, "files": files})
+            for path in (*_folders(self.path), self.path):
+                sync_folder(path)
+            final = self.folder / str(version)
+            try:
+                self.path.rename(final)
+            except OSError:
+                if not final.exists():
+                    raise
+                continue  # another exporter took that version meanwhile
+            sync_folder(self.folder)
+            return final
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Staging]:
+    """Open a hidden folder inside the model's ``folder`` for a version in the making; it is gone afterwards.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _clean(folder, descriptor)
+        path = folder / f".partial-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        path.mkdir()
+        try:
+            yield Staging(folder, path)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, and sync the entries that name them."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _clean(folder: Path, descriptor: int) -> None:
+    """Remove what dead writers left, if no writer lives, and hold the shared lock until the descriptor closes."""
+    with suppress(OSError):  # some network file systems cannot lock a folder: nothing is cleaned there
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            for left in folder.glob(".partial-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def _next_version(folder: Path) -> int:
+    taken = [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    return max(taken, default=0) + 1
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted((folder for folder in path.rglob("*") if folder.is_dir()), reverse=True)
+
+
+def _sync(path: Path) -> str:
+    """Sync a file and return its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())

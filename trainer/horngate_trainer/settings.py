@@ -1,0 +1,201 @@
+"""The trainer's settings: flags and HORNGATE_ variables, parsed once into one frozen object.
+
+A flag wins over its variable; an empty variable counts as unset. Nothing else reads the environment.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import horngate_protos
+from horngate_trainer.errors import SettingsError
+
+ARCHITECTURES = ("mlp", "cnn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one run of the trainer does. Each field's help text is what --help prints.
+
+    Attributes:
+        output: folder of models, as the server's --models takes it.
+        name: the model's name, a plain folder name inside ``output``.
+        architecture: ``mlp`` or ``cnn``.
+        data: ``builtin``, ``keras`` or the path of an .npz file.
+        epochs: passes over the training set, at least 1.
+        seed: of weights, shuffling and dropout; None draws one.
+        min_accuracy: share of the test set, 0 to 1, below which nothing is exported.
+        resume: go on from the last finished epoch.
+        report: folder of the report, or None for no report.
+    """
+
+    output: Path = field(default=Path("models"), metadata={"help": "folder of models"})
+    name: str = field(default="mnist", metadata={"help": "the model's name, a folder in --output"})
+    architecture: str = field(
+        default="mlp",
+        metadata={"help": "mlp: the Keras quickstart's network, seconds; cnn: more accurate, minutes"},
+    )
+    data: str = field(
+        default="builtin",
+        metadata={
+            "help": "builtin: the MNIST that ships with the trainer; keras: Keras's own download; or an .npz file "
+            "with x_train, y_train, x_test, y_test"
+        },
+    )
+    epochs: int = field(default=10, metadata={"help": "passes over the training set"})
+    seed: int | None = field(
+        default=None, metadata={"help": "makes runs on one machine bit-identical", "shown": "drawn"}
+    )
+    min_accuracy: float = field(
+        default=0.97, metadata={"help": "refuse to export a model below this test accuracy, 0 to 1"}
+    )
+    resume: bool = field(default=False, metadata={"help": "go on after the last finished epoch"})
+    report: Path | None = field(
+        default=Path("report"),
+        metadata={"help": "folder for curves, confusion matrix, mistakes, TensorBoard logs; none: no report"},
+    )
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read flags and variables.
+
+    Raises:
+        SettingsError: a value cannot be used; the text names the flag (or the variable) and what came.
+        SystemExit: --help or --version was asked for and printed.
+    """
+    given = vars(_parser().parse_args(arguments))
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        flag = _flag(setting.name)
+        text = given[setting.name]
+        if text is None:
+            text = environ.get(_variable(setting.name)) or None
+            flag = f"{flag} (from {_variable(setting.name)})"
+        if text is not None:
+            try:
+                values[setting.name] = _CONVERT[setting.name](text)
+            except ValueError as exc:
+                raise SettingsError(f"{flag}: {exc}") from exc
+    return Settings(**values)
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+_EXAMPLES = """\
+examples:
+  horngate-trainer                                     train the digits model, export models/mnist/1
+  horngate-trainer --architecture cnn --seed 7         the accurate one, reproducibly
+  horngate-trainer --data fashion.npz --name fashion --min-accuracy 0.85
+  horngate-trainer --resume                            go on after Ctrl-C or a crash
+  horngate-server --models models                      serve what was exported
+
+The last line on stdout is the path of the exported version; all else goes to stderr.
+Every flag has a variable: --min-accuracy is HORNGATE_MIN_ACCURACY. A flag wins over its variable.
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="horngate-trainer",
+        description="Train a Keras image classifier, verify it, and export it as the next version of a model.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"horngate-trainer {horngate_protos.__version__}")
+    metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz"}
+    metavars |= {"output": "DIR", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
+    for setting in fields(Settings):
+        shown = setting.metadata.get("shown", setting.default)
+        text = setting.metadata["help"] + f" ({shown})" * (setting.name != "resume")
+        if setting.name == "resume":
+            parser.add_argument(_flag(setting.name), action="store_const", const="true", help=text)
+        else:
+            metavar = metavars.get(setting.name, setting.name.upper())
+            parser.add_argument(_flag(setting.name), dest=setting.name, metavar=metavar, help=text)
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return "HORNGATE_" + name.upper()
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        raise ValueError(f"a plain folder name of letters, digits, '.', '_' and '-' is needed, not {text!r}")
+    return text
+
+
+def _architecture(text: str) -> str:
+    if text not in ARCHITECTURES:
+        raise ValueError(f"{' or '.join(ARCHITECTURES)} is needed, not {text!r}")
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise ValueError(f"a whole number from {least} to {most} is needed, not {text!r}")
+        return number
+
+    return convert
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"a number from 0 to 1 is needed, not {text!r}")
+    return number
+
+
+def _switch(text: str) -> bool:
+    switches = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+    if text.lower() not in switches:
+        raise ValueError(f"true or false is needed, not {text!r}")
+    return switches[text.lower()]
+
+
+def _folder(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(f"a folder is needed, not {text!r}")
+    return Path(text)
+
+
+def _source(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"builtin, keras or an .npz file is needed, not {text!r}")
+    return text
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {
+    "output": _folder,
+    "name": _name,
+    "architecture": _architecture,
+    "data": _source,
+    "epochs": _whole(1, 1_000_000),
+    "seed": _whole(0, 2**31 - 1),
+    "min_accuracy": _share,
+    "resume": _switch,
+    "report": lambda text: None if text in {"", "none"} else _folder(text),
+}

@@ -1,0 +1,158 @@
+"""The fit: whole spans of steps run inside TensorFlow, so that Python costs nothing per batch.
+
+Images and labels stay in memory as they are on disk (uint8); each epoch's order comes from the seed and the epoch's
+number alone, so that a resumed training sees what an uninterrupted one would have seen.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from horngate_trainer.architectures import Recipe
+from horngate_trainer.checkpoint import Checkpoint
+from horngate_trainer.data import Dataset
+
+SCALE = 255
+SPANS = 12
+"""How many times an epoch hands control back, for the progress bar and Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one pass over the training set achieved.
+
+    Attributes:
+        accuracy: share of right answers while training, dropout included.
+        loss: mean cross-entropy of the batches while training, in nats.
+        test_accuracy: share of right answers on the test set after it.
+        seconds: what it took, the test included.
+    """
+
+    accuracy: float
+    loss: float
+    test_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an epoch is.
+
+    Attributes:
+        epoch: its number, from 1.
+        share: of its images, 0 to 1.
+        accuracy: so far in this epoch.
+        loss: so far in this epoch.
+    """
+
+    epoch: int
+    share: float
+    accuracy: float
+    loss: float
+
+
+class Training:
+    """A model on its way through its epochs. It is built under the seed, so that equal seeds give equal weights.
+
+    Args:
+        build: makes the model; called once, after the seed is set.
+        dataset: checked data.
+        recipe: batch size and learning rate.
+        epochs: how many there are in all.
+        seed: of weights, order and dropout.
+    """
+
+    def __init__(self, build: Callable[[], Any], dataset: Dataset, recipe: Recipe, *, epochs: int, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()  # costs nothing measurable on a CPU, and runs repeat bit by bit
+        self.model = build()
+        self.history: list[Epoch] = []
+        self._epochs = epochs
+        self._seed = seed
+        self._batch = recipe.batch_size
+        self._test = dataset.x_test, dataset.y_test
+        self._rows = len(dataset.x_train)
+        self._steps = -(-self._rows // self._batch)
+        decay = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, self._steps * epochs)
+        self._optimizer = keras.optimizers.Adam(decay)
+        self._optimizer.build(self.model.trainable_variables)
+        self._images = tf.constant(dataset.x_train)
+        self._labels = tf.constant(dataset.y_train)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of a checkpoint."""
+        for variable, value in zip(self._variables(), checkpoint.variables, strict=True):
+            variable.assign(value)
+        self.history = [Epoch(**epoch) for epoch in checkpoint.history]
+
+    def state(self) -> tuple[Sequence[dict[str, float]], Sequence[np.ndarray[Any, Any]]]:
+        """Return history and variables for a checkpoint."""
+        return [asdict(epoch) for epoch in self.history], [np.asarray(each) for each in self._variables()]
+
+    def run(self, on_progress: Callable[[Progress], None]) -> Iterator[Epoch]:
+        """Go through the epochs that are left; yields after each one, when the state is whole."""
+        for number in range(len(self.history), self._epochs):
+            began = time.monotonic()
+            order = self._order(tf.constant(number))
+            right, loss, done = 0, 0.0, 0
+            for span in np.array_split(np.arange(self._steps), min(SPANS, self._steps)):
+                start, stop = int(span[0]) * self._batch, min(int(span[-1] + 1) * self._batch, self._rows)
+                hits, losses = self._span(order, tf.constant(start), tf.constant(stop))
+                right, loss, done = right + int(hits), loss + float(losses), done + len(span)
+                on_progress(Progress(number + 1, stop / self._rows, right / stop, loss / done))
+            epoch = Epoch(
+                accuracy=right / self._rows,
+                loss=loss / self._steps,
+                test_accuracy=self._tested(),
+                seconds=time.monotonic() - began,
+            )
+            self.history.append(epoch)
+            yield epoch
+
+    # --- private ------------------------------------------------------------------------------------------------
+
+    def _variables(self) -> list[Any]:
+        return [*self.model.variables, *self._optimizer.variables]
+
+    @tf.function
+    def _order(self, epoch: Any) -> Any:
+        return tf.random.experimental.stateless_shuffle(tf.range(self._rows), [self._seed, epoch])
+
+    @tf.function
+    def _span(self, order: Any, start: Any, stop: Any) -> Any:
+        """Train on ``order[start:stop]``, batch by batch; returns right answers and the sum of the batches' losses."""
+        right = tf.constant(0)
+        losses = tf.constant(0.0)
+        for first in tf.range(start, stop, self._batch):
+            hits, loss = self._step(order[first : tf.minimum(first + self._batch, stop)])
+            right += hits
+            losses += loss
+        return right, losses
+
+    def _step(self, rows: Any) -> Any:
+        images = tf.cast(tf.gather(self._images, rows), tf.float32) / SCALE
+        labels = tf.gather(self._labels, rows)
+        with tf.GradientTape() as tape:
+            scores = self.model(images, training=True)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, scores))
+        variables = self.model.trainable_variables
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        hits = tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels)
+        return tf.reduce_sum(tf.cast(hits, tf.int32)), loss
+
+    @tf.function(reduce_retracing=True)
+    def _classes(self, images: Any) -> Any:
+        return tf.argmax(self.model(tf.cast(images, tf.float32) / SCALE, training=False), axis=-1)
+
+    def _tested(self) -> float:
+        images, labels = self._test
+        right = sum(
+            int((self._classes(images[at : at + 1000]).numpy() == labels[at : at + 1000]).sum())
+            for at in range(0, len(images), 1000)
+        )
+        return right / len(images)
