@@ -14,7 +14,9 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 .venv/ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	    "Horngate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % v)'
-	@$(PYTHON) -m venv --clear .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@# An environment whose installation was interrupted is begun anew; a finished one is only brought up to date.
+	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@rm -f $@
 	@echo "installing the pinned development environment into .venv (about 2 GB, once)"
 	@$(BIN)/pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK)
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
@@ -38,6 +40,13 @@ check: setup  ## lint, types, boundaries between the parts, drift of generated c
 format: setup  ## format the code and fix what ruff can fix
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
+
+run: setup  ## train, serve, classify the test images, keep serving until Ctrl-C
+	@$(BIN)/python deploy/quickstart.py
+
+bench: setup  ## measure the trainer beside the plain Keras script, and the server's start beside import tensorflow
+	@$(BIN)/python benchmarks/trainer.py
+	@$(BIN)/python benchmarks/start.py
 
 test: setup  ## every test but the slow suites
 	@$(BIN)/pytest

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server import http, metrics, repository
+from horngate_server import http, metrics, repository, runtime
 from horngate_server import settings as settings_room
 from horngate_server.errors import ModelError
 from horngate_server.health import OVERALL, Health
@@ -130,6 +130,7 @@ class App:
             if each.device.surprise:
                 log.warning("a GPU is present but not used: %s", each.device.why)
             loaded.append(each)
+        runtime.release_pages()
         return loaded
 
     def _drain(self) -> None:

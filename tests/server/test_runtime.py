@@ -104,6 +104,20 @@ def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(foreign_mo
     assert runtime.load(foreign_models / "free" / "1", device="cpu").device.why == "--device cpu"
 
 
+def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on(foreign_models: Path) -> None:
+    """More than 100 MB of the libraries leave the process's memory; what serving needs comes back by itself."""
+    script = (
+        "import re; from pathlib import Path; from horngate_server import runtime;"
+        "rss = lambda: int(re.search(r'VmRSS:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024;"
+        f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
+        "before = rss(); released = runtime.release_pages(); after = rss();"
+        "feed = model.feed([(1, 2)]); feed.arrays[0][:] = 3;"
+        "print(released > 10**8, before - after > 10**8, model.run(feed)[0].tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "True True [6]"
+
+
 def test_a_server_process_never_imports_tensorflows_python_package(foreign_models: Path) -> None:
     """Loading and running a model leaves no tensorflow and no keras among the imported modules."""
     script = (

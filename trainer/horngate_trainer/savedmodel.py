@@ -63,7 +63,10 @@ class Servable:
         module = tf.Module()
         try:
             concrete = function.get_concrete_function()
-            module.parameters = list(concrete.graph.variables)
+            # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
+            read = {id(variable) for variable in concrete.graph.variables}
+            module.parameters = [each.value for each in self.model.variables if id(each.value) in read]
+            assert len(module.parameters) == len(read)
             tf.saved_model.save(module, str(path), signatures={SIGNATURE: concrete})
         except (tf.errors.OpError, OSError) as exc:
             raise ExportError(f"cannot write the SavedModel: {str(exc).splitlines()[0]}") from exc

@@ -1,0 +1,104 @@
+"""What the benchmarks share: whole processes timed in turn, medians and ratios, the machine they ran on."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One figure of several contestants, over all rounds.
+
+    Attributes:
+        name: what was measured, with its unit.
+        values: per contestant, one value a round.
+        unit: printed behind the values.
+    """
+
+    name: str
+    values: dict[str, list[float]]
+    unit: str = "s"
+
+    def median(self, contestant: str) -> float:
+        """Return the middle of a contestant's values."""
+        return statistics.median(self.values[contestant])
+
+    def ratio(self, one: str, other: str) -> float:
+        """Return the median of the rounds' own ratios: a drifting machine cancels out."""
+        return statistics.median(a / b for a, b in zip(self.values[one], self.values[other], strict=True))
+
+
+def rounds(count: int, contestants: dict[str, Callable[[], dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
+    """Run contestants in turn, A B A B, and collect {figure: {contestant: values}}."""
+    collected: dict[str, dict[str, list[float]]] = {}
+    for number in range(count):
+        for name, run in contestants.items():
+            figures = run()
+            shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
+            print(f"round {number + 1}/{count}  {name:24} {shown}", flush=True)
+            for figure, value in figures.items():
+                collected.setdefault(figure, {}).setdefault(name, []).append(value)
+    return collected
+
+
+def timed(command: Sequence[object], **options: Any) -> tuple[float, str]:
+    """Run a command; return its wall-clock seconds and its stdout."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [str(word) for word in command],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        **options,
+    )
+    return time.perf_counter() - began, done.stdout
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """Return the figures as Markdown: median and spread."""
+    lines = ["| figure | contestant | median | min to max |", "| --- | --- | --- | --- |"]
+    for each in figures:
+        for contestant, values in each.values.items():
+            spread = f"{min(values):.4g} to {max(values):.4g}"
+            lines.append(f"| {each.name} | {contestant} | {each.median(contestant):.4g} {each.unit} | {spread} |")
+    return "\n".join(lines)
+
+
+def save(name: str, content: dict[str, Any]) -> Path:
+    """Write a benchmark's results with the machine, the versions, the commit and the date."""
+    RESULTS.mkdir(exist_ok=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    machine = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("tensorflow-cpu", "keras", "grpcio", "numpy")},
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine, **content}, indent=2) + "\n")
+    return path
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,35 @@
+"""Small data for the trainer's tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Write = Callable[..., Path]
+
+
+def blobs(rows: int, *, side: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Easy images: class k is a bright band at height k, in noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    images = rng.integers(0, 60, (rows, side, side))
+    for row, label in enumerate(labels):
+        images[row, label * side // classes : (label + 1) * side // classes] += 180
+    return images.astype(np.uint8), labels.astype(np.uint8)
+
+
+@pytest.fixture
+def write_data(tmp_path: Path) -> Write:
+    """Writes an .npz file in Keras's layout; single arrays can be replaced, or left out with None."""
+
+    def write(name: str = "data.npz", *, side: int = 8, classes: int = 3, **replaced: Any) -> Path:
+        x_train, y_train = blobs(300, side=side, classes=classes)
+        x_test, y_test = blobs(90, side=side, classes=classes, seed=1)
+        arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, **replaced}
+        path = tmp_path / name
+        np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+        return path
+
+    return write

@@ -1,0 +1,155 @@
+"""The command, as a shell sees it: stdout, stderr, exit codes, what lies on disk afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from horngate_trainer import cli, settings
+from horngate_trainer.errors import SettingsError
+
+WAIT_S = 60
+
+
+def run(folder: Path, *flags: object) -> "subprocess.CompletedProcess[str]":
+    """Run the command in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "horngate_trainer.cli", *map(str, flags)],
+        capture_output=True, text=True, check=False, cwd=folder, timeout=WAIT_S,
+    )  # fmt: skip
+
+
+def exported(folder: Path) -> list[Path]:
+    """Find every SavedModel under a folder."""
+    return list(folder.rglob("saved_model.pb"))
+
+
+def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: Path, write_data: Any) -> None:
+    """The last line on stdout is the version's path; pictures, JSON and TensorBoard logs are in the report."""
+    file = write_data(side=10, classes=4)
+    done = run(tmp_path, "--data", file, "--name", "bands", "--epochs", 12, "--min-accuracy", "0.5", "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "models/bands/1\n"
+    assert "Traceback" not in done.stderr
+    assert "oneDNN" not in done.stderr
+    assert done.stderr.count("epoch ") == 12
+    report = tmp_path / "report"
+    for name in ("curves.png", "confusion.png", "mistakes.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert list(report.glob("tensorboard/*/events.out.tfevents*"))
+    card = json.loads((report / "evaluation.json").read_text())
+    manifest = json.loads((tmp_path / "models/bands/1/assets.extra/horngate.json").read_text())
+    assert card["evaluation"] == manifest["evaluation"]
+    assert np.trace(card["confusion"]) == card["evaluation"]["correct"]
+    assert np.sum(card["confusion"]) == card["evaluation"]["total"] == 90
+    assert manifest["training"]["seed"] == 1
+    assert manifest["data"]["image_shape"] == [10, 10]
+    assert sum(manifest["baseline"]["confidence_histogram"]["counts"]) == 90
+    assert not (tmp_path / "models/bands/.training").exists()
+
+
+def test_a_model_below_the_minimum_is_not_exported(tmp_path: Path, write_data: Any) -> None:
+    """Exit code 1, a line that names both numbers, and no version; the training can be looked at."""
+    rng = np.random.default_rng(0)
+    noise = write_data(
+        x_train=rng.integers(0, 255, (300, 8, 8), np.uint8), x_test=rng.integers(0, 255, (90, 8, 8), np.uint8)
+    )
+    done = run(tmp_path, "--data", noise, "--epochs", 1)
+    assert done.returncode == 1
+    assert "less than --min-accuracy 97.00%: nothing is exported" in done.stderr
+    assert done.stdout == ""
+    assert not exported(tmp_path)
+
+
+def test_bad_data_exit_2_before_tensorflow_is_even_loaded(
+    tmp_path: Path, write_data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line on stderr, nothing on stdout, nothing on disk."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "horngate_trainer.pipeline", None)
+    assert cli.main(["--data", str(write_data(y_test=None))]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("horngate-trainer: ")
+    assert shown.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def _kill_after_epoch(folder: Path, number: signal.Signals, *flags: object) -> "subprocess.CompletedProcess[str]":
+    """Start a training and send it a signal when its second epoch is reported."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "horngate_trainer.cli", *map(str, flags)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+    ) as process:  # fmt: skip
+        assert process.stderr
+        watchdog = threading.Timer(WAIT_S, process.kill)
+        watchdog.start()
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if line.startswith("epoch") and line.split()[1].startswith("2/"):
+                os.kill(process.pid, number)
+        watchdog.cancel()
+        out, _ = process.communicate(timeout=WAIT_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, "".join(seen))
+
+
+def test_kill_nine_loses_at_most_one_epoch(tmp_path: Path, write_data: Any) -> None:
+    """A killed training goes on after its last finished epoch, and ends in the model that it would have made."""
+    flags = ("--data", write_data(), "--epochs", 150, "--seed", 3, "--min-accuracy", "0", "--report", "none")
+    killed = _kill_after_epoch(tmp_path, signal.SIGKILL, *flags, "--output", "killed")
+    assert killed.returncode == -signal.SIGKILL
+    assert not exported(tmp_path)
+    resumed = run(tmp_path, *flags, "--output", "killed", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    first = int(resumed.stderr.split("resuming after epoch ")[1].split()[0])
+    assert first >= 2
+    assert resumed.stderr.count("\nepoch ") == 150 - first
+    assert run(tmp_path, *flags, "--output", "whole").returncode == 0
+    variables = "mnist/1/variables/variables.data-00000-of-00001"
+    assert (tmp_path / "killed" / variables).read_bytes() == (tmp_path / "whole" / variables).read_bytes()
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(tmp_path: Path, write_data: Any) -> None:
+    """No traceback; the next step is in the message; other settings cannot resume it."""
+    flags = ("--data", write_data(), "--epochs", 1500, "--report", "none")
+    stopped = _kill_after_epoch(tmp_path, signal.SIGINT, *flags)
+    assert stopped.returncode == 130
+    assert "--resume goes on" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    other = run(tmp_path, "--data", tmp_path / "data.npz", "--epochs", 5, "--resume")
+    assert other.returncode == 2
+    assert "other settings: epochs (was 1500, is 5)" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--epochs", "0"], {}, "--epochs"),
+        (["--min-accuracy", "97"], {}, "--min-accuracy: a number from 0 to 1 is needed, not '97'"),
+        (["--name", "a/b"], {}, "--name"),
+        (["--architecture", "rnn"], {}, "--architecture"),
+        ([], {"HORNGATE_EPOCHS": "many"}, "--epochs (from HORNGATE_EPOCHS)"),
+        (["--epoch", "3"], {}, "unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_wrong_settings_name_the_flag(arguments: list[str], environment: dict[str, str], said: str) -> None:
+    """The message names the flag or variable and what came."""
+    with pytest.raises(SettingsError) as refused:
+        settings.parse(arguments, environment)
+    assert said in str(refused.value)
+
+
+def test_the_contracts_flags_and_defaults_hold() -> None:
+    """What the documentation promises is what an empty command line does."""
+    chosen = settings.parse([], {})
+    assert (str(chosen.output), chosen.name, chosen.architecture, chosen.data) == ("models", "mnist", "mlp", "builtin")
+    assert (chosen.epochs, chosen.seed, chosen.min_accuracy, chosen.resume) == (10, None, 0.97, False)
+    assert settings.parse(["--epochs", "3"], {"HORNGATE_EPOCHS": "4", "HORNGATE_SEED": "7"}).epochs == 3
