@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from horngate_protos import __version__
 from horngate_server.errors import SettingsError
 
 PREFIX = "HORNGATE_"
@@ -193,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
             "Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage."
         ),
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     for each in fields(Settings):
         flag, _ = names(each.name)
         default = "" if each.default in (None, MISSING) else f" (default: {_shown(each.name, each.default)})"
