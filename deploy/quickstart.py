@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +111,19 @@ try next, in another terminal:
 serving until Ctrl-C""",
                 flush=True,
             )
-            return server.wait()
+            return _wait(server)
     except KeyboardInterrupt:
         return 0
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _wait(server: "subprocess.Popen[str]") -> int:
+    """Wait for the server's end, with pauses: a Ctrl-C that another thread receives does not interrupt a plain wait."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return server.wait(timeout=0.5)
 
 
 def _relay(server: "subprocess.Popen[str]", ready: threading.Event) -> None:
