@@ -119,19 +119,21 @@ class Training:
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self._optimizer.variables]
 
-    @tf.function
+    @tf.function(autograph=False)
     def _order(self, epoch: Any) -> Any:
         return tf.random.experimental.stateless_shuffle(tf.range(self._rows), [self._seed, epoch])
 
-    @tf.function
+    @tf.function(autograph=False)
     def _span(self, order: Any, start: Any, stop: Any) -> Any:
         """Train on ``order[start:stop]``, batch by batch; returns right answers and the sum of the batches' losses."""
-        right = tf.constant(0)
-        losses = tf.constant(0.0)
-        for first in tf.range(start, stop, self._batch):
+
+        def step(first: Any, right: Any, losses: Any) -> Any:
             hits, loss = self._step(order[first : tf.minimum(first + self._batch, stop)])
-            right += hits
-            losses += loss
+            return first + self._batch, right + hits, losses + loss
+
+        # Written out rather than left to AutoGraph, whose rewriting of Python depends on Python's version.
+        begin = (start, tf.constant(0), tf.constant(0.0))
+        _, right, losses = tf.while_loop(lambda first, *_: first < stop, step, begin)
         return right, losses
 
     def _step(self, rows: Any) -> Any:
@@ -145,7 +147,7 @@ class Training:
         hits = tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels)
         return tf.reduce_sum(tf.cast(hits, tf.int32)), loss
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def _classes(self, images: Any) -> Any:
         return tf.argmax(self.model(tf.cast(images, tf.float32) / SCALE, training=False), axis=-1)
 
