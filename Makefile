@@ -48,7 +48,7 @@ bench: setup  ## measure the trainer beside the plain Keras script, and the serv
 	@$(BIN)/python benchmarks/trainer.py
 	@$(BIN)/python benchmarks/start.py
 
-test: setup  ## every test but the slow suites
+test: setup  ## the whole test-suite
 	@$(BIN)/pytest
 
 clean:  ## remove what the commands above made
