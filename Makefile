@@ -25,7 +25,7 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 lock:  ## resolve the dependencies anew into the lock file
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    --extra images --extra server --extra trainer --group dev --output-file $(LOCK) pyproject.toml
+	    --extra images --extra server --extra fast --extra trainer --group dev --output-file $(LOCK) pyproject.toml
 
 protos: setup  ## regenerate protos/horngate_protos from the .proto files
 	@$(BIN)/python protos/generate.py

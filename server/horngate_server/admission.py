@@ -19,12 +19,14 @@ class Plan:
         order: per input of the signature, its place in the request.
         sizes: per input of the signature, the bytes that fill its shape.
         shapes: per input of the signature, the axes after the first: requests with equal ones share a batch.
+        flags: whether any input is BOOL, whose bytes must be looked at.
     """
 
     rows: int
     order: tuple[int, ...]
     sizes: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
+    flags: bool = False
 
 
 def plan(header: Header, signature: Signature, max_rows: int) -> Plan:
@@ -60,6 +62,7 @@ def plan(header: Header, signature: Signature, max_rows: int) -> Plan:
         order=order,
         sizes=tuple(spec.nbytes(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=True)),
         shapes=tuple(tensor.shape[1:] for tensor in given),
+        flags=any(spec.datatype.name == "BOOL" for spec in signature.inputs),
     )
 
 
@@ -69,7 +72,12 @@ def arrange(request: InferenceRequest, planned: Plan, signature: Signature) -> S
     Raises:
         InvalidRequest: too few or too many bytes, or a BOOL that is neither 0 nor 1.
     """
-    data = [request.data[place] for place in planned.order]
+    data = request.data
+    if len(data) == 1:
+        if len(data[0]) == planned.sizes[0] and not planned.flags:
+            return data
+    else:
+        data = [data[place] for place in planned.order]
     for spec, size, shape, buffer in zip(signature.inputs, planned.sizes, planned.shapes, data, strict=True):
         if len(buffer) != size:
             raise InvalidRequest(

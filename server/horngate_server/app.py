@@ -1,9 +1,11 @@
 """Wiring and lifecycle: the only place that builds things, and that knows the order of start and stop."""
 
+import gc
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from horngate_protos import __version__
@@ -32,9 +34,11 @@ class App:
 
     Args:
         settings: all of them.
+        transport: the one to serve with, where the process was made for one; otherwise grpcio.
+        why: why it is this transport, for the banner.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: Transport | None = None, *, why: str = "") -> None:
         self._settings = settings
         self._clock = time.monotonic
         self._stop = Stop()
@@ -43,7 +47,8 @@ class App:
         self._models = Models()
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._metrics.watch(lambda: [served.executor for served in self._models])
-        self._transport: Transport = GrpcioTransport(
+        self._why = why
+        self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
@@ -65,7 +70,7 @@ class App:
             HorngateError: it cannot start.
         """
         settings_room.prepare_libraries(self._settings)
-        with closing(self._stop), self._stop.on_signals(), self._listening() as (grpc_port, http_port):
+        with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             loaded = self._load()
             if not self._stop.is_set():
                 self._banner(loaded, grpc_port, http_port)
@@ -131,6 +136,7 @@ class App:
                 log.warning("a GPU is present but not used: %s", each.device.why)
             loaded.append(each)
         runtime.release_pages()
+        _settle()
         return loaded
 
     def _drain(self) -> None:
@@ -163,13 +169,27 @@ class App:
                 f"  device     {_device(each)}",
             ]
         lines += [
-            f"  grpc       {host}:{grpc_port} ({self._transport.name} transport)",
+            f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             f"  http       http://{host}:{http_port}/metrics, /livez, /readyz",
             f"  batches    up to {settings.max_batch_rows} rows, {settings.max_queue_delay_s * 1000:g} ms queue delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]
         for line in lines:
             log.info("%s", line)
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep Python while another waits for it. The default, ten times as long, is a request's whole
+latency many times over; see DESIGN.md."""
+YOUNG_OBJECTS = 50_000
+
+
+def _settle() -> None:
+    """Keep the garbage collector off what is there for good: a full collection would hold up every caller for 20 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def _device(loaded: Loaded) -> str:

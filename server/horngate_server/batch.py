@@ -1,15 +1,17 @@
 """Rows together, rows apart: slices of requests into a model's memory, and its outputs back to the slices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from horngate_server.errors import ModelFailed
 from horngate_server.model import Array, Feed, Model
 from horngate_server.queue import Batch, Slice
-from horngate_server.request import Buffer
+from horngate_server.request import Buffer, Outputs
 from horngate_server.signature import Signature
+
+SMALL_BYTES = 8192
+"""Requests smaller than this are joined first and copied together: a NumPy call each would cost more."""
 
 
 def ladder(max_rows: int) -> tuple[int, ...]:
@@ -23,38 +25,23 @@ def ladder(max_rows: int) -> tuple[int, ...]:
 
 
 def join(batch: Batch, model: Model, rows: int) -> Feed:
-    """Write a batch into the model's memory, zeros in the rows that pad it to ``rows``."""
+    """Write a batch into the model's memory, once; zeros in the rows that pad it to ``rows``."""
     feed = model.feed([(rows, *shape) for shape in batch.shapes])
     for place, array in enumerate(feed.arrays):
         flat = array.reshape(-1).view(np.uint8)
         row_bytes = flat.size // rows
-        views = [_rows(part, place, row_bytes) for part in batch.slices]
+        views = [work.data[place] for work in batch.whole]
+        views += [_rows(part, place, row_bytes) for part in batch.slices]
         end = batch.rows * row_bytes
-        if len(views) == 1:
-            flat[:end] = np.frombuffer(views[0], np.uint8)
+        if end > SMALL_BYTES * len(views):
+            start = 0
+            for view in views:
+                flat[start : start + len(view)] = np.frombuffer(view, np.uint8)
+                start += len(view)
         else:
             flat[:end] = np.frombuffer(b"".join(views), np.uint8)
         flat[end:] = 0
     return feed
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outputs:
-    """What a model returned for a batch, ready to be cut into slices.
-
-    Attributes:
-        shapes: per output, the axes after the first.
-        data: per output, all rows' bytes.
-        row_bytes: per output, how many of them a row has.
-    """
-
-    shapes: Sequence[tuple[int, ...]]
-    data: Sequence[memoryview]
-    row_bytes: Sequence[int]
-
-    def rows(self, start: int, stop: int) -> Sequence[Buffer]:
-        """Return the bytes of some rows, per output, without copying."""
-        return [data[start * size : stop * size] for data, size in zip(self.data, self.row_bytes, strict=True)]
 
 
 def outputs(arrays: Sequence[Array], signature: Signature, rows: int) -> Outputs:
@@ -83,9 +70,5 @@ def outputs(arrays: Sequence[Array], signature: Signature, rows: int) -> Outputs
 
 
 def _rows(part: Slice, place: int, row_bytes: int) -> Buffer:
-    """Return one slice's bytes of one input; the whole buffer where it is the whole request."""
-    work = part.progress.work
-    buffer = work.data[place]
-    if part.stop - part.start == work.plan.rows:
-        return buffer
-    return memoryview(buffer)[part.start * row_bytes : part.stop * row_bytes]
+    """Return one slice's bytes of one input."""
+    return memoryview(part.progress.work.data[place])[part.start * row_bytes : part.stop * row_bytes]

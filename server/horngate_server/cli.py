@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from horngate_server.errors import HorngateError, SettingsError
 
@@ -10,10 +10,15 @@ from horngate_server.errors import HorngateError, SettingsError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["health"]:
+        return exit_code(lambda: _health(arguments[1:]))
+    return exit_code(lambda: _serve(arguments))
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """Run it; say what went wrong in one line."""
     try:
-        if arguments[:1] == ["health"]:
-            return _health(arguments[1:])
-        return _serve(arguments)
+        return run()
     except SettingsError as error:
         print(f"horngate-server: {error}", file=sys.stderr)
         return 2
@@ -23,13 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from horngate_server import logs, settings  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server import launch, settings  # noqa: PLC0415 - --help and wrong flags answer at once
 
-    chosen = settings.read(arguments)
-    logs.set_up(chosen.log_format, chosen.log_level)
-    from horngate_server.app import App  # noqa: PLC0415 - see above
-
-    return App(chosen).run()
+    return launch.serve(settings.read(arguments))
 
 
 def _health(arguments: Sequence[str]) -> int:

@@ -4,7 +4,8 @@ HorngateError
 ├── RequestError              one caller's request cannot be answered
 │   ├── InvalidRequest        malformed, or it does not fit the model: never retry
 │   ├── ModelNotFound         unknown model or version: never retry
-│   ├── QueueFull             no room in the waiting line: retry later
+│   ├── MessageTooLarge       a message over the limit, or one that expands beyond it: never retry
+│   ├── QueueFull             no room in the waiting line or in memory: retry later
 │   ├── DeadlineExpired       the caller's deadline has passed, or cannot be met
 │   ├── CallerGone            the caller has cancelled: nobody reads the answer
 │   ├── NotReady              loading, draining or shutting down: retry elsewhere or later
@@ -32,8 +33,12 @@ class ModelNotFound(RequestError):
     """No such model, or no such version of it."""
 
 
+class MessageTooLarge(RequestError):
+    """The message is larger than --max-message-bytes, as it came or expanded."""
+
+
 class QueueFull(RequestError):
-    """The waiting line has no room for this many rows.
+    """The waiting line has no room for this many rows, or memory none for this many bytes.
 
     Args:
         message: what was asked for and what the limits are.

@@ -1,25 +1,29 @@
-"""One thread that owns one model: it takes a batch, runs it, answers everyone in it, and goes on."""
+"""The owner of one model: it takes a batch, runs it, answers everyone in it, and goes on."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
-from horngate_server.batch import Outputs, join, outputs
+from horngate_server.batch import join, outputs
 from horngate_server.costs import Costs
 from horngate_server.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
 from horngate_server.model import Array, Model
 from horngate_server.queue import Batch, Line, Slice, Work
-from horngate_server.request import InferenceResult, ModelInfo
+from horngate_server.request import InferenceResult, ModelInfo, Outputs
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
+QUICK_S = 0.001
+"""A batch expected to take no longer than this may hold up the thread that takes requests in."""
+
 
 class Outcome(NamedTuple):
-    """How one request ended: with its rows, or with an error."""
+    """How one request ended that was not computed whole in one batch: with its rows, or with an error."""
 
     work: Work
     result: InferenceResult | RequestError
@@ -27,15 +31,21 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """One batch, for the metrics.
+    """One batch that was computed.
 
     Attributes:
+        whole: the requests that were in it whole; its first rows are theirs, in this order.
+        outputs: all rows, ready to be cut.
+        began: when it was taken from the line.
         rows: rows that were asked for.
         padded_rows: rows that were computed.
         seconds: from taking it until its outputs were there.
         arrays: the model's outputs, padding included.
     """
 
+    whole: Sequence[Work]
+    outputs: Outputs
+    began: float
     rows: int
     padded_rows: int
     seconds: float
@@ -46,15 +56,17 @@ Finish = Callable[[ModelInfo, Sequence[Outcome], BatchReport | None], None]
 
 
 class Executor:
-    """The owner of a model, its waiting line and its lock.
+    """The owner of a model, its waiting line and its lock: one batch at a time, on its own thread or a submitter's.
 
     Args:
         info: which model it is.
-        model: computes; only this executor's thread calls it after `start`.
+        model: computes; only this executor calls it after `start`, one batch at a time.
         line: where requests wait.
         costs: what batches cost.
-        finish: takes the outcomes of a batch; every submitted work appears in exactly one call.
+        finish: takes the outcomes of a batch and its report; every submitted work appears in exactly one of both, once.
         clock: monotonic seconds.
+        pad: compute batches of the ladder's sizes only, so that no new shape is compiled or tuned under traffic.
+        quick_s: batches expected to take no longer than this are computed by whoever submits their last request.
         on_death: called with the exception should the loop itself fail; the process cannot serve then.
     """
 
@@ -68,6 +80,8 @@ class Executor:
         *,
         clock: Clock,
         on_death: Callable[[BaseException], None],
+        pad: bool = True,
+        quick_s: float = QUICK_S,
     ) -> None:
         self.info = info
         self.costs = costs
@@ -76,9 +90,11 @@ class Executor:
         self._finish = finish
         self._clock = clock
         self._on_death = on_death
+        self._pad = pad
+        self._quick_s = quick_s
         self._changed = threading.Condition()
         self._closed = False
-        self._idle = False
+        self._computing = False
         self._thread = threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}")
 
     @property
@@ -96,16 +112,31 @@ class Executor:
         self._thread.start()
 
     def submit(self, works: Sequence[Work]) -> Sequence[Outcome]:
-        """Put works in the line; return at once those that are refused, with the reason. Callable from any thread."""
+        """Put works in the line; return those that are refused, with the reason. Callable from any thread.
+
+        A batch that can start at once and is over soon is computed right here: waking another thread and being woken
+        by the answers costs more than such a batch. What arrives meanwhile waits in the transport, and is the next.
+        """
         refused = []
+        batch = None
         with self._changed:
             for work in works:
                 try:
                     self._admit(work)
                 except RequestError as error:
                     refused.append(Outcome(work, error))
-            if self._idle:
-                self._changed.notify()
+            if not self._computing and (due := self._line.due()) is not None:
+                if due <= (now := self._clock()) and self.costs.expected(self._line.rows) <= self._quick_s:
+                    self._computing = True
+                    batch = self._line.take(now)
+                else:
+                    self._changed.notify()
+        if batch is not None:
+            self._guarded(lambda: self._compute(batch))
+            with self._changed:
+                self._computing = False
+                if self._line or self._closed:
+                    self._changed.notify()
         return refused
 
     def stop(self, timeout_s: float) -> bool:
@@ -133,17 +164,27 @@ class Executor:
             raise NotReady(f"model {self.info.name} version {self.info.version} is draining")
         waiting = self._line.rows
         remaining = work.deadline - work.arrived
-        needed = self.costs.wait(waiting) + self.costs.least(work.plan.rows)
-        if needed > remaining:
-            raise DeadlineExpired(
-                f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; the deadline is in {remaining:.3f} s"
-            )
+        if remaining < inf:
+            needed = self.costs.wait(waiting) + self.costs.least(work.plan.rows)
+            if needed > remaining:
+                raise DeadlineExpired(
+                    f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
+                    f"the deadline is in {remaining:.3f} s"
+                )
         self._line.put(work, retry_after_s=self.costs.wait(waiting))
 
     def _run(self) -> None:
-        try:
+        def loop() -> None:
             while (batch := self._next()) is not None:
                 self._compute(batch)
+                with self._changed:
+                    self._computing = False
+
+        self._guarded(loop)
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
         except BaseException as error:  # the loop must not end without anybody being told
             log.critical("the executor of model %s died", self.info.name, exc_info=True)
             with self._changed:
@@ -153,28 +194,28 @@ class Executor:
             self._on_death(error)
 
     def _next(self) -> Batch | None:
-        """Wait until a batch is due and take it; None once stopped and empty."""
+        """Wait until a batch is due and nobody computes, and take it; None once stopped and empty."""
         with self._changed:
             while True:
-                due = self._line.due()
-                if due is None:
-                    if self._closed:
-                        return None
-                    timeout = None
-                else:
-                    now = self._clock()
-                    if due <= now or self._closed:
-                        return self._line.take(now)
-                    timeout = due - now
-                self._idle = True
+                timeout = None
+                if not self._computing:
+                    due = self._line.due()
+                    if due is None:
+                        if self._closed:
+                            return None
+                    else:
+                        now = self._clock()
+                        if due <= now or self._closed:
+                            self._computing = True
+                            return self._line.take(now)
+                        timeout = due - now
                 self._changed.wait(timeout)
-                self._idle = False
 
     def _compute(self, batch: Batch) -> None:
         """Run one batch and answer it; whatever the model does, the loop goes on."""
         ended = [Outcome(work, reason) for work, reason in batch.dropped]
         report = None
-        if batch.slices:
+        if batch.rows:
             began = self._clock()
             try:
                 results, report = self._results(batch, began)
@@ -189,25 +230,25 @@ class Executor:
 
     def _results(self, batch: Batch, began: float) -> tuple[list[Outcome], BatchReport]:
         rung = self.costs.rung(batch.rows)
-        feed = join(batch, self._model, rung)
+        rows = rung if self._pad else batch.rows
+        feed = join(batch, self._model, rows)
         run_at = self._clock()
         arrays = self._model.run(feed)
-        computed = outputs(arrays, self.info.signature, rung)
+        computed = outputs(arrays, self.info.signature, rows)
         now = self._clock()
         self.costs.measured(rung, now - run_at)
         ended = []
-        row = 0
+        row = batch.rows - sum(part.stop - part.start for part in batch.slices)
         for part in batch.slices:
-            rows = part.stop - part.start
             outcome = _advance(part, computed, row, began=began, now=now)
-            row += rows
+            row += part.stop - part.start
             if outcome is not None:
                 ended.append(outcome)
-        return ended, BatchReport(batch.rows, rung, now - began, arrays)
+        return ended, BatchReport(batch.whole, computed, began, batch.rows, rows, now - began, arrays)
 
     def _failures(self, batch: Batch, error: ModelFailed) -> list[Outcome]:
         """Answer everyone in a failed batch, once; what is left of them in the line is over."""
-        failed = []
+        failed = [Outcome(work, error) for work in batch.whole]
         for part in batch.slices:
             if not part.progress.over:
                 part.progress.over = True
@@ -216,7 +257,7 @@ class Executor:
 
 
 def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: float) -> Outcome | None:
-    """Give a request its rows of a batch; its outcome once it has them all, or once nobody waits for it."""
+    """Give a large request its rows of a batch; its outcome once it has them all, or once nobody waits for it."""
     progress = part.progress
     if progress.over:
         return None
@@ -224,19 +265,16 @@ def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: flo
     if not part.start:
         progress.started = began
     progress.compute_s += now - began
-    if (reason := work.abandoned(now)) is not None:
+    if work.is_abandoned(now):
         progress.over = True
-        return Outcome(work, reason)
-    mine = computed.rows(row, row + part.stop - part.start)
-    if part.stop - part.start < work.plan.rows:
-        progress.parts.append((computed.shapes, mine))
-        if part.stop < work.plan.rows:
-            return None
-        if any(shapes != computed.shapes for shapes, _ in progress.parts):
-            progress.over = True
-            return Outcome(work, ModelFailed("the model's output shapes vary from batch to batch; send fewer rows"))
-        mine = [b"".join(pieces) for pieces in zip(*(data for _, data in progress.parts), strict=True)]
+        return Outcome(work, work.abandoned(now))
+    progress.parts.append((computed.shapes, computed.rows(row, row + part.stop - part.start)))
+    if part.stop < work.plan.rows:
+        return None
     progress.over = True
+    if any(shapes != computed.shapes for shapes, _ in progress.parts):
+        return Outcome(work, ModelFailed("the model's output shapes vary from batch to batch; send fewer rows"))
+    mine = [b"".join(pieces) for pieces in zip(*(data for _, data in progress.parts), strict=True)]
     return Outcome(
         work,
         InferenceResult(

@@ -15,7 +15,7 @@ from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.model import Model
 from horngate_server.queue import Line
 from horngate_server.request import ModelInfo
-from horngate_server.settings import Settings
+from horngate_server.settings import Settings, cores
 from horngate_server.signature import FREE
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _load(
 ) -> Loaded:
     began = clock()
     version = repository.read(path)
-    model = runtime.load(path, device=settings.device, threads=settings.compute_threads)
+    model = runtime.load(path, device=settings.device, threads=settings.compute_threads or max(1, cores() - 1))
     try:
         costs = Costs(ladder(settings.max_batch_rows))
         _warm(model, costs, clock)
@@ -91,7 +91,8 @@ def _load(
         max_batch_rows=settings.max_batch_rows,
         delay_s=settings.max_queue_delay_s,
     )
-    executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death)
+    pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
+    executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death, pad=pad)
     return Loaded(info, executor, model.device, version.digest, verification, clock() - began)
 
 

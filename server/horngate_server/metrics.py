@@ -6,7 +6,7 @@ Numbers are folded in once per batch, with NumPy, rather than once per request; 
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -75,12 +75,12 @@ class Metrics(Collector):
         with self._lock:
             self._began += requests
 
-    def ended(self, model: str, protocol: str, codes: Sequence[str], seconds: Sequence[float]) -> None:
-        """Count inference requests out, each with its gRPC code and its seconds since it arrived."""
+    def ended(self, model: str, protocol: str, codes: Mapping[str, int], seconds: Sequence[float]) -> None:
+        """Count inference requests out: how many with each gRPC code, and each one's seconds since it arrived."""
         with self._lock:
-            self._ended += len(codes)
-            for code in codes:
-                self._requests[model, protocol, code] += 1
+            self._ended += len(seconds)
+            for code, count in codes.items():
+                self._requests[model, protocol, code] += count
             self._request_seconds[model, protocol].add(seconds)
 
     def refused(self, reason: str, requests: int) -> None:
@@ -134,7 +134,7 @@ class Metrics(Collector):
         classes = scores.argmax(axis=1)
         counts = self._classes.setdefault(key, np.zeros(scores.shape[1], np.int64))
         counts += np.bincount(classes, minlength=len(counts))
-        self._confidence[key].add(scores.max(axis=1).astype(np.float64).tolist())
+        self._confidence[key].add(scores.max(axis=1).astype(np.float64))
 
     def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
         executors = list(self._executors())
@@ -230,15 +230,16 @@ class _Distribution:
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self.sum = 0.0
 
-    def add(self, values: Sequence[float]) -> None:
+    def add(self, values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
         """Count values; a value on a bound belongs to that bound's bucket (Prometheus's ``le``)."""
         if len(values) == 1:
             self._counts[bisect_left(self._bounds, values[0])] += 1
             self.sum += values[0]
-        elif values:
-            places = np.searchsorted(self._edges, np.asarray(values), side="left")
+        elif len(values):
+            array = np.asarray(values, np.float64)
+            places = np.searchsorted(self._edges, array, side="left")
             self._counts += np.bincount(places, minlength=len(self._counts))
-            self.sum += sum(values)
+            self.sum += float(array.sum())
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return the cumulative counts, as an exposition shows them."""

@@ -10,6 +10,7 @@ one batch, then goes behind those who came meanwhile. Rows waiting never exceed 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
@@ -17,8 +18,7 @@ from horngate_server.request import Buffer, InferenceRequest
 from horngate_server.transports import Reply
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class Work(NamedTuple):
     """The unit of work: one admitted request, with the means to answer it.
 
     Attributes:
@@ -37,18 +37,20 @@ class Work:
     arrived: float
     deadline: float
 
-    def abandoned(self, now: float) -> RequestError | None:
-        """Say why this need not be computed or answered any more, if so."""
+    def is_abandoned(self, now: float) -> bool:
+        """Whether this need not be computed or answered any more."""
+        return now >= self.deadline or self.reply.done()
+
+    def abandoned(self, now: float) -> RequestError:
+        """Say why."""
         if now >= self.deadline:
             return DeadlineExpired(f"the deadline passed after {now - self.arrived:.3f} s in the queue")
-        if self.reply.done():
-            return CallerGone("the caller cancelled")
-        return None
+        return CallerGone("the caller cancelled")
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """How far a work has come; only the executor's thread and the line touch it.
+    """How far a work has come that is larger than a batch; only the executor's thread and the line touch it.
 
     Attributes:
         work: the request.
@@ -71,7 +73,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slice:
-    """Rows ``start`` to ``stop`` of one request, in a batch."""
+    """Rows ``start`` to ``stop`` of a request that is larger than a batch."""
 
     progress: Progress
     start: int
@@ -83,12 +85,14 @@ class Batch:
     """What is computed together.
 
     Attributes:
-        slices: in the order in which their rows lie.
+        whole: requests with all their rows, in the order in which these lie: first.
+        slices: parts of larger requests, in the order in which their rows lie: after those.
         rows: their sum.
         shapes: per input, the axes after the first, the same for all.
         dropped: who needs no computing any more, with the reason.
     """
 
+    whole: Sequence[Work]
     slices: Sequence[Slice]
     rows: int
     shapes: tuple[tuple[int, ...], ...]
@@ -109,7 +113,7 @@ class Line:
         self.max_batch_rows = max_batch_rows
         self.rows = 0
         self._delay_s = delay_s
-        self._waiting: deque[Progress] = deque()
+        self._waiting: deque[Work | Progress] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -126,7 +130,8 @@ class Line:
                 retry_after_s=retry_after_s,
             )
         self.rows += work.plan.rows
-        self._waiting.append(Progress(work, 0, 0, 0.0, 0.0, [], over=False))
+        fits = work.plan.rows <= self.max_batch_rows
+        self._waiting.append(work if fits else Progress(work, 0, 0, 0.0, 0.0, [], over=False))
 
     def due(self) -> float | None:
         """Return when the next batch may be taken, on the clock of ``Work.arrived``; None while nothing waits."""
@@ -134,61 +139,75 @@ class Line:
             return None
         if self.rows >= self.max_batch_rows:
             return 0.0
-        return self._waiting[0].work.arrived + self._delay_s
+        first = self._waiting[0]
+        work = first if isinstance(first, Work) else first.work
+        return work.arrived + self._delay_s
 
     def take(self, now: float) -> Batch:
         """Remove the next batch from the line, and whoever need not be computed any more."""
+        whole: list[Work] = []
         slices: list[Slice] = []
         dropped: list[tuple[Work, RequestError]] = []
-        passed: list[Progress] = []
-        again: Progress | None = None
-        shapes: tuple[tuple[int, ...], ...] = ()
+        passed: list[Work | Progress] = []
+        shapes: tuple[tuple[int, ...], ...] | None = None
         room = self.max_batch_rows
         waiting = self._waiting
         while waiting and room:
-            progress = waiting.popleft()
-            work = progress.work
-            left = work.plan.rows - progress.taken
-            if progress.over:
+            item = waiting.popleft()
+            if isinstance(item, Work):
+                work, large, left = item, None, item.plan.rows
+            else:
+                work, large, left = item.work, item, item.work.plan.rows - item.taken
+            if large is not None and large.over:
                 self.rows -= left
                 continue
-            reason = work.abandoned(now)
-            if reason is not None:
+            if work.is_abandoned(now):
                 self.rows -= left
-                progress.over = True
-                dropped.append((work, reason))
+                if large is not None:
+                    large.over = True
+                dropped.append((work, work.abandoned(now)))
                 continue
-            if slices and work.plan.shapes != shapes:
-                passed.append(progress)
+            if shapes is None:
+                shapes = work.plan.shapes
+            elif work.plan.shapes != shapes:
+                passed.append(item)
                 continue
-            if left > room and work.plan.rows <= self.max_batch_rows:
-                passed.append(progress)
+            if large is not None:
+                rows = self._slice(large, min(left, room), slices)
+            elif left > room:
+                passed.append(item)
                 break  # it fits into a batch, so it waits for the next one whole; nobody overtakes it
-            rows = min(left, room, self.max_batch_rows - progress.turn)
-            slices.append(Slice(progress, progress.taken, progress.taken + rows))
-            shapes = work.plan.shapes
+            else:
+                rows = left
+                whole.append(work)
             room -= rows
             self.rows -= rows
-            progress.taken += rows
-            progress.turn += rows
-            if rows < left:
-                again = progress  # at most one: it has filled the batch, or its turn is over
-                if progress.turn >= self.max_batch_rows:
-                    progress.turn = 0
-                    waiting.append(progress)
-                    again = None
-                    continue
-                break
-        if again is not None:
-            waiting.appendleft(again)
         waiting.extendleft(reversed(passed))
-        return Batch(slices, self.max_batch_rows - room, shapes, dropped)
+        return Batch(whole, slices, self.max_batch_rows - room, shapes or (), dropped)
 
     def drain(self) -> Iterator[Work]:
         """Empty the line and yield everyone in it who has not been answered."""
         while self._waiting:
-            progress = self._waiting.popleft()
-            if not progress.over:
-                progress.over = True
-                yield progress.work
+            item = self._waiting.popleft()
+            if isinstance(item, Work):
+                yield item
+            elif not item.over:
+                item.over = True
+                yield item.work
         self.rows = 0
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _slice(self, large: Progress, rows: int, slices: list[Slice]) -> int:
+        """Hand out rows of a large request; what is left of it goes in front, or last once its turn is over."""
+        rows = min(rows, self.max_batch_rows - large.turn)
+        slices.append(Slice(large, large.taken, large.taken + rows))
+        large.taken += rows
+        large.turn += rows
+        if large.taken < large.work.plan.rows:
+            if large.turn >= self.max_batch_rows:
+                large.turn = 0
+                self._waiting.append(large)
+            else:
+                self._waiting.appendleft(large)
+        return rows

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from horngate_server.signature import Signature
 
@@ -44,8 +45,7 @@ class Header:
     timing: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """One request.
 
     Attributes:
@@ -66,6 +66,44 @@ class ModelInfo:
     name: str
     version: str
     signature: Signature
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """What a model returned for a batch, ready to be cut.
+
+    Attributes:
+        shapes: per output of the signature, the axes after the first.
+        data: per output, all rows' bytes.
+        row_bytes: per output, how many of them a row has.
+    """
+
+    shapes: Sequence[tuple[int, ...]]
+    data: Sequence[memoryview]
+    row_bytes: Sequence[int]
+
+    def rows(self, start: int, stop: int) -> Sequence[Buffer]:
+        """Return the bytes of some rows, per output, without copying."""
+        return [data[start * size : stop * size] for data, size in zip(self.data, self.row_bytes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeResults:
+    """What a batch gave to the requests that were in it whole: its first rows, one request's after another's.
+
+    Attributes:
+        requests: whose rows they are.
+        rows: how many each has.
+        outputs: the batch's.
+        queue_s: per request, the seconds from its arrival until the batch began.
+        compute_s: seconds in the model, the neighbours included.
+    """
+
+    requests: Sequence[InferenceRequest]
+    rows: Sequence[int]
+    outputs: Outputs
+    queue_s: Sequence[float]
+    compute_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

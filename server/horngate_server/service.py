@@ -6,7 +6,7 @@ back. Everything that is counted is counted there, on the way out.
 
 import logging
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
@@ -31,7 +31,7 @@ from horngate_server.metrics import Metrics
 from horngate_server.protocols import open_inference
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
-from horngate_server.request import InferenceResult, ModelInfo
+from horngate_server.request import InferenceResult, ModelInfo, WholeResults
 from horngate_server.served import Models
 from horngate_server.status import OK, Status, status_of
 from horngate_server.transports import Answer, Call, Deliver, Stream
@@ -114,30 +114,57 @@ class Service:
         """Answer outcomes of an executor (`executor.Finish`)."""
         now = self._clock()
         answers: list[Answer] = []
-        codes: list[str] = []
-        seconds: list[float] = []
         queue_s: list[float] = []
+        works = [work for work, _ in outcomes]
         for work, result in outcomes:
-            answer: bytes | Status
             if isinstance(result, InferenceResult):
                 queue_s.append(result.queue_s)
-                try:
-                    answer = open_inference.encode(work.request, info, result)
-                except Exception as error:  # one answer's failure must not take its neighbours along
-                    log.exception("cannot encode an answer of model %s", info.name)
-                    result = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")  # noqa: PLW2901
-            if isinstance(result, RequestError):
-                answer = status_of(result)
-                self._refused(result)
-            answers.append((work.reply, answer))
-            codes.append(answer.name if isinstance(answer, Status) else OK)
-            seconds.append(now - work.arrived)
+                answers.append((work.reply, self._encoded(work, info, result)))
+            else:
+                answers.append((work.reply, self._refusal(result)))
+        if report is not None:
+            works += report.whole
+            waited = [report.began - work.arrived for work in report.whole]
+            answers += self._whole_answers(info, report, waited, now)
+            queue_s += waited
         self._deliver(answers)
         if report is not None:
             self._metrics.batch(info, report, queue_s)
-        self._metrics.ended(info.name, PROTOCOL, codes, seconds)
+        codes = Counter(answer.name for _, answer in answers if isinstance(answer, Status))
+        codes[OK] += len(answers) - codes.total()
+        self._metrics.ended(info.name, PROTOCOL, +codes, [now - work.arrived for work in works])
 
     # --- private --------------------------------------------------------------------------------------
+
+    def _whole_answers(
+        self, info: ModelInfo, report: BatchReport, queue_s: Sequence[float], now: float
+    ) -> Sequence[Answer]:
+        """Encode the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
+        whole = report.whole
+        results = WholeResults(
+            [work.request for work in whole],
+            [work.plan.rows for work in whole],
+            report.outputs,
+            queue_s,
+            report.seconds,
+        )
+        try:
+            encoded = open_inference.encode_whole(info, results)
+        except Exception as error:
+            log.exception("cannot encode the answers of model %s", info.name)
+            failed = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
+            return [(work.reply, self._refusal(failed)) for work in whole]
+        return [
+            (work.reply, self._refusal(work.abandoned(now)) if work.is_abandoned(now) else answer)
+            for work, answer in zip(whole, encoded, strict=True)
+        ]
+
+    def _encoded(self, work: Work, info: ModelInfo, result: InferenceResult) -> bytes | Status:
+        try:
+            return open_inference.encode(work.request, info, result)
+        except Exception as error:  # one answer's failure must not take its neighbours along
+            log.exception("cannot encode an answer of model %s", info.name)
+            return self._refusal(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
     def _infer(self, calls: Sequence[Call]) -> None:
         """Decode and admit inference calls; enqueue them per model, all at once."""
@@ -166,22 +193,23 @@ class Service:
 
     def _refuse(self, call: Call, model: str, error: RequestError) -> None:
         """Answer a call that never became work."""
-        status = status_of(error)
-        self._refused(error)
+        status = self._refusal(error)
         self._deliver([(call.reply, status)])
-        self._metrics.ended(model, PROTOCOL, [status.name], [0.0])
+        self._metrics.ended(model, PROTOCOL, {status.name: 1}, [0.0])
 
-    def _refused(self, error: RequestError) -> None:
+    def _refusal(self, error: RequestError) -> Status:
+        """Note an error, and say how its call ends."""
         reason = _REASONS.get(type(error))
         if reason is not None:
             self._metrics.refused(reason, 1)
             if reason != "cancelled":
                 self._refusals.note(reason, str(error))
+        return status_of(error)
 
     def _answer(self, call: Call) -> bytes | Status:
         """Answer a call that needs no model's computing."""
         try:
-            return self._handlers[call.method](call.message)
+            return self._handlers[call.method](bytes(call.message))
         except DecodeError as error:
             return status_of(InvalidRequest(f"not the message that {call.method} takes: {error}"))
         except RequestError as error:

@@ -81,9 +81,10 @@ class Settings:
     )  # fmt: skip
     transport: str = _option(
         "auto",
-        "which gRPC server runs; auto picks the best one installed",
-        _one_of("auto", "grpcio"),
-        "auto|grpcio",
+        "which gRPC server runs: fast is Envoy with Python inside (pip install 'horngate[fast]'), grpcio runs "
+        "everywhere; auto is fast where it can run",
+        _one_of("auto", "fast", "grpcio"),
+        "auto|fast|grpcio",
     )
     max_batch_rows: int = _option(1024, "rows that are computed together at most", _whole(1, 1 << 20), "ROWS")
     queue_rows: int = _option(
@@ -101,9 +102,18 @@ class Settings:
         30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", _seconds, "TIME"
     )
     compute_threads: int = _option(
-        0, "threads that TensorFlow uses for one operation; 0 for one per core", _whole(0, 1024), "N"
+        0,
+        "threads that TensorFlow uses for one operation; 0 for one per core less the one that serves",
+        _whole(0, 1024),
+        "N",
     )
     max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", _bytes, "SIZE")
+    max_request_bytes: int = _option(
+        1 << 30,
+        "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
+        _bytes, "SIZE",
+    )  # fmt: skip
+    max_connections: int = _option(1000, "connections at once; further ones are closed", _whole(1, 1 << 20), "N")
     verify: str = _option(
         "strict",
         "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",
@@ -159,6 +169,22 @@ def names(attribute: str) -> tuple[str, str]:
     return f"--{stem.replace('_', '-')}", f"{PREFIX}{stem.upper()}"
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the process's environment with these settings as variables: what a process started from it reads."""
+    variables = {}
+    for each in fields(Settings):
+        value = getattr(settings, each.name)
+        if value is not None:
+            text = f"{value:.9f}".rstrip("0").rstrip(".") + "s" if each.name.endswith("_s") else str(value)
+            variables[names(each.name)[1]] = text
+    return {**os.environ, **variables}
+
+
 def prepare_libraries(settings: Settings) -> None:
     """Set what TensorFlow's C library reads from the environment; before it is loaded."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if settings.device == "cpu" else "1")
@@ -208,6 +234,6 @@ def _shown(attribute: str, value: object) -> str:
     """Show a default as it would be typed."""
     if attribute.endswith("_s") and isinstance(value, float):
         return f"{value:g}s" if value else "0ms"
-    if attribute == "max_message_bytes" and isinstance(value, int):
+    if attribute.endswith("_bytes") and isinstance(value, int):
         return f"{value >> 20}MiB"
     return str(value)

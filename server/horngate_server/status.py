@@ -13,6 +13,7 @@ OK = "OK"
 CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CallerGone: grpc.StatusCode.CANCELLED,
@@ -49,6 +50,8 @@ def status_of(error: errors.RequestError) -> Status:
     if len(message) > MESSAGE_CHARACTERS:
         message = message[: MESSAGE_CHARACTERS - 3] + "..."
     number: int = code.value[0]
+    if isinstance(error, errors.MessageTooLarge):  # the code alone would invite a retry
+        return Status(number, code.name, message, (("grpc-retry-pushback-ms", "-1"),))
     if isinstance(error, errors.QueueFull):
         return Status(number, code.name, message, _retry_after(number, message, error.retry_after_s))
     return Status(number, code.name, message)

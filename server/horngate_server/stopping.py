@@ -1,8 +1,9 @@
-"""The wish to stop: set by a signal or by another thread, waited for by the main thread."""
+"""The wish to stop: set by a signal or by another thread, waited for by the thread that runs the server."""
 
 import logging
+import os
 import signal
-import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,52 +12,45 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stop:
-    """An event whose waiter a signal wakes whichever thread the kernel hands the signal to.
+def block_signals() -> None:
+    """Keep SIGTERM and SIGINT pending until `Stop.on_signals` waits for them.
 
-    A lock would not do: Python runs signal handlers on the main thread only, and a signal that another thread
-    receives does not interrupt the main thread's wait. The bytes in a socket pair do.
+    Before any other thread starts: they inherit it, and so does the program that this process becomes. A signal that
+    no thread takes by itself cannot end up with one that does not know what to do with it.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
-    def __init__(self) -> None:
-        self._waker, self._sleeper = socket.socketpair()
-        self._waker.setblocking(False)
-        self._set = False
 
-    def set(self) -> None:
-        """Wish to stop. Callable from any thread, and more than once."""
-        self._set = True
-        self._waker.send(b"\0")
-
-    def is_set(self) -> bool:
-        """Whether somebody wished to stop."""
-        return self._set
-
-    def wait(self) -> None:
-        """Sleep until somebody does."""
-        while not self._set:
-            self._sleeper.recv(64)
+class Stop(threading.Event):
+    """An event that signals set."""
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT set it; the second one gets its default and ends the process at once."""
+        """Let SIGTERM and SIGINT set it, from a thread that waits for them; a second one ends the process at once.
 
-        def handle(number: int, _frame: object) -> None:
-            for each in SIGNALS:
-                signal.signal(each, signal.SIG_DFL)
+        Works on any thread of any process whose signals are blocked, where Python's handlers need the main one.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        left = threading.Event()
+
+        def wait() -> None:
+            number = signal.sigwait(SIGNALS)
+            if left.is_set():
+                return
             log.info("%s: draining; a second signal ends at once", signal.Signals(number).name)
             self.set()
+            number = signal.sigwait(SIGNALS)
+            if not left.is_set():
+                os._exit(128 + number)
 
-        before = {each: signal.signal(each, handle) for each in SIGNALS}
-        woken_before = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        waiter = threading.Thread(target=wait, name="signals")
+        waiter.start()
         try:
             yield
         finally:
-            signal.set_wakeup_fd(woken_before)
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-    def close(self) -> None:
-        """Give the sockets back."""
-        self._waker.close()
-        self._sleeper.close()
+            left.set()
+            while waiter.is_alive():
+                assert waiter.ident
+                signal.pthread_kill(waiter.ident, signal.SIGTERM)
+                waiter.join(0.1)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from horngate_protos.datatypes import BY_NAME
 from horngate_server.executor import BatchReport
 from horngate_server.metrics import SECONDS, Metrics, default_registry
-from horngate_server.request import ModelInfo
+from horngate_server.model import Array
+from horngate_server.request import ModelInfo, Outputs
 from horngate_server.signature import Signature, TensorSpec
 from support.desk import Desk
 
@@ -26,7 +27,7 @@ def test_folded_histograms_equal_prometheus_own(values: list[float]) -> None:
     metrics = Metrics(ours)
     observed = Histogram("horngate_request_seconds", "x", ["model", "protocol"], buckets=SECONDS, registry=theirs)
     child = observed.labels("m", "p")
-    metrics.ended("m", "p", ["OK"] * len(values), values)
+    metrics.ended("m", "p", {"OK": len(values)}, values)
     for value in values:
         child.observe(value)
     for bound in [*map(str, SECONDS), "+Inf"]:
@@ -38,12 +39,17 @@ def test_folded_histograms_equal_prometheus_own(values: list[float]) -> None:
     assert ours.get_sample_value("horngate_request_seconds_sum", labels) == pytest.approx(sum(values))
 
 
+def report(scores: Array) -> BatchReport:
+    """A batch of three rows and one of padding, which nobody waits for."""
+    return BatchReport([], Outputs([], [], []), began=0.0, rows=3, padded_rows=4, seconds=0.1, arrays=[scores])
+
+
 def test_predictions_are_counted_by_class_without_the_padding() -> None:
     """The class with the highest probability of each real row is counted, and its confidence."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.0, 0.9], [0.0, 0.05, 0.95], [1, 0, 0]], np.float32)
-    metrics.batch(CLASSIFIER, BatchReport(rows=3, padded_rows=4, seconds=0.1, arrays=[scores]), [0.0])
+    metrics.batch(CLASSIFIER, report(scores), [0.0])
     counted = [
         registry.get_sample_value(
             "horngate_predicted_class_total", {"model": "m", "version": "1", "class": str(number)}

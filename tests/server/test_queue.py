@@ -32,8 +32,12 @@ def line(*works: Work, capacity: int = 1000, batch: int = 8, delay: float = 0.0)
 
 
 def cut(batch: Batch, *works: Work) -> list[tuple[int, int, int]]:
-    """A batch as (which work, start, stop)."""
-    return [(works.index(s.progress.work), s.start, s.stop) for s in batch.slices]
+    """A batch as (which work, start, stop), in the order in which the rows lie."""
+    places = {id(each): place for place, each in enumerate(works)}
+    return [
+        *((places[id(each)], 0, each.plan.rows) for each in batch.whole),
+        *((places[id(s.progress.work)], s.start, s.stop) for s in batch.slices),
+    ]
 
 
 def test_batch_is_not_due_one_tick_before_the_deadline_and_due_at_it() -> None:

@@ -31,11 +31,12 @@ def test_every_domain_error_has_a_status() -> None:
 
 
 def test_try_later_and_never_are_different_codes() -> None:
-    """What clients retry (UNAVAILABLE, RESOURCE_EXHAUSTED) is never used for what cannot succeed."""
+    """What clients retry (UNAVAILABLE, RESOURCE_EXHAUSTED) and cannot succeed says that nobody should come back."""
     retried = {
         kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
     }
-    assert retried == {"QueueFull", "NotReady"}
+    assert retried == {"QueueFull", "NotReady", "MessageTooLarge"}
+    assert dict(status.status_of(errors.MessageTooLarge("x")).trailers) == {"grpc-retry-pushback-ms": "-1"}
 
 
 def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None:

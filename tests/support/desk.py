@@ -132,7 +132,7 @@ class FakeReply:
 
 
 class Desk:
-    """The service with one model, ``m``."""
+    """The service with one model, ``m``; it computes on its own thread unless ``quick_s`` says otherwise."""
 
     def __init__(
         self,
@@ -142,6 +142,7 @@ class Desk:
         queue_rows: int = 64,
         delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        quick_s: float = 0.0,
     ) -> None:
         self.model = model or FakeModel()
         self.clock = clock
@@ -163,6 +164,7 @@ class Desk:
             self.service.finish,
             clock=clock,
             on_death=self.died.append,
+            quick_s=quick_s,
         )
         self.models.put(Served(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])

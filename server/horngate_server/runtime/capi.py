@@ -50,6 +50,9 @@ class Output(Structure):
     _fields_ = (("oper", c_void_p), ("index", c_int))
 
 
+Deallocator = ctypes.CFUNCTYPE(None, c_void_p, c_size_t, c_void_p)
+"""What TF_NewTensor calls once nobody uses the tensor's memory any more."""
+
 # --- private ------------------------------------------------------------------------------------------
 
 _P = c_void_p
@@ -75,7 +78,7 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
     ("TF_DeviceListName", c_char_p, [_P, c_int, _P]),
     ("TF_DeviceListType", c_char_p, [_P, c_int, _P]),
     ("TF_GraphOperationByName", _P, [_P, c_char_p]),
-    ("TF_AllocateTensor", _P, [c_int, POINTER(c_int64), c_int, c_size_t]),
+    ("TF_NewTensor", _P, [c_int, POINTER(c_int64), c_int, _P, c_size_t, Deallocator, _P]),
     ("TF_DeleteTensor", None, [_P]),
     ("TF_TensorType", c_int, [_P]),
     ("TF_TensorData", _P, [_P]),

@@ -15,7 +15,7 @@ from horngate_server import native_log
 from horngate_server.errors import ModelError, ModelFailed
 from horngate_server.model import Array, Feed
 from horngate_server.runtime import devices
-from horngate_server.runtime.capi import Output, check, library
+from horngate_server.runtime.capi import Deallocator, Output, check, library
 from horngate_server.signature import FREE, Signature, TensorSpec
 
 SIGNATURE = "serving_default"
@@ -71,18 +71,21 @@ class SavedModel:
         self._outputs = self._ends([signature.outputs[spec.name].name for spec in self.signature.outputs])
 
     def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        """Return TensorFlow's own memory for a batch; small ones are kept and used again."""
-        key = tuple(shapes)
-        kept = self._feeds.get(key)
-        if kept is not None:
+        """Return memory for a batch; small ones are kept and used again, at any number of rows up to a power of two."""
+        rows = shapes[0][0]
+        capacity = 1 << (rows - 1).bit_length()
+        key = tuple((capacity, *shape[1:]) for shape in shapes)
+        feed = self._feeds.get(key)
+        if feed is not None:
             self._feeds.move_to_end(key)
-            return kept
-        feed = _Feed(self._tf, self.signature.inputs, key)
-        if feed.nbytes <= KEPT_FEED_BYTES:
-            self._feeds[key] = feed
-            feed.kept = True
-            if len(self._feeds) > KEPT_FEEDS:
-                self._feeds.popitem(last=False)[1].free()
+        else:
+            feed = _Feed(self._tf, self.signature.inputs, key)
+            if feed.nbytes <= KEPT_FEED_BYTES:
+                self._feeds[key] = feed
+                feed.kept = True
+                if len(self._feeds) > KEPT_FEEDS:
+                    self._feeds.popitem(last=False)[1].free()
+        feed.cut(rows)
         return feed
 
     def run(self, feed: Feed) -> Sequence[Array]:
@@ -151,7 +154,11 @@ class SavedModel:
 
 def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[str]]) -> SavedModel:
     """Do what `load` says; ``complaints`` are what TensorFlow has logged meanwhile."""
-    config = ConfigProto(intra_op_parallelism_threads=threads, allow_soft_placement=True)
+    config = ConfigProto(
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=-1,  # operations follow one another in our own thread: no hop to a pool and back
+        allow_soft_placement=True,
+    )
     config.gpu_options.allow_growth = True  # a model takes what it needs, not the whole card
     if device == "cpu":
         config.device_count["GPU"] = 0
@@ -187,33 +194,55 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
 
 
 class _Feed:
-    """TensorFlow-owned, aligned memory for the inputs of one batch, seen as arrays."""
+    """Aligned memory for the inputs of batches up to a size, seen as TensorFlow's tensors and as NumPy's arrays."""
 
     def __init__(self, tf: ctypes.CDLL, specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]]) -> None:
         self._tf = tf
+        self._specs = specs
+        try:
+            self._memory = [_aligned(spec, shape) for spec, shape in zip(specs, shapes, strict=True)]
+        except MemoryError as error:
+            raise ModelFailed(f"no memory for a batch: {error}") from error
+        self._rows = 0
         self.kept = False
+        self.nbytes = sum(memory.nbytes for memory in self._memory)
         self.tensors = (c_void_p * len(specs))()
         self.arrays: list[Array] = []
-        self.nbytes = 0
-        for index, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
-            size = spec.nbytes(shape)
-            axes = (c_int64 * len(shape))(*shape)
-            tensor = tf.TF_AllocateTensor(spec.datatype.tensorflow, axes, len(shape), size)
-            if not tensor:
-                self.free()
-                raise ModelFailed(f"no memory for a batch of {size} bytes in {spec}")
-            self.tensors[index] = tensor
-            self.nbytes += size
-            memory = memoryview((ctypes.c_ubyte * size).from_address(tf.TF_TensorData(tensor)) if size else b"")
-            self.arrays.append(np.frombuffer(memory, spec.datatype.numpy).reshape(shape))
+
+    def cut(self, rows: int) -> None:
+        """Let the tensors and arrays have so many rows."""
+        if rows == self._rows:
+            return
+        self.free()
+        self._rows = rows
+        self.arrays = [memory[:rows] for memory in self._memory]
+        for index, (spec, array) in enumerate(zip(self._specs, self.arrays, strict=True)):
+            axes = (c_int64 * array.ndim)(*array.shape)
+            self.tensors[index] = self._tf.TF_NewTensor(
+                spec.datatype.tensorflow, axes, array.ndim, array.ctypes.data, array.nbytes, _KEEP, None
+            )
 
     def free(self) -> None:
         """Delete the tensors; the arrays must not be touched afterwards."""
+        self._rows = 0
         self.arrays = []
         for index, tensor in enumerate(self.tensors):
             if tensor:
                 self._tf.TF_DeleteTensor(tensor)
                 self.tensors[index] = None
+
+
+ALIGNMENT = 64
+"""TensorFlow copies memory that is aligned to less (EIGEN_MAX_ALIGN_BYTES)."""
+_KEEP = Deallocator(lambda *_: None)
+"""The memory is NumPy's: TensorFlow has nothing to free."""
+
+
+def _aligned(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    size = spec.nbytes(shape)
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(spec.datatype.numpy).reshape(shape)
 
 
 def _copy(tf: ctypes.CDLL, tensor: int, spec: TensorSpec) -> Array:

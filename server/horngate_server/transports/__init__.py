@@ -4,8 +4,7 @@ Nothing else in Horngate knows which transport runs.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from horngate_server.status import Status
 
@@ -18,22 +17,23 @@ class Reply(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """One unary call.
+
+    What is made for every request is a NamedTuple: as frozen as a dataclass, at a third of the cost.
 
     Attributes:
         method: its full name, ``/package.Service/Method``.
         message: the request's bytes.
         deadline: on the server's monotonic clock, in seconds; infinite where the caller set none.
-        metadata: what the caller sent along, keys in lower case.
+        metadata: what the caller sent along, keys in lower case; text or bytes as the transport has it.
         reply: where the answer goes.
     """
 
     method: str
-    message: bytes
+    message: bytes | memoryview
     deadline: float
-    metadata: Sequence[tuple[str, str | bytes]]
+    metadata: Sequence[tuple[str | bytes, str | bytes]]
     reply: Reply
 
 

