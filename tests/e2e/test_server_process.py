@@ -36,9 +36,9 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(trained: Path, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server with the trained model, for every test that leaves it as it was."""
-    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("server")) as running:
+    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("server"), "--transport", transport) as running:
         yield running
 
 
@@ -67,12 +67,14 @@ def test_accuracy_over_grpc_equals_the_trainers_own_evaluation(
     assert (prediction.probabilities.argmax(axis=1) == prediction.classes).all()
 
 
-def test_the_model_is_verified_and_the_banner_says_what_serves_where(server: ServerProcess, trained: Path) -> None:
+def test_the_model_is_verified_and_the_banner_says_what_serves_where(
+    server: ServerProcess, trained: Path, transport: str
+) -> None:
     """Version, verification, signature, device with its reason, ports and limits are in the log."""
     log = "\n".join(server.log)
     assert f"model      mnist version {trained.name}, verified (" in log
     assert "(images UINT8[?,28,28]) -> (classes INT64[?], probabilities FP32[?,10])" in log
-    for word in ("device     ", "grpcio transport", "/metrics", "up to 1024 rows", "up to 16384 rows"):
+    for word in ("device     ", f"{transport} transport", "/metrics", "up to 1024 rows", "up to 16384 rows"):
         assert word in log
 
 
@@ -218,11 +220,11 @@ def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
 
 
 def test_sigterm_under_load_answers_everything_that_was_accepted(
-    trained: Path, tmp_path: Path, mnist: tuple[np.ndarray, np.ndarray]
+    trained: Path, transport: str, tmp_path: Path, mnist: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """Each call ends with its right answer or with UNAVAILABLE, never in silence; the server exits 0."""
     images, _ = mnist
-    with ServerProcess(trained.parents[1], tmp_path) as server:
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport) as server:
 
         async def run() -> tuple[list[str], int]:
             async with grpc.aio.insecure_channel(server.grpc) as channel:
@@ -255,14 +257,14 @@ def test_sigterm_under_load_answers_everything_that_was_accepted(
     assert "stopped: every accepted request was answered" in server.log[-1]
 
 
-def test_a_second_signal_ends_at_once(trained: Path, tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(trained: Path, transport: str, tmp_path: Path) -> None:
     """While it drains, another SIGTERM kills the process."""
-    with ServerProcess(trained.parents[1], tmp_path) as server:
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport) as server:
         server.process.send_signal(signal.SIGSTOP)  # both signals are there before it can act on the first
         server.process.send_signal(signal.SIGINT)
         server.process.send_signal(signal.SIGCONT)
         server.wait_for("draining")
-        assert server.stop() in (-signal.SIGTERM, 0)
+        assert server.stop() in (128 + signal.SIGTERM, 0)
 
 
 @pytest.mark.parametrize(
@@ -274,11 +276,14 @@ def test_a_second_signal_ends_at_once(trained: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_cannot_start_says_why_in_one_line(
-    tmp_path: Path, flags: list[str], code: int, said: str
+    tmp_path: Path, transport: str, flags: list[str], code: int, said: str
 ) -> None:
     """Exit code 1 for failures, 2 for wrong usage, and no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "horngate_server.cli", "--grpc-port", "0", "--http-port", "0", *flags],
+        [
+            sys.executable, "-m", "horngate_server.cli", "--grpc-port", "0", "--http-port", "0",
+            "--transport", transport, *flags,
+        ],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
     )  # fmt: skip
     assert done.returncode == code
@@ -286,12 +291,12 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_two_servers_on_one_port_are_an_error(server: ServerProcess, trained: Path) -> None:
+def test_two_servers_on_one_port_are_an_error(server: ServerProcess, trained: Path, transport: str) -> None:
     """The second one says which address is taken, and does not share it in silence."""
     done = subprocess.run(
         [
             sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1],
-            "--grpc-port", server.grpc.split(":")[1], "--http-port", "0",
+            "--grpc-port", server.grpc.split(":")[1], "--http-port", "0", "--transport", transport,
         ],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
@@ -299,13 +304,15 @@ def test_two_servers_on_one_port_are_an_error(server: ServerProcess, trained: Pa
     assert "cannot listen on 127.0.0.1:" in done.stderr
 
 
-def test_foreign_models_of_any_signature_are_served_side_by_side(foreign_models: Path, tmp_path: Path) -> None:
+def test_foreign_models_of_any_signature_are_served_side_by_side(
+    foreign_models: Path, transport: str, tmp_path: Path
+) -> None:
     """Several models under one root; several inputs and outputs, raw and typed; free axes."""
     root = tmp_path / "models"
     root.mkdir()
     for name in ("several", "every", "free", "fails"):
         (root / name).symlink_to(foreign_models / name)
-    with ServerProcess(root, tmp_path, "--max-batch-rows", "32") as server:
+    with ServerProcess(root, tmp_path, "--max-batch-rows", "32", "--transport", transport) as server:
         with Client(server.grpc, model="several") as client:
             a, b = np.array([[1, 2]], np.uint8), np.array([[0.5, 1.5]], np.float32)
             answer = client.infer({"a": a, "b": b})
