@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from horngate_protos import __version__
 from horngate_server import http, metrics, repository, runtime
@@ -14,12 +13,14 @@ from horngate_server import settings as settings_room
 from horngate_server.errors import ModelError
 from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded, load_latest
+from horngate_server.ports import write_port_file
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
 from horngate_server.settings import Settings
 from horngate_server.stopping import Stop
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
+from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class App:
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
+            shared=settings.worker is not None,
+            tls=settings.tls,
             clock=self._clock,
         )
         self._service = Service(
@@ -61,7 +64,13 @@ class App:
             deliver=self._transport.deliver,
             clock=self._clock,
         )
-        self._http = http.HttpServer(http.app(self._health, self._metrics), host=settings.host, port=settings.http_port)
+        self._line: Line | None = None
+        self._http = http.HttpServer(
+            http.app(self._health.serving, self._metrics.exposition),
+            host=settings.host,
+            port=settings.http_port,
+            path=settings.worker.http if settings.worker else None,
+        )
 
     def run(self) -> int:
         """Serve until a signal or a fatal error; return the exit code.
@@ -71,10 +80,15 @@ class App:
         """
         settings_room.prepare_libraries(self._settings)
         with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
+            if self._settings.worker is not None:
+                self._line = Line(self._settings.worker.line, self._stop.set)
             loaded = self._load()
             if not self._stop.is_set():
-                self._banner(loaded, grpc_port, http_port)
                 self._health.set(OVERALL, serving=True)
+                if self._line is not None:
+                    self._line.ready()
+                else:
+                    self._banner(loaded, grpc_port, http_port)
                 self._stop.wait()
             self._drain()
         if self._died is not None:
@@ -92,8 +106,7 @@ class App:
         try:
             http_port = self._http.start()
             try:
-                if self._settings.port_file is not None:
-                    _write(self._settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n")
+                write_port_file(self._settings, grpc_port, http_port)
                 yield grpc_port, http_port
             finally:
                 self._http.stop()
@@ -194,10 +207,3 @@ def _settle() -> None:
 
 def _device(loaded: Loaded) -> str:
     return f"{loaded.device.kind} ({loaded.device.why})"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -38,5 +38,5 @@ def _main() -> None:
         os._exit(code)
 
 
-logs.set_up(_settings.log_format, _settings.log_level)
+logs.set_up(_settings.log_format, _settings.log_level, _settings.worker.number if _settings.worker else None)
 threading.Thread(target=_main, name="main").start()

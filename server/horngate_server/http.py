@@ -3,13 +3,13 @@
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from horngate_server.errors import SettingsError
-from horngate_server.health import Health
-from horngate_server.metrics import CONTENT_TYPE, Metrics
+from horngate_server.metrics import CONTENT_TYPE
 
 _Message = MutableMapping[str, Any]
 App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]], Awaitable[None]]
@@ -18,10 +18,14 @@ TEXT = "text/plain; charset=utf-8"
 ROUTES = ("/metrics", "/livez", "/readyz")
 
 
-def app(health: Health, metrics: Metrics) -> App:
+def app(ready: Callable[[], bool], exposition: Callable[[], bytes]) -> App:
     """Return the ASGI app.
 
     ``/livez`` is 200 while the process can answer; ``/readyz`` is 200 while traffic is welcome and 503 otherwise.
+
+    Args:
+        ready: whether traffic is welcome.
+        exposition: makes the text of ``/metrics``.
     """
 
     def respond(method: str, path: str) -> tuple[int, str, bytes]:
@@ -30,8 +34,8 @@ def app(health: Health, metrics: Metrics) -> App:
         if method not in {"GET", "HEAD"}:
             return 405, TEXT, f"{method} {path}; expected GET\n".encode()
         if path == "/metrics":
-            return 200, CONTENT_TYPE, metrics.exposition()
-        if path == "/livez" or health.serving():
+            return 200, CONTENT_TYPE, exposition()
+        if path == "/livez" or ready():
             return 200, TEXT, b"ok\n"
         return 503, TEXT, b"not ready: no model is warm, or the server is draining\n"
 
@@ -57,10 +61,12 @@ class HttpServer:
         app: what to serve.
         host: the address to listen on.
         port: 0 picks a free one.
+        path: a Unix socket to listen on instead.
     """
 
-    def __init__(self, app: App, *, host: str, port: int) -> None:
+    def __init__(self, app: App, *, host: str, port: int, path: Path | None = None) -> None:
         self._address = (host, port)
+        self._path = path
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -80,6 +86,11 @@ class HttpServer:
             SettingsError: the address cannot be listened on.
         """
         host, port = self._address
+        if self._path is not None:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.bind(str(self._path))
+            self._thread.start()
+            return 0
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.create_server(self._address, family=family)

@@ -1,10 +1,13 @@
 """From settings to a serving process: which transport runs, in which process, and why."""
 
+import os
+from dataclasses import replace
 from typing import NoReturn
 
 from horngate_server import logs
 from horngate_server import settings as settings_room
 from horngate_server.errors import SettingsError
+from horngate_server.ports import reserve
 from horngate_server.settings import Settings
 from horngate_server.stopping import block_signals
 from horngate_server.transports import envoy
@@ -20,10 +23,14 @@ def serve(settings: Settings) -> int:
         HorngateError: it cannot start.
     """
     block_signals()
-    logs.set_up(settings.log_format, settings.log_level)
+    logs.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:
         raise SettingsError(f"--transport fast: {reason}")
+    if settings.workers > 1:
+        from horngate_server.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
+
+        return Supervisor(settings).run()
     if settings.transport != "grpcio" and reason is None:
         _become_envoy(settings)
     from horngate_server.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
@@ -35,14 +42,20 @@ def serve(settings: Settings) -> int:
 
 
 def _become_envoy(settings: Settings) -> NoReturn:
-    held = envoy.reserve(settings.host, settings.grpc_port)
-    port = held.getsockname()[1]
-    held.detach()  # stays open until the process ends
+    port = settings.grpc_port
+    if settings.worker is None:
+        held = reserve(settings.host, port)
+        port = held.getsockname()[1]
+        held.set_inheritable(True)
+        held.detach()  # stays open until the process ends
     listener = envoy.Listener(
         host=settings.host,
         port=port,
         threads=max(1, min(ENVOY_THREADS, settings_room.cores() // 2)),
         max_message_bytes=settings.max_message_bytes,
         max_connections=settings.max_connections,
+        tls=settings.tls,
     )
-    envoy.become(listener, settings_room.environment(settings) | {"HORNGATE_GRPC_PORT": str(port)})
+    if settings.worker is not None:
+        os.set_inheritable(settings.worker.line, True)
+    envoy.become(listener, settings_room.environment(replace(settings, grpc_port=port)))

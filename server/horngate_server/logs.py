@@ -6,10 +6,10 @@ import sys
 from datetime import UTC, datetime
 
 
-def set_up(log_format: str, level: str) -> None:
-    """Send Horngate's log lines to stderr in this format."""
+def set_up(log_format: str, level: str, worker: int | None = None) -> None:
+    """Send Horngate's log lines to stderr in this format; a worker's carry its number."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say when the port opens and closes
 
@@ -21,20 +21,29 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class _Text(logging.Formatter):
+class _Formatter(logging.Formatter):
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
+
+
+class _Text(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname.lower():8}{record.getMessage()}"
+        who = "" if self._worker is None else f"worker {self._worker}: "
+        line = f"{_time(record)} {record.levelname.lower():8}{who}{record.getMessage()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class _Json(logging.Formatter):
+class _Json(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
+        entry: dict[str, str | int] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._worker is not None:
+            entry["worker"] = self._worker
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)

@@ -33,8 +33,8 @@ from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
 from horngate_server.request import InferenceResult, ModelInfo, WholeResults
 from horngate_server.served import Models
-from horngate_server.status import OK, Status, status_of
-from horngate_server.transports import Answer, Call, Deliver, Stream
+from horngate_server.status import OK, status_of
+from horngate_server.transports import Answer, Call, Deliver, Status, Stream
 
 log = logging.getLogger(__name__)
 

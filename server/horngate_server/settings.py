@@ -10,6 +10,8 @@ from typing import Any
 
 from horngate_protos import __version__
 from horngate_server.errors import SettingsError
+from horngate_server.tls import Tls
+from horngate_server.worker import Worker
 
 PREFIX = "HORNGATE_"
 
@@ -108,6 +110,16 @@ class Settings:
         "N",
     )
     max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", _bytes, "SIZE")
+    workers: int = _option(
+        1,
+        "processes on the one port, each with its own models; for machines with more cores than one can use",
+        _whole(1, 256), "N",
+    )  # fmt: skip
+    tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", _path, "FILE")
+    tls_key: Path | None = _option(None, "the certificate's key (PEM)", _path, "FILE")
+    tls_client_ca: Path | None = _option(
+        None, "let in only clients with a certificate of these authorities (PEM): mutual TLS", _path, "FILE"
+    )
     max_request_bytes: int = _option(
         1 << 30,
         "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
@@ -122,6 +134,7 @@ class Settings:
     port_file: Path | None = _option(
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
     )
+    worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
     log_format: str = _option("text", "how log lines look", _one_of("text", "json"), "text|json")
     log_level: str = _option(
         "info", "the least urgent lines that are logged", _one_of("debug", "info", "warning", "error"),
@@ -133,6 +146,18 @@ class Settings:
             raise SettingsError(
                 f"--queue-rows {self.queue_rows}: expected at least --max-batch-rows, {self.max_batch_rows}"
             )
+        if (self.tls_cert is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_cert):
+            raise SettingsError("--tls-cert and --tls-key come together, and --tls-client-ca needs both")
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
+            if path is not None and not path.is_file():
+                raise SettingsError(f"--tls-cert, --tls-key, --tls-client-ca: no file {path}")
+
+    @property
+    def tls(self) -> Tls | None:
+        """The files for TLS; None where it is not asked for."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return Tls(self.tls_cert, self.tls_key, self.tls_client_ca)
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -224,9 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     for each in fields(Settings):
         flag, _ = names(each.name)
         default = "" if each.default in (None, MISSING) else f" (default: {_shown(each.name, each.default)})"
-        parser.add_argument(
-            flag, dest=each.name, metavar=each.metadata["metavar"], help=each.metadata["help"] + default
-        )
+        text = each.metadata["help"]
+        shown = text if text == argparse.SUPPRESS else text + default
+        parser.add_argument(flag, dest=each.name, metavar=each.metadata["metavar"], help=shown)
     return parser
 
 

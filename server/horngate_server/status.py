@@ -1,12 +1,11 @@
 """The one table from domain error to gRPC status."""
 
-from dataclasses import dataclass
-
 import grpc
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
 from horngate_server import errors
+from horngate_server.transports import Status
 
 OK = "OK"
 
@@ -24,23 +23,6 @@ CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
 
 MESSAGE_CHARACTERS = 1024
 """Longer messages are cut: they travel in a header, and headers have limits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a call ends that has no answer.
-
-    Attributes:
-        code: gRPC's number for it.
-        name: gRPC's name for it, as metrics label it.
-        message: one sentence for the caller.
-        trailers: metadata sent along.
-    """
-
-    code: int
-    name: str
-    message: str
-    trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
 def status_of(error: errors.RequestError) -> Status:

@@ -23,8 +23,7 @@ from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
 from horngate_server.service import MODEL_INFER, Service
 from horngate_server.signature import Signature, TensorSpec
-from horngate_server.status import Status
-from horngate_server.transports import Answer, Call
+from horngate_server.transports import Answer, Call, Status
 
 SIGNATURE = Signature(
     "serving_default",

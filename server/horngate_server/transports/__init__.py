@@ -4,9 +4,8 @@ Nothing else in Horngate knows which transport runs.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
-
-from horngate_server.status import Status
 
 
 class Reply(Protocol):
@@ -35,6 +34,23 @@ class Call(NamedTuple):
     deadline: float
     metadata: Sequence[tuple[str | bytes, str | bytes]]
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a call ends that has no answer.
+
+    Attributes:
+        code: gRPC's number for it.
+        name: gRPC's name for it, as metrics label it.
+        message: one sentence for the caller.
+        trailers: metadata sent along.
+    """
+
+    code: int
+    name: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
 Answer = tuple[Reply, bytes | Status]

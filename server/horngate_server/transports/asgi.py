@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from horngate_server.errors import MessageTooLarge, RequestError
-from horngate_server.status import Status, status_of
-from horngate_server.transports import Stream, framing
+from horngate_server.status import status_of
+from horngate_server.transports import Status, Stream, framing
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from horngate_server.errors import SettingsError
+from horngate_server.tls import Tls
 
 APP = "horngate_server.embedded:app"
 STREAMS_PER_CONNECTION = 256
@@ -32,9 +31,7 @@ class Listener:
         threads: Envoy's own; they do the HTTP/2.
         max_message_bytes: what it must be able to hold of one message.
         max_connections: further ones are closed at once.
-        tls_certificate: PEM file with the server's certificate chain; without it, no TLS.
-        tls_key: PEM file with its key.
-        tls_client_ca: PEM file with the authorities whose clients may come; without it, all may.
+        tls: the files for TLS; None for none.
     """
 
     host: str
@@ -42,9 +39,7 @@ class Listener:
     threads: int
     max_message_bytes: int
     max_connections: int
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
+    tls: Tls | None = None
 
 
 def why_not() -> str | None:
@@ -93,29 +88,6 @@ def admin() -> Path:
     return scratch() / "admin"
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """Take a port that nobody listens on, and keep it from others until this process ends, across `become`.
-
-    Envoy shares it (SO_REUSEPORT) and says nothing of a second server on it, so this looks first.
-
-    Raises:
-        SettingsError: somebody listens there, or the address is not ours.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.create_server((host, port), family=family) as probe:
-            port = probe.getsockname()[1]
-        held = socket.socket(family)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
-    except OSError as error:
-        raise SettingsError(
-            f"--host, --grpc-port: cannot listen on {host}:{port}: {error.strerror}; is another server there?"
-        ) from error
-    held.set_inheritable(True)
-    return held
-
-
 # --- private ------------------------------------------------------------------------------------------
 
 
@@ -127,9 +99,9 @@ def _configuration(listener: Listener) -> dict[str, Any]:
         APP,
         address=listener.host,
         port=listener.port,
-        tls_cert=listener.tls_certificate,
-        tls_key=listener.tls_key,
-        tls_ca_cert=listener.tls_client_ca,
+        tls_cert=listener.tls.certificate if listener.tls else None,
+        tls_key=listener.tls.key if listener.tls else None,
+        tls_ca_cert=listener.tls.client_ca if listener.tls else None,
         tls_enable_http3=False,
         lifespan=False,
     ).get_envoy_config()
@@ -152,6 +124,9 @@ def _configuration(listener: Listener) -> dict[str, Any]:
     opened["connection_balance_config"] = {"exact_balance": {}}
     [chain] = opened["filter_chains"]
     manager = chain["filters"][-1]["typed_config"]
+    if listener.tls is not None:
+        context = chain["transport_socket"]["typed_config"]["common_tls_context"]
+        context["alpn_protocols"] = ["h2"]
     manager["codec_type"] = "HTTP2"
     manager["stream_idle_timeout"] = "0s"  # health.Watch is idle for days
     manager["request_timeout"] = f"{REQUEST_S}s"

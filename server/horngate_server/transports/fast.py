@@ -6,9 +6,7 @@ future or a task: pyvoy's ``send`` takes the last part of a response from any th
 """
 
 import asyncio
-import http.client
 import logging
-import socket
 import threading
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
@@ -16,10 +14,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from horngate_server import unix_http
 from horngate_server.errors import HorngateError, MessageTooLarge, NotImplementedHere, NotReady, QueueFull, RequestError
 from horngate_server.executor import Clock
-from horngate_server.status import Status, status_of
-from horngate_server.transports import Answer, Call, Service, Stream, asgi, framing
+from horngate_server.status import status_of
+from horngate_server.transports import Answer, Call, Service, Status, Stream, asgi, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class FastTransport:
         self._service = service
         ends = self._clock() + START_S
         pause = threading.Event()
-        while self._ask_envoy("GET", "/ready") != "LIVE\n":
+        while self._ask_envoy("/ready") != "LIVE\n":
             if self._clock() > ends:
                 raise HorngateError(f"Envoy did not listen on port {self._port} within {START_S:g} s")
             pause.wait(0.005)  # Envoy has no event for this
@@ -244,20 +243,16 @@ class FastTransport:
         finally:
             self._memory.give(len(answer) + reply.bytes)
 
-    def _ask_envoy(self, verb: str, path: str) -> str:
+    def _ask_envoy(self, url: str) -> str:
         """Ask Envoy's admin interface; empty while it does not answer."""
-        connection = _UnixConnection(self._admin)
         try:
-            connection.request(verb, path)
-            return connection.getresponse().read().decode()
+            return unix_http.get(self._admin, url)[1].decode()
         except OSError:
             return ""
-        finally:
-            connection.close()
 
     def _unanswered(self) -> bool:
         """Whether Envoy still has calls whose answers have not left."""
-        stats = self._ask_envoy("GET", "/stats?filter=^http.ingress_http.downstream_rq_active$")
+        stats = self._ask_envoy("/stats?filter=^http.ingress_http.downstream_rq_active$")
         return bool(stats) and stats.strip() != "http.ingress_http.downstream_rq_active: 0"
 
 
@@ -304,16 +299,3 @@ class _Memory:
     def give(self, size: int) -> None:
         with self._giving:
             self._given += size
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5.0)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))

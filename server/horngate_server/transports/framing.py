@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from urllib.parse import quote_from_bytes
 
 from horngate_server.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
-from horngate_server.status import Status
+from horngate_server.transports import Status
 
 PREFIX_BYTES = 5
 """A frame is one byte (1: compressed), the length in four, and the message."""

@@ -10,8 +10,9 @@ import grpc
 
 from horngate_server.errors import RequestError, SettingsError
 from horngate_server.executor import Clock
-from horngate_server.status import Status, status_of
-from horngate_server.transports import Answer, Call, Service, Stream
+from horngate_server.status import status_of
+from horngate_server.tls import Tls
+from horngate_server.transports import Answer, Call, Service, Status, Stream
 
 _T = TypeVar("_T")
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -24,18 +25,30 @@ class GrpcioTransport:
         host: the address to listen on.
         port: 0 picks a free one.
         max_message_bytes: larger messages are refused by gRPC itself, with RESOURCE_EXHAUSTED.
+        shared: other processes listen on the port too.
+        tls: the files for TLS; None for none.
         clock: the monotonic clock that deadlines are turned to.
     """
 
     name = "grpcio"
 
-    def __init__(self, *, host: str, port: int, max_message_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        max_message_bytes: int,
+        clock: Clock,
+        shared: bool = False,
+        tls: Tls | None = None,
+    ) -> None:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = [
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # two servers on one port by mistake must be an error
+            ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
+        self._tls = tls
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
@@ -68,7 +81,10 @@ class GrpcioTransport:
         self._server = grpc.aio.server(options=self._options)
         self._server.add_generic_rpc_handlers((_Router(service, self._clock),))
         try:
-            port = self._server.add_insecure_port(self._address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(self._address)
+            else:
+                port = self._server.add_secure_port(self._address, _credentials(self._tls))
         except RuntimeError as error:
             raise SettingsError(
                 f"--host, --grpc-port: cannot listen on {self._address}; is another server there?"
@@ -135,6 +151,14 @@ def _streaming(stream: Stream) -> Callable[[AsyncIterator[bytes], _Context], Asy
             await _abort(context, status_of(error))
 
     return handle
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
+        require_client_auth=tls.client_ca is not None,
+    )
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
