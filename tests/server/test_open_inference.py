@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_server.errors import InvalidRequest
-from horngate_server.protocols.open_inference import decode, encode
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.protocols.open_inference import decode, encode, encode_whole
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, WholeResults
 from horngate_server.signature import Signature, TensorSpec
 from support.desk import SIGNATURE, request
 
@@ -93,6 +93,44 @@ def test_fields_in_an_unusual_order_are_read_too() -> None:
     data = ModelInferRequest(raw_input_contents=[b"\7"])
     read = decode(data.SerializeToString() + head.SerializeToString())
     assert (read.header.model, [bytes(d) for d in read.data]) == ("m", [b"\7"])
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=30),
+    kinds=st.lists(st.sampled_from(["same", "id", "outputs", "typed", "timing"]), min_size=30, max_size=30),
+)
+def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int], kinds: list[str]) -> None:
+    """Whatever the neighbours, each request gets the bytes that it would have got alone."""
+    headers = {
+        "same": Header("m", "", ()),
+        "outputs": Header("m", "", (), outputs=("total",)),
+        "typed": Header("m", "", (), raw=False),
+        "timing": Header("m", "", (), timing=True),
+    }
+    asked = [InferenceRequest(headers.get(kind, headers["same"]), "id" * (kind == "id"), ()) for kind in kinds]
+    asked = asked[: len(sizes)]
+    rows = sum(sizes)
+    arrays = (np.arange(rows * 2, dtype=np.int64), np.arange(rows, dtype=np.float32))
+    outputs = Outputs([(2,), ()], [array.data.cast("B") for array in arrays], [16, 4])
+    waited = [0.001 * n for n in range(len(sizes))]
+    together = encode_whole(INFO, WholeResults(asked, sizes, outputs, waited, 0.002))
+    starts = np.cumsum([0, *sizes])
+    alone = [
+        encode(each, INFO, InferenceResult(size, outputs.shapes, outputs.rows(start, start + size), wait, 0.002))
+        for each, size, start, wait in zip(asked, sizes, starts.tolist(), waited, strict=False)
+    ]
+    assert list(together) == alone
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.text("ab", max_size=2), st.sampled_from("mn")), max_size=20))
+def test_a_remembered_head_never_stands_for_another(asked: list[tuple[int, str, str]]) -> None:
+    """Requests that are as long as an earlier one, but say something else, are read for what they say."""
+    for rows, identity, model in asked:
+        x = np.full((rows, 2), rows, np.int32)
+        for kept in (bytes, memoryview):
+            read = decode(kept(request({"x": x}, model=model, id=identity).SerializeToString()))
+            assert (read.header.model, read.id, read.header.inputs[0].shape) == (model, identity, (rows, 2))
+            assert bytes(read.data[0]) == x.tobytes()
 
 
 VALUES = {"b": [True, False, True, True], "u": [0, 1, 2, 200], "i": [-100, 0, 1, 100], "f": [-1.5, 0.0, 0.25, 1e3]}

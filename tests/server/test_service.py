@@ -227,9 +227,10 @@ def test_every_request_is_counted_exactly_once() -> None:
     assert desk.sample("horngate_rows_total", {"model": "m", "version": "3"}) == 2
 
 
-def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer() -> None:
+@pytest.mark.parametrize("quick_s", [pytest.param(0.0, id="own-thread"), pytest.param(inf, id="callers-threads")])
+def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quick_s: float) -> None:
     """Good, bulk, malformed, cancelled and expired callers from eight threads: no answer is lost or swapped."""
-    with Desk(max_batch_rows=64, queue_rows=1_000_000) as desk:
+    with Desk(max_batch_rows=64, queue_rows=1_000_000, quick_s=quick_s) as desk:
         ended: list[tuple[str, np.ndarray, FakeReply]] = []
 
         def caller(seed: int) -> None:
@@ -310,6 +311,46 @@ def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None
     assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
     assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
     assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
+
+
+def test_a_quick_batch_is_answered_before_its_submission_returns() -> None:
+    """Once a size is known to be over soon, the thread that brings the rows computes them: no other has to wake."""
+    with Desk(quick_s=inf) as desk:
+        assert desk.ask([[1, 2]]).status() == "OK"  # nothing is known yet: the executor's thread
+        threads: list[str] = []
+
+        def compute(inputs: Sequence[Array]) -> list[Array]:
+            threads.append(threading.current_thread().name)
+            return double(inputs)
+
+        desk.model.compute = compute
+        assert desk.ask([[3, 4]]).answered
+    assert threads == [threading.current_thread().name]
+
+
+def test_what_arrives_during_a_quick_batch_is_computed_after_it() -> None:
+    """A second caller who comes while the first one's thread computes is answered without a third."""
+    with Desk(quick_s=inf) as desk:
+        desk.ask([[0, 0]]).response()
+        desk.model.began.acquire()
+        desk.model.gate.clear()
+        first: list[FakeReply] = []
+        thread = threading.Thread(target=lambda: first.append(desk.ask([[1, 1]])))
+        thread.start()
+        assert desk.model.began.acquire(timeout=WAIT_S)
+        second = desk.ask([[2, 2]])
+        assert not second.answered
+        desk.model.gate.set()
+        assert second.output("double").tolist() == [[4, 4]]
+        thread.join()
+        assert first[0].output("double").tolist() == [[2, 2]]
+
+
+def test_a_model_that_is_not_padded_gets_just_the_rows() -> None:
+    """Where no shape has to be compiled, a batch has the rows that were asked for."""
+    with Desk(pad=False) as desk:
+        desk.ask(np.ones((3, 2))).response()
+        assert len(desk.model.ran[0]) == 3
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

@@ -142,6 +142,7 @@ class Desk:
         delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         quick_s: float = 0.0,
+        pad: bool = True,
     ) -> None:
         self.model = model or FakeModel()
         self.clock = clock
@@ -164,6 +165,7 @@ class Desk:
             clock=clock,
             on_death=self.died.append,
             quick_s=quick_s,
+            pad=pad,
         )
         self.models.put(Served(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])

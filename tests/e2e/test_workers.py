@@ -1,0 +1,132 @@
+"""Several worker processes behind one port."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from horngate_client import Client
+from support.desk import request
+from support.process import ServerProcess
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+WAIT_S = 30.0
+
+
+def samples(server: ServerProcess, name: str) -> dict[str, float]:
+    """One metric's values per worker."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return {
+        sample.labels["worker"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that has no event, as an operator would: by looking again."""
+    ends = time.monotonic() + WAIT_S
+    pause = threading.Event()
+    while not true():
+        assert time.monotonic() < ends
+        pause.wait(0.02)
+
+
+def ask(server: ServerProcess, connections: int) -> int:
+    """Send one image over each of several new connections, so that the kernel can share them out."""
+    body = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()
+    for number in range(connections):
+        options = [("grpc.use_local_subchannel_pool", 1), ("test.number", number)]
+        with grpc.insecure_channel(server.grpc, options=options) as channel:
+            infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+            infer(body, timeout=WAIT_S, wait_for_ready=True)
+    return connections
+
+
+def children(server: ServerProcess) -> list[int]:
+    """The workers' process numbers."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == server.process.pid and fields[0] != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def test_workers_share_one_port_one_page_of_metrics_and_one_end(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Every connection is answered by one of them, each is counted once, and SIGTERM ends all with exit code 0."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+        assert "serves with 2 workers" in "\n".join(server.log)
+        sent = ask(server, 24)
+        counts = samples(server, "horngate_requests_total")
+        assert sum(counts.values()) == sent
+        assert samples(server, "horngate_worker_up") == {"0": 1, "1": 1}
+        with Client(server.grpc) as client:
+            assert len(client.predict(np.zeros((2000, 28, 28), np.uint8)).classes) == 2000
+        with urllib.request.urlopen(f"{server.http}/readyz", timeout=10) as response:
+            assert response.status == 200
+        assert server.stop() == 0
+        assert sum("every accepted request was answered" in line for line in server.log) == 2
+
+
+def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Kill -9 on a worker: the others go on answering, a new one takes its place, and the log and a counter say so."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+        before = children(server)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        server.wait_for("crashed: killed by SIGKILL")
+        ask(server, 8)
+        until(lambda: sum(samples(server, "horngate_worker_up").values()) == 2)
+        assert sum(samples(server, "horngate_worker_restarts_total").values()) == 1
+        assert len(set(children(server)) - set(before)) == 1
+        assert server.stop() == 0
+
+
+def test_no_worker_outlives_its_supervisor(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Kill -9 on the process that an operator started leaves nothing behind on the port."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+        workers = children(server)
+        server.process.kill()
+        until(lambda: not any(Path(f"/proc/{number}").exists() for number in workers))
+
+
+def test_workers_that_cannot_start_end_the_server_with_their_reason(tmp_path: Path, transport: str) -> None:
+    """A model root that is not there is said by the workers, and not tried again for ever."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "horngate_server.cli", "--models", "nowhere", "--workers", "2",
+            "--grpc-port", "0", "--http-port", "0", "--transport", transport,
+        ],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--models nowhere: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("count", ["0", "257"])
+def test_a_number_of_workers_that_makes_no_sense_is_wrong_usage(count: str, tmp_path: Path) -> None:
+    """Between 1 and 256."""
+    done = subprocess.run(
+        [sys.executable, "-m", "horngate_server.cli", "--workers", count],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"--workers '{count}': expected a whole number from 1 to 256" in done.stderr
