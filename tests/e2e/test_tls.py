@@ -70,7 +70,7 @@ def test_plaintext_is_not_answered(server: tuple[ServerProcess, bool]) -> None:
     """A port that speaks TLS speaks nothing else."""
     running, _ = server
     with grpc.insecure_channel(running.grpc) as channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+        live: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             "/inference.GRPCInferenceService/ServerLive"
         )
         with pytest.raises(grpc.RpcError) as failed:
