@@ -4,10 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -18,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from horngate_client import Client
 from support.desk import request
 from support.process import ServerProcess
+from support.waiting import until
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 WAIT_S = 30.0
@@ -33,15 +31,6 @@ def samples(server: ServerProcess, name: str) -> dict[str, float]:
         for sample in family.samples
         if sample.name == name
     }
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that has no event, as an operator would: by looking again."""
-    ends = time.monotonic() + WAIT_S
-    pause = threading.Event()
-    while not true():
-        assert time.monotonic() < ends
-        pause.wait(0.02)
 
 
 def ask(server: ServerProcess, connections: int) -> int:

@@ -126,7 +126,7 @@ def _configuration(listener: Listener) -> dict[str, Any]:
             {
                 "name": "horngate",
                 # Envoy's other guard, half of 500 streams reset within a second of their start: as for RESETS.
-                "static_layer": {"overload": {"premature_reset_min_stream_lifetime_seconds": 0}},
+                "static_layer": {"overload": {"premature_reset_total_stream_count": 1 << 32}},
             }
         ]
     }

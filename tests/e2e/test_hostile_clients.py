@@ -1,0 +1,238 @@
+"""Callers who mean harm, or know no better: memory stays within the settings, and neighbours go on being answered."""
+
+import gzip
+import socket
+import struct
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from horngate_protos.open_inference_pb2 import ModelInferResponse
+from support.desk import request
+from support.http2 import MODEL_INFER, Http2
+from support.process import ServerProcess
+from support.waiting import until
+
+MIB = 1 << 20
+LIMITS = ["--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB", "--max-connections", "40"]
+SLACK_MIB = 48
+"""What a process may grow by besides the requests themselves: buffers, pages not yet given back."""
+
+
+def frame(message: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
+    """Put gRPC's prefix in front of a message, right or wrong."""
+    return struct.pack(">BI", flag, len(message) if length is None else length) + message
+
+
+GOOD = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()
+NEVER_ANSWERED_BY_GRPCIO = (frame(GOOD)[:-1], frame(GOOD) + b"more", b"")
+"""grpcio's core waits for the rest of such a body, which never comes: the caller's deadline ends the call."""
+OK = "0"
+INVALID, EXHAUSTED, UNIMPLEMENTED, INTERNAL = "3", "8", "12", "13"
+
+
+@pytest.fixture(scope="module")
+def server(trained: Path, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with small limits."""
+    scratch = tmp_path_factory.mktemp("hostile")
+    with ServerProcess(trained.parents[1], scratch, "--transport", transport, *LIMITS) as running:
+        yield running
+        assert running.stop() == 0
+
+
+@pytest.fixture(autouse=True)
+def _serves_afterwards(server: ServerProcess) -> Iterator[None]:
+    """Whatever a test did, the next good request is answered, and nothing is left in flight."""
+    yield
+    assert _good(server)
+    until(lambda: _in_flight(server) == 0)
+
+
+def grown_mib(server: ServerProcess, before: int) -> float:
+    """How much more memory the server has held at its peak than before."""
+    return (_peak(server) - before) / 1024
+
+
+def test_a_message_over_the_limit_is_refused_before_it_is_in_memory(server: ServerProcess) -> None:
+    """200 MB where 8 are allowed: RESOURCE_EXHAUSTED, and the process hardly grows."""
+    before = _reset_peak(server)
+    with Http2(server.grpc) as caller:
+        stream = caller.open()
+        caller.send(stream, struct.pack(">BI", 0, 200 * MIB))
+        piece = bytes(MIB)
+        for _ in range(200):
+            if not caller.send(stream, piece):
+                break
+        ended = caller.ends(stream)
+    assert ended.get("grpc-status") == EXHAUSTED or "reset" in ended
+    assert grown_mib(server, before) < SLACK_MIB
+
+
+def test_a_compression_bomb_is_cut_off_while_it_expands(server: ServerProcess) -> None:
+    """A gigabyte of zeros in a megabyte of gzip: RESOURCE_EXHAUSTED, and no gigabyte."""
+    bomb = gzip.compress(bytes(1024 * MIB), compresslevel=1)
+    assert len(bomb) < 8 * MIB
+    before = _reset_peak(server)
+    with Http2(server.grpc) as caller:
+        ended = caller.call(frame(bomb, flag=1), [("grpc-encoding", "gzip")])
+    assert ended["grpc-status"] == EXHAUSTED
+    assert grown_mib(server, before) < SLACK_MIB
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_a_compressed_request_is_answered(server: ServerProcess, compression: grpc.Compression) -> None:
+    """GRPC's own compression, as a client switches it on."""
+    with grpc.insecure_channel(server.grpc, compression=compression) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, ModelInferResponse]
+        infer = channel.unary_unary(MODEL_INFER, response_deserializer=ModelInferResponse.FromString)
+        assert infer(GOOD, timeout=10).model_name == "mnist"
+
+
+def test_callers_that_never_finish_cannot_fill_the_memory(server: ServerProcess, transport: str) -> None:
+    """Thirty connections with half a large message each: what is held stays within --max-request-bytes."""
+    before = _reset_peak(server)
+    with ExitStack() as stack:
+        callers = [stack.enter_context(Http2(server.grpc)) for _ in range(30)]
+        for caller in callers:
+            caller.send(caller.open(), frame(bytes(4 * MIB), length=8 * MIB - 1000))
+        if transport == "fast":  # grpcio's core holds what has not arrived whole; only connections bound it
+            assert grown_mib(server, before) < 64 + SLACK_MIB
+        assert grown_mib(server, before) < 30 * 8 + SLACK_MIB
+    until(lambda: _good(server))
+
+
+def test_callers_that_never_read_cost_no_more_than_their_requests(server: ServerProcess) -> None:
+    """Answers wait for a reader in bounded memory, and others are answered meanwhile."""
+    body = frame(request({"images": np.zeros((4096, 28, 28), np.uint8)}, model="mnist").SerializeToString())
+    with Http2(server.grpc) as caller:
+        before = _reset_peak(server)
+        for _ in range(8):
+            stream = caller.open()
+            caller.send(stream, body, end=True)
+        assert _good(server)
+        assert grown_mib(server, before) < 64 + SLACK_MIB
+        assert caller.ends(stream)["grpc-status"] in {OK, EXHAUSTED}
+
+
+def test_more_connections_than_allowed_do_not_harm_those_that_are_there(server: ServerProcess, transport: str) -> None:
+    """Beyond --max-connections, connections are closed; who was there first goes on; when they go, others may come."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        infer(GOOD, timeout=10)
+        with ExitStack() as stack:
+            callers = [stack.enter_context(Http2(server.grpc)) for _ in range(60)]
+            answered = [_answered(caller) for caller in callers]
+            assert infer(GOOD, timeout=10)
+            if transport == "fast":
+                assert 30 <= sum(answered) <= 40
+    until(lambda: _good(server))
+
+
+BODIES = [
+    pytest.param(frame(GOOD)[:-1], {}, {INVALID, INTERNAL}, id="cut-short"),
+    pytest.param(frame(GOOD) + b"more", {}, {INVALID, INTERNAL, UNIMPLEMENTED}, id="too-long"),
+    pytest.param(b"", {}, {INVALID, INTERNAL, UNIMPLEMENTED}, id="empty"),
+    pytest.param(frame(GOOD, flag=1), {}, {INVALID, INTERNAL, UNIMPLEMENTED}, id="compressed-but-not-said-how"),
+    pytest.param(frame(GOOD, flag=1), {"grpc-encoding": "snappy"}, {UNIMPLEMENTED, INTERNAL}, id="unknown-encoding"),
+    pytest.param(frame(b"garbage", flag=1), {"grpc-encoding": "gzip"}, {INVALID, INTERNAL}, id="not-really-compressed"),
+    pytest.param(frame(GOOD), {":path": "/inference.GRPCInferenceService/Nothing"}, {UNIMPLEMENTED}, id="method"),
+    pytest.param(frame(GOOD), {":path": "/"}, {UNIMPLEMENTED}, id="no-method"),
+    pytest.param(frame(b"\xff" * 100), {}, {INVALID}, id="not-protobuf"),
+]
+
+
+@pytest.mark.parametrize(("body", "headers", "codes"), BODIES)
+def test_garbage_gets_an_error_and_nothing_else_happens(
+    server: ServerProcess, transport: str, body: bytes, headers: dict[str, str], codes: set[str]
+) -> None:
+    """A wrong frame, encoding, method or message ends its own call with a fitting code; the connection goes on."""
+    with Http2(server.grpc) as caller:
+        if transport == "grpcio" and body in NEVER_ANSWERED_BY_GRPCIO:
+            caller.send(caller.open(), body, end=True)
+        else:
+            ended = caller.call(body, headers.items())
+            assert ended.get("grpc-status") in codes, ended
+        assert caller.call(frame(GOOD))["grpc-status"] == OK
+
+
+@pytest.mark.parametrize("content_type", ["application/json", ""])
+def test_what_is_not_grpc_is_refused_or_taken_for_it(server: ServerProcess, transport: str, content_type: str) -> None:
+    """Another content type is 415 from the fast transport; grpcio does not look at it."""
+    with Http2(server.grpc) as caller:
+        ended = caller.call(frame(GOOD), [("content-type", content_type)])
+    assert ended[":status"] == ("415" if transport == "fast" else "200")
+
+
+def test_http_1_is_refused(server: ServerProcess) -> None:
+    """A browser on the gRPC port is turned away at once."""
+    host, port = server.grpc.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"200 OK" not in plain.recv(4096)
+
+
+def test_a_thousand_cancelled_and_a_thousand_cut_calls_leave_nothing_behind(server: ServerProcess) -> None:
+    """Calls that are reset, and calls whose connection goes, do not stay in flight."""
+    body = frame(request({"images": np.zeros((16, 28, 28), np.uint8)}, model="mnist").SerializeToString())
+    with Http2(server.grpc) as caller:
+        for _ in range(1000):
+            stream = caller.open()
+            caller.send(stream, body, end=True)
+            caller.reset(stream)
+        assert caller.call(frame(GOOD))["grpc-status"] == OK
+    for _ in range(10):
+        with Http2(server.grpc) as caller:
+            for _ in range(100):
+                caller.send(caller.open(), body, end=True)
+    until(lambda: _in_flight(server) == 0)
+
+
+def test_a_deadline_is_kept_and_a_broken_one_is_refused(server: ServerProcess) -> None:
+    """grpc-timeout ends a call; what is no timeout is an error rather than no deadline."""
+    with Http2(server.grpc) as caller:
+        assert caller.call(frame(GOOD), [("grpc-timeout", "1n")])["grpc-status"] == "4"
+        assert caller.call(frame(GOOD), [("grpc-timeout", "soon")]).get("grpc-status") != OK
+    with Http2(server.grpc) as caller:
+        assert caller.call(frame(GOOD), [("grpc-timeout", "10S")])["grpc-status"] == OK
+
+
+# --- helpers ------------------------------------------------------------------------------------------
+
+
+def _good(server: ServerProcess) -> bool:
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        try:
+            return bool(infer(GOOD, timeout=10, wait_for_ready=True))
+        except grpc.RpcError:
+            return False
+
+
+def _answered(caller: Http2) -> bool:
+    try:
+        return caller.call(frame(GOOD)).get("grpc-status") == OK
+    except OSError:
+        return False
+
+
+def _in_flight(server: ServerProcess) -> float:
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        return next(family.samples[0].value for family in families if family.name == "horngate_requests_in_flight")
+
+
+def _reset_peak(server: ServerProcess) -> int:
+    """Forget the peak so far; return the memory now, in KiB."""
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return _peak(server)
+
+
+def _peak(server: ServerProcess) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
