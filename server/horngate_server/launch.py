@@ -38,6 +38,11 @@ def serve(settings: Settings) -> int:
     return App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked").run()
 
 
+def envoy_threads() -> int:
+    """Return how many threads Envoy gets."""
+    return max(1, min(ENVOY_THREADS, settings_room.cores() // 2))
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 
@@ -51,7 +56,7 @@ def _become_envoy(settings: Settings) -> NoReturn:
     listener = envoy.Listener(
         host=settings.host,
         port=port,
-        threads=max(1, min(ENVOY_THREADS, settings_room.cores() // 2)),
+        threads=envoy_threads(),
         max_message_bytes=settings.max_message_bytes,
         max_connections=settings.max_connections,
         tls=settings.tls,

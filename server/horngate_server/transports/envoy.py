@@ -18,6 +18,8 @@ CONNECTION_WINDOW_BYTES = 16 << 20
 RESETS = 5000
 """Cancelled calls a second on one connection before it is closed as an attack (CVE-2023-44487). The usual 33 would
 punish everyone who shares a connection with callers that hedge, or whose deadlines pass while the server is busy."""
+RELEASED_BYTES = 64 << 20
+"""Free memory that goes back to the system every second, at most."""
 REQUEST_S = 300
 """How long a request may take to arrive whole."""
 KEEPALIVE_S = 60
@@ -120,6 +122,11 @@ def _configuration(listener: Listener) -> dict[str, Any]:
                 },
             }
         ]
+    }
+    # Envoy's allocator is the whole process's, Python's and TensorFlow's too; alone, it gives nothing back.
+    configuration["memory_allocator_manager"] = {
+        "bytes_to_release": RELEASED_BYTES,
+        "memory_release_interval": "1s",
     }
     configuration["layered_runtime"] = {
         "layers": [
