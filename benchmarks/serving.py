@@ -54,6 +54,26 @@ for rows in (1, 256):
     return {"C API p50, ms": one * 1000, "images/s": 256 / many}
 
 
+def client(address: str) -> float:
+    """Let the project's client classify all 70,000 images, from one process; return images a second."""
+    program = f"""
+import statistics, time
+import numpy as np
+from horngate_client import Client
+with np.load({str(DATA)!r}) as data:
+    images = np.concatenate([data["x_train"], data["x_test"]])
+times = []
+with Client({address!r}, timeout=60) as client:
+    for _ in range(6):
+        began = time.perf_counter()
+        assert len(client.predict(images).classes) == 70_000
+        times.append(time.perf_counter() - began)
+print(70_000 / statistics.median(times[1:]))
+"""
+    _, text = harness.timed([sys.executable, "-c", program])
+    return float(text)
+
+
 def serve(
     start: Callable[[], AbstractContextManager[Contestant]], images: Images, classes: list[int], seconds: int
 ) -> Figures:
@@ -81,6 +101,7 @@ def serve(
             figures["mixed: p99 of single images alone, ms"] = alone.p99_ms
             figures["mixed: p99 of single images beside bulk, ms"] = beside.p99_ms
             figures["mixed: bulk kept"] = bulk.per_second / bulk_alone.per_second
+            figures["client, images/s"] = client(running.address)
         if running.name != "echo":
             _check(running, images, classes)
             figures["memory, MB"] = running.memory_mb()
@@ -199,6 +220,9 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
             f"mixed: bulk throughput kept, {name}": statistics.median(values)
             for name, values in figures.get("mixed: bulk kept", {}).items()
         },
+        "client, 70,000 images: to the server's images/s as h2load sees it": ratio(
+            "client, images/s", "horngate", "horngate", of="images/s"
+        ),
         "grpcio transport, 1 image, 4 x 32: to the plain grpcio script": ratio(
             "requests/s", "horngate-grpcio", "grpcio_script"
         ),

@@ -1,0 +1,172 @@
+"""Writes RESULTS.md and its plots from the files in results/.
+
+python benchmarks/render.py
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+NAMES = {
+    "horngate": "Horngate",
+    "horngate-grpcio": "Horngate, grpcio transport",
+    "echo": "limit: the transport's echo",
+    "C API": "limit: TensorFlow's C API alone",
+    "grpcio_script": "plain grpcio script",
+    "pytriton": "PyTriton",
+    "mlserver": "MLServer",
+    "ray_serve": "Ray Serve",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+}
+CONFIGURED = {
+    "grpcio_script": "grpc.server with a thread pool of 10, the signature called once per request",
+    "pytriton": "dynamic batching, window 1 ms, up to 1,024 rows",
+    "mlserver": "custom runtime, adaptive batching, window 1 ms, up to 1,024 requests, in one process",
+    "ray_serve": "one replica, @serve.batch, window 1 ms, up to 64 requests, raw bytes over HTTP",
+    "litserve": "batching, window 1 ms, up to 64 requests, base64 in JSON",
+    "bentoml": "adaptive batching up to 1,024 rows, JSON arrays",
+}
+AT_LEAST = {
+    "1 image, 4 x 32: to the best peer": "at least 8",
+    "1 image, 4 x 32: to the transport": "at least 0.7",
+    "64 images, 4 x 8: to the best peer": "at least 4",
+    "64 images, 4 x 8: to the C API": "at least 0.8",
+    "1 image, 1 in flight": "at most 1.6",
+    "mixed: p99": "at most 3",
+    "mixed: bulk": "at least 0.6",
+    "client": "at least 0.5",
+    "grpcio transport": "at least 2",
+}
+
+
+def main() -> None:
+    """Read, draw, write."""
+    serving = json.loads((RESULTS / "serving.json").read_text())
+    draw(serving["figures"])
+    parts = ["# Measured", "", _head(serving["machine"]), "", *_serving(serving), *_others()]
+    (HERE / "RESULTS.md").write_text("\n".join(parts).rstrip() + "\n")
+    print(HERE / "RESULTS.md")
+
+
+def draw(figures: dict[str, dict[str, list[float]]]) -> None:
+    """Draw requests and images a second as bars."""
+    mpl.rcParams["svg.hashsalt"] = "horngate"
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    titles = {
+        "requests/s": "1 image per request, 4 x 32 in flight",
+        "images/s": "64 images per request, 4 x 8 in flight",
+    }
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        values = {who: statistics.median(each) for who, each in figures[name].items() if who not in {"C API", "echo"}}
+        order = sorted(values, key=values.__getitem__)
+        colours = ["#d1601f" if who.startswith("horngate") else "#9aa5b1" for who in order]
+        bars = axis.barh([NAMES[who] for who in order], [values[who] for who in order], color=colours)
+        axis.bar_label(bars, [f"{values[who]:,.0f}" for who in order], padding=4, fontsize=9)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(name)
+        axis.margins(x=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(RESULTS / "serving.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _head(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{key} {machine[key]}" for key in ("python", "tensorflow-cpu", "grpcio", "numpy"))
+    return (
+        f"{machine['date']}, commit {machine['commit']}; {machine['cores']} cores ({machine['processor']}), "
+        f"{machine['system']}; {versions}. The load generator runs on the same cores.\n\n"
+        "Again: `make bench`; the peers first, once: `python benchmarks/contestants.py install` "
+        "(`--skip` and `--only` take names)."
+    )
+
+
+def _serving(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Serving MNIST",
+        "",
+        "Everybody serves the same SavedModel (uint8 in). Load from h2load; each answer's size is checked, and answers",
+        "before and after each measurement. Rounds are interleaved; medians, and in brackets minimum and maximum.",
+        "",
+        "![requests and images a second](results/serving.svg)",
+        "",
+    ]
+    figures = content["figures"]
+    shown = ["requests/s", "images/s", "p50, ms", "memory, MB", "start, s"]
+    lines += ["| | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
+    everybody = [who for who in NAMES if any(who in each for each in figures.values())]
+    for who in everybody:
+        cells = [_cell(figures.get(name, {}).get(who)) for name in shown]
+        lines.append(f"| {NAMES[who]} | " + " | ".join(cells) + " |")
+    lines += ["", "| ratio, median of the rounds' own | measured | wanted |", "| --- | ---: | --- |"]
+    for name, value in content["ratios"].items():
+        wanted = next((text for start, text in AT_LEAST.items() if name.startswith(start)), "")
+        lines.append(f"| {name} | {value:.2f} | {wanted} |")
+    lines += ["", "How the peers are configured, as their documentation recommends:", ""]
+    lines += [f"- {content['peers'][who]}: {text}" for who, text in CONFIGURED.items() if who in content["peers"]]
+    return [*lines, ""]
+
+
+def _cell(values: list[float] | None) -> str:
+    if not values:
+        return ""
+    return f"{_number(statistics.median(values))} ({_number(min(values))} to {_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _others() -> list[str]:
+    lines = []
+    if (RESULTS / "start.json").exists():
+        start = json.loads((RESULTS / "start.json").read_text())
+        lines += [
+            "## Start and memory",
+            "",
+            f"Process start to first answer, to `import tensorflow`: {start['ratio']:.2f}.",
+            "",
+        ]
+        lines += [
+            f"- {figure}, {who}: {_cell(values)}"
+            for figure, each in start["figures"].items()
+            for who, values in each.items()
+        ]
+        lines.append("")
+    if (RESULTS / "trainer.json").exists():
+        trainer = json.loads((RESULTS / "trainer.json").read_text())
+        lines += ["## Trainer", "", "Beside the plain Keras script:", ""]
+        lines += [f"- {name}: {value:.2f} of its time" for name, value in trainer["ratios"].items()]
+        lines.append("")
+    if (RESULTS / "soak.json").exists():
+        soak = json.loads((RESULTS / "soak.json").read_text())
+        total = sum(soak["seen"].values())
+        growth = "too short to tell" if soak["growth"] is None else f"{soak['growth']:+.2%}"
+        equal = "are equal" if not soak["different"] else f"differ: {'; '.join(soak['different'])}"
+        lines += [
+            "## Soak",
+            "",
+            f"{soak['minutes']:g} minutes of everything at once, {total:,} calls: single, 64 and 4,096 images,",
+            f"malformed, cancelled, late. Memory growth after the first five minutes: {growth}.",
+            f"The server's counts and the callers' {equal}.",
+            "",
+            "| calls | |", "| --- | ---: |",
+            *(f"| {what} | {count:,} |" for what, count in soak["seen"].items()),
+            "",
+        ]  # fmt: skip
+    return lines
+
+
+if __name__ == "__main__":
+    main()
