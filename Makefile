@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench clean
+.PHONY: help setup run test check format protos lock bench soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,9 +44,14 @@ format: setup  ## format the code and fix what ruff can fix
 run: setup  ## train, serve, classify the test images, keep serving until Ctrl-C
 	@$(BIN)/python deploy/quickstart.py
 
-bench: setup  ## measure the trainer beside the plain Keras script, and the server's start beside import tensorflow
+bench: setup  ## measure trainer, start and serving beside their limits and peers; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/trainer.py
 	@$(BIN)/python benchmarks/start.py
+	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/render.py
+
+soak: setup  ## an hour of everything at once: memory must not grow, every request must be counted once
+	@$(BIN)/python benchmarks/soak.py
 
 test: setup  ## the whole test-suite
 	@$(BIN)/pytest
