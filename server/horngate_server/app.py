@@ -53,6 +53,8 @@ class App:
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
+            max_request_bytes=settings.max_request_bytes,
+            max_connections=settings.max_connections,
             shared=settings.worker is not None,
             tls=settings.tls,
             clock=self._clock,

@@ -120,7 +120,7 @@ def test_callers_that_never_read_cost_no_more_than_their_requests(server: Server
         assert caller.ends(stream)["grpc-status"] in {OK, EXHAUSTED}
 
 
-def test_more_connections_than_allowed_do_not_harm_those_that_are_there(server: ServerProcess, transport: str) -> None:
+def test_more_connections_than_allowed_do_not_harm_those_that_are_there(server: ServerProcess) -> None:
     """Beyond --max-connections, connections are closed; who was there first goes on; when they go, others may come."""
     with grpc.insecure_channel(server.grpc) as channel:
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
@@ -129,8 +129,7 @@ def test_more_connections_than_allowed_do_not_harm_those_that_are_there(server: 
             callers = [stack.enter_context(Http2(server.grpc)) for _ in range(60)]
             answered = [_answered(caller) for caller in callers]
             assert infer(GOOD, timeout=10)
-            if transport == "fast":
-                assert 30 <= sum(answered) <= 40
+            assert 30 <= sum(answered) <= 40
     until(lambda: _good(server))
 
 

@@ -16,6 +16,7 @@ from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.health import Health
 from horngate_server.refusals import Refusals
+from horngate_server.transports.memory import Memory
 from support.desk import Clock
 
 
@@ -165,3 +166,14 @@ def test_what_native_code_writes_to_stderr_becomes_log_lines(
         assert complaints() == ["no libcudnn"]
     levels = {record.message: record.levelname for record in caplog.records}
     assert levels == {"tensorflow: chatter": "DEBUG", "tensorflow: no libcudnn": "WARNING"}
+
+
+def test_memory_has_room_again_when_it_is_given_back() -> None:
+    """Bytes are taken up to the limit, refused beyond it with a time to come back, and free again after."""
+    memory = Memory(100)
+    memory.take(60)
+    with pytest.raises(errors.QueueFull, match="60 bytes of requests are in memory, no room for 41 more") as refused:
+        memory.take(41)
+    assert refused.value.retry_after_s > 0
+    memory.give(60)
+    memory.take(100)

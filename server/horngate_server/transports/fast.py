@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from horngate_server import unix_http
-from horngate_server.errors import HorngateError, MessageTooLarge, NotImplementedHere, NotReady, QueueFull, RequestError
+from horngate_server.errors import HorngateError, MessageTooLarge, NotImplementedHere, NotReady, RequestError
 from horngate_server.executor import Clock
 from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Service, Status, Stream, asgi, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
+from horngate_server.transports.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class FastTransport:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
-        self._memory = _Memory(max_request_bytes)
+        self._memory = Memory(max_request_bytes)
         self._clock = clock
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
@@ -275,27 +276,3 @@ class _Reply:
         """Look whether the caller has gone."""
         event = await self._receive()
         self.gone = event["type"] == "http.disconnect"
-
-
-class _Memory:
-    """Bytes of requests in memory: taken on the loop's thread, given back from any."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-        self._given = 0
-        self._giving = threading.Lock()
-
-    def take(self, size: int, *, force: bool = False) -> None:
-        held = self._taken - self._given
-        if held + size > self._limit and not force:
-            raise QueueFull(
-                f"{held} bytes of requests are in memory, no room for {size} more; expected at most {self._limit} "
-                "(--max-request-bytes)",
-                retry_after_s=0.1,
-            )
-        self._taken += size
-
-    def give(self, size: int) -> None:
-        with self._giving:
-            self._given += size

@@ -13,8 +13,10 @@ from horngate_server.executor import Clock
 from horngate_server.status import status_of
 from horngate_server.tls import Tls
 from horngate_server.transports import Answer, Call, Service, Status, Stream
+from horngate_server.transports.memory import Memory
 
 _T = TypeVar("_T")
+STREAMS_PER_CONNECTION = 256
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -27,6 +29,8 @@ class GrpcioTransport:
         max_message_bytes: larger messages are refused by gRPC itself, with RESOURCE_EXHAUSTED.
         shared: other processes listen on the port too.
         tls: the files for TLS; None for none.
+        max_request_bytes: of requests that have arrived and are not answered.
+        max_connections: further ones are closed.
         clock: the monotonic clock that deadlines are turned to.
     """
 
@@ -38,6 +42,8 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
+        max_request_bytes: int,
+        max_connections: int,
         clock: Clock,
         shared: bool = False,
         tls: Tls | None = None,
@@ -46,9 +52,12 @@ class GrpcioTransport:
         self._options = [
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_allowed_incoming_connections", max_connections),
+            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
         self._tls = tls
+        self._memory = Memory(max_request_bytes)
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
@@ -79,7 +88,7 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((_Router(service, self._clock),))
+        self._server.add_generic_rpc_handlers((_Router(service, self._memory, self._clock),))
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(self._address)
@@ -107,10 +116,10 @@ class GrpcioTransport:
 class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
-    def __init__(self, service: Service, clock: Clock) -> None:
+    def __init__(self, service: Service, memory: Memory, clock: Clock) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
-                method: grpc.unary_unary_rpc_method_handler(_unary(method, service, clock))
+                method: grpc.unary_unary_rpc_method_handler(_unary(method, service, memory, clock))
                 for method in service.methods
             },
             **{
@@ -123,15 +132,24 @@ class _Router(grpc.GenericRpcHandler):
         return self._handlers.get(details.method)
 
 
-def _unary(method: str, service: Service, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+def _unary(
+    method: str, service: Service, memory: Memory, clock: Clock
+) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
         remaining: float | None = context.time_remaining()
         deadline = inf if remaining is None else clock() + remaining
         future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
-        service.accept([Call(method, message, deadline, tuple(context.invocation_metadata() or ()), future)])
-        answer = await future
+        try:
+            memory.take(len(message))
+        except RequestError as error:
+            await _abort(context, status_of(error))
+        try:
+            service.accept([Call(method, message, deadline, tuple(context.invocation_metadata() or ()), future)])
+            answer = await future
+        finally:
+            memory.give(len(message))
         if isinstance(answer, Status):
             await _abort(context, answer)
         assert isinstance(answer, bytes)

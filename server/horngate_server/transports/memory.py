@@ -1,0 +1,39 @@
+"""How much memory callers may fill."""
+
+import threading
+
+from horngate_server.errors import QueueFull
+
+
+class Memory:
+    """Bytes of requests in memory: taken on a transport's own thread, given back from any.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._given = 0
+        self._giving = threading.Lock()
+
+    def take(self, size: int, *, force: bool = False) -> None:
+        """Take so many.
+
+        Raises:
+            QueueFull: there is no room for them, and they are not ``force``d.
+        """
+        held = self._taken - self._given
+        if held + size > self._limit and not force:
+            raise QueueFull(
+                f"{held} bytes of requests are in memory, no room for {size} more; expected at most {self._limit} "
+                "(--max-request-bytes)",
+                retry_after_s=0.1,
+            )
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        """Give so many back."""
+        with self._giving:
+            self._given += size
