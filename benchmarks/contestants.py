@@ -150,7 +150,7 @@ def horngate(name: str, models: Path, *flags: str) -> Iterator[Contestant]:
 def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
     """Run a peer, from its environment, until it has answered once."""
     port = _free()
-    folder = max((models / "mnist").iterdir())
+    folder = max((models / "mnist").iterdir()).resolve()
     command = [str(python(name)), str(HERE / "peers" / name / "serve.py"), str(folder), str(port)]
     with _running(command, dict(os.environ)) as process:
         began = time.perf_counter()
