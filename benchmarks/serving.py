@@ -38,10 +38,13 @@ def capi(models: Path) -> Figures:
     program = f"""
 import statistics, time
 from pathlib import Path
+import numpy as np
 from horngate_server.runtime import load
+images = np.load({str(DATA)!r})["x_test"]
 model = load(Path({str(folder)!r}), device="cpu", threads=1)
 for rows in (1, 256):
     feed = model.feed([(rows, 28, 28)])
+    feed.arrays[0][:] = images[:rows]
     times = []
     for _ in range(1500):
         began = time.perf_counter()

@@ -193,8 +193,8 @@ class App:
             log.info("%s", line)
 
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep Python while another waits for it. The default, ten times as long, is a request's whole
+SWITCH_INTERVAL_S = 0.0001
+"""How long a thread may keep Python while another waits for it. The default, fifty times as long, is a request's whole
 latency many times over; see DESIGN.md."""
 YOUNG_OBJECTS = 50_000
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-QUICK_S = 0.001
+QUICK_S = 0.003
 """A batch expected to take no longer than this may hold up the thread that takes requests in."""
 
 
