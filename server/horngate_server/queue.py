@@ -3,8 +3,8 @@
 Not thread-safe and without a clock of its own: its owner, the executor, holds the lock and tells the time.
 
 The contract. An idle executor gets whatever is there at once (or, with a delay set, once the oldest has waited that
-long or a full batch is there). A request that fits into a batch is never split. A larger one takes a turn of at most
-one batch, then goes behind those who came meanwhile. Rows waiting never exceed the capacity.
+long or a full batch is there). A request that fits into a batch is never split. A larger one takes a turn of a quarter
+of a batch, then goes behind those who came meanwhile. Rows waiting never exceed the capacity.
 """
 
 from collections import deque
@@ -16,6 +16,9 @@ from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
 from horngate_server.request import Buffer, InferenceRequest
 from horngate_server.transports import Reply
+
+BULK_SHARE = 4
+"""A batch has this many times the rows that larger requests may have in it."""
 
 
 class Work(NamedTuple):
@@ -55,7 +58,6 @@ class Progress:
     Attributes:
         work: the request.
         taken: rows handed out in batches so far.
-        turn: rows handed out in this turn.
         started: when its first batch began; 0 before.
         compute_s: seconds in the model so far.
         parts: per batch that it was in so far, its outputs' axes after the first and their bytes.
@@ -64,7 +66,6 @@ class Progress:
 
     work: Work
     taken: int
-    turn: int
     started: float
     compute_s: float
     parts: list[tuple[Sequence[tuple[int, ...]], Sequence[Buffer]]]
@@ -105,13 +106,17 @@ class Line:
     Args:
         capacity_rows: rows that may wait; a put that would exceed them is refused.
         max_batch_rows: rows in a batch at most.
+        bulk_rows: of these, how many may be parts of larger requests: what a small one may have to wait for.
         delay_s: how long the first of a batch may be kept waiting for more; 0 for not at all.
     """
 
-    def __init__(self, *, capacity_rows: int, max_batch_rows: int, delay_s: float = 0.0) -> None:
+    def __init__(
+        self, *, capacity_rows: int, max_batch_rows: int, bulk_rows: int | None = None, delay_s: float = 0.0
+    ) -> None:
         self.capacity_rows = capacity_rows
         self.max_batch_rows = max_batch_rows
         self.rows = 0
+        self._bulk_rows = bulk_rows or max(1, max_batch_rows // BULK_SHARE)
         self._delay_s = delay_s
         self._waiting: deque[Work | Progress] = deque()
 
@@ -131,7 +136,7 @@ class Line:
             )
         self.rows += work.plan.rows
         fits = work.plan.rows <= self.max_batch_rows
-        self._waiting.append(work if fits else Progress(work, 0, 0, 0.0, 0.0, [], over=False))
+        self._waiting.append(work if fits else Progress(work, 0, 0.0, 0.0, [], over=False))
 
     def due(self) -> float | None:
         """Return when the next batch may be taken, on the clock of ``Work.arrived``; None while nothing waits."""
@@ -150,39 +155,43 @@ class Line:
         dropped: list[tuple[Work, RequestError]] = []
         passed: list[Work | Progress] = []
         shapes: tuple[tuple[int, ...], ...] | None = None
-        room = self.max_batch_rows
+        again: list[Work | Progress] = []
+        room, bulk_room = self.max_batch_rows, self._bulk_rows
         waiting = self._waiting
         while waiting and room:
             item = waiting.popleft()
-            if isinstance(item, Work):
-                work, large, left = item, None, item.plan.rows
-            else:
-                work, large, left = item.work, item, item.work.plan.rows - item.taken
-            if large is not None and large.over:
+            large = None if isinstance(item, Work) else item
+            work = item if isinstance(item, Work) else item.work
+            left = work.plan.rows - (large.taken if large else 0)
+            if (large and large.over) or work.is_abandoned(now):
                 self.rows -= left
-                continue
-            if work.is_abandoned(now):
-                self.rows -= left
-                if large is not None:
+                if not (large and large.over):
+                    dropped.append((work, work.abandoned(now)))
+                if large:
                     large.over = True
-                dropped.append((work, work.abandoned(now)))
                 continue
             if shapes is None:
                 shapes = work.plan.shapes
-            elif work.plan.shapes != shapes:
+            elif work.plan.shapes != shapes or (large and not bulk_room):
                 passed.append(item)
                 continue
-            if large is not None:
-                rows = self._slice(large, min(left, room), slices)
+            rows = left
+            if large:
+                rows = min(left, room, bulk_room)
+                slices.append(Slice(large, large.taken, large.taken + rows))
+                large.taken += rows
+                bulk_room -= rows
+                if rows < left:
+                    (passed if bulk_room else again).append(large)  # its turn goes on, or is over
             elif left > room:
                 passed.append(item)
                 break  # it fits into a batch, so it waits for the next one whole; nobody overtakes it
             else:
-                rows = left
                 whole.append(work)
             room -= rows
             self.rows -= rows
         waiting.extendleft(reversed(passed))
+        waiting.extend(again)
         return Batch(whole, slices, self.max_batch_rows - room, shapes or (), dropped)
 
     def drain(self) -> Iterator[Work]:
@@ -195,19 +204,3 @@ class Line:
                 item.over = True
                 yield item.work
         self.rows = 0
-
-    # --- private --------------------------------------------------------------------------------------
-
-    def _slice(self, large: Progress, rows: int, slices: list[Slice]) -> int:
-        """Hand out rows of a large request; what is left of it goes in front, or last once its turn is over."""
-        rows = min(rows, self.max_batch_rows - large.turn)
-        slices.append(Slice(large, large.taken, large.taken + rows))
-        large.taken += rows
-        large.turn += rows
-        if large.taken < large.work.plan.rows:
-            if large.turn >= self.max_batch_rows:
-                large.turn = 0
-                self._waiting.append(large)
-            else:
-                self._waiting.appendleft(large)
-        return rows

@@ -23,9 +23,9 @@ def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any 
     return Work(FakeReply(), NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
 
 
-def line(*works: Work, capacity: int = 1000, batch: int = 8, delay: float = 0.0) -> Line:
+def line(*works: Work, capacity: int = 1000, batch: int = 8, bulk: int | None = None, delay: float = 0.0) -> Line:
     """Make a line with these works in it."""
-    made = Line(capacity_rows=capacity, max_batch_rows=batch, delay_s=delay)
+    made = Line(capacity_rows=capacity, max_batch_rows=batch, bulk_rows=bulk, delay_s=delay)
     for each in works:
         made.put(each, 0.1)
     return made
@@ -71,12 +71,19 @@ def test_a_request_that_fits_a_batch_is_never_split() -> None:
 
 
 def test_a_large_request_takes_turns_with_those_who_came_meanwhile() -> None:
-    """After one batch of its own, a bulk request goes behind a single row that waited, then goes on."""
-    bulk, single = work(20), work(1)
-    waiting = line(bulk, single)
-    assert cut(waiting.take(0), bulk, single) == [(0, 0, 8)]
-    assert cut(waiting.take(0), bulk, single) == [(1, 0, 1), (0, 8, 15)]
-    assert cut(waiting.take(0), bulk, single) == [(0, 15, 16), (0, 16, 20)]
+    """A bulk request gets its share of a batch, and goes behind those who wait; they get the rest of each batch."""
+    bulk, other, single, full = work(10), work(9), work(1), work(8)
+    waiting = line(bulk, other, single, full, bulk=4)
+    rounds = [cut(waiting.take(0), bulk, other, single, full) for _ in range(7)]
+    assert rounds == [
+        [(2, 0, 1), (0, 0, 4)],  # the single row need not wait for the rest of the bulk
+        [(1, 0, 4)],
+        [(3, 0, 8)],
+        [(0, 4, 8)],
+        [(1, 4, 8)],
+        [(0, 8, 10), (1, 8, 9)],
+        [],
+    ]
     assert waiting.rows == 0
 
 
@@ -85,7 +92,7 @@ def test_a_bulk_request_is_not_starved_by_a_stream_of_small_ones() -> None:
     bulk = work(16)
     waiting = line(work(7), bulk)
     taken = 0
-    for _ in range(6):
+    for _ in range(22):
         taken += sum(s.stop - s.start for s in waiting.take(0).slices if s.progress.work is bulk)
         waiting.put(work(7), 0.1)
     assert taken == 16

@@ -249,7 +249,6 @@ def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quic
                             "/inference.GRPCInferenceService/ModelInfer",
                             message.SerializeToString(),
                             deadline,
-                            (),
                             reply,
                         )
                     ]

@@ -188,7 +188,7 @@ class Desk:
     def send(self, message: bytes, *, deadline: float = inf) -> FakeReply:
         """Send the bytes of a ModelInferRequest."""
         reply = FakeReply()
-        self.service.accept([Call(MODEL_INFER, message, deadline, (), reply)])
+        self.service.accept([Call(MODEL_INFER, message, deadline, reply)])
         return reply
 
     def ask(self, x: object, *, deadline: float = inf, **extra: Any) -> FakeReply:

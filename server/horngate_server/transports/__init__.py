@@ -25,14 +25,12 @@ class Call(NamedTuple):
         method: its full name, ``/package.Service/Method``.
         message: the request's bytes.
         deadline: on the server's monotonic clock, in seconds; infinite where the caller set none.
-        metadata: what the caller sent along, keys in lower case; text or bytes as the transport has it.
         reply: where the answer goes.
     """
 
     method: str
     message: bytes | memoryview
     deadline: float
-    metadata: Sequence[tuple[str | bytes, str | bytes]]
     reply: Reply
 
 

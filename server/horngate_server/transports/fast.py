@@ -14,8 +14,17 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from horngate_server import unix_http
-from horngate_server.errors import HorngateError, MessageTooLarge, NotImplementedHere, NotReady, RequestError
+from horngate_server.errors import (
+    HorngateError,
+    InvalidRequest,
+    MessageTooLarge,
+    NotImplementedHere,
+    NotReady,
+    RequestError,
+)
 from horngate_server.executor import Clock
 from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Service, Status, Stream, asgi, framing
@@ -141,14 +150,18 @@ class FastTransport:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise Disconnected
-        body = event.get("body", b"")
-        if event.get("more_body") or len(body) > self._max_message_bytes:
-            body = await self._rest(body, event, receive)
+        body: bytes | memoryview = event.get("body", b"")
+        if event.get("more_body"):
+            body = await self._rest(event["body"], event, receive)
+        elif len(body) > self._max_message_bytes + framing.PREFIX_BYTES:
+            raise MessageTooLarge(
+                f"a message of {len(body)} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
+            )
         message, compressed = framing.unframe(body)
         if compressed:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
         self._memory.take(len(message))
-        return Call(method, message, deadline, headers, _Reply(receive, send, len(message)))
+        return Call(method, message, deadline, _Reply(receive, send, len(message)))
 
     def _hand_over(self) -> None:
         """Give the service what has come in this turn of the loop."""
@@ -183,26 +196,35 @@ class FastTransport:
         if self._asking:
             self._loop.call_later(max(0.0, self._waiting[0][0] - now), self._ask_callers)
 
-    async def _rest(self, body: bytes, event: Event, receive: Receive) -> bytes:
-        """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory."""
-        pieces, received, held = [body], len(body), 0
+    async def _rest(self, body: bytes, event: Event, receive: Receive) -> bytes | memoryview:
+        """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
+
+        Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
+        """
+        while len(body) < framing.PREFIX_BYTES and event.get("more_body"):
+            event = await _next(receive)
+            body += event.get("body", b"")
+        if not event.get("more_body"):
+            return body
+        length = framing.length(body)
+        if length > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
+            )
+        whole = np.empty(framing.PREFIX_BYTES + length, np.uint8).data
+        received = held = 0
         try:
             while True:
-                limit = self._max_message_bytes
-                announced = framing.length(b"".join(pieces)[:5]) if received < PIECE_BYTES else 0
-                if max(announced, received - framing.PREFIX_BYTES) > limit:
-                    raise MessageTooLarge(
-                        f"a message of {max(announced, received)} bytes; expected at most {limit} (--max-message-bytes)"
-                    )
+                if received + len(body) > len(whole):
+                    raise InvalidRequest(f"more bytes than the {length} that the frame's prefix says")
+                whole[received : received + len(body)] = body
+                received += len(body)
                 self._memory.take(received - held)
                 held = received
                 if not event.get("more_body"):
-                    return b"".join(pieces)
-                event = await receive()
-                if event["type"] == "http.disconnect":
-                    raise Disconnected
-                pieces.append(event.get("body", b""))
-                received += len(pieces[-1])
+                    return whole[:received]
+                event = await _next(receive)
+                body = event.get("body", b"")
         finally:
             self._memory.give(held)
 
@@ -255,6 +277,14 @@ class FastTransport:
         """Whether Envoy still has calls whose answers have not left."""
         stats = self._ask_envoy("/stats?filter=^http.ingress_http.downstream_rq_active$")
         return bool(stats) and stats.strip() != "http.ingress_http.downstream_rq_active: 0"
+
+
+async def _next(receive: Receive) -> Event:
+    """Receive the next piece of a body."""
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        raise Disconnected
+    return event
 
 
 class _Reply:

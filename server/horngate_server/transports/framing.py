@@ -28,12 +28,12 @@ def frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def length(prefix: bytes) -> int:
+def length(prefix: bytes | memoryview) -> int:
     """Return how many bytes follow the prefix that this begins with."""
     return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
 
 
-def unframe(body: bytes) -> tuple[bytes | memoryview, bool]:
+def unframe(body: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
     """Return the message of a body that holds exactly one frame, and whether it is compressed.
 
     A long message is a view of the body.
@@ -43,8 +43,8 @@ def unframe(body: bytes) -> tuple[bytes | memoryview, bool]:
     """
     if len(body) < PREFIX_BYTES or length(body) != len(body) - PREFIX_BYTES or body[0] > 1:
         raise InvalidRequest(
-            f"a body of {len(body)} bytes that begins with {body[:PREFIX_BYTES].hex() or 'nothing'}; expected one gRPC "
-            "frame: a byte 0 or 1, the message's length in 4 bytes, the message"
+            f"a body of {len(body)} bytes that begins with {bytes(body[:PREFIX_BYTES]).hex() or 'nothing'}; "
+            "expected one gRPC frame: a byte 0 or 1, the message's length in 4 bytes, the message"
         )
     view = body if len(body) < COPIED_BYTES else memoryview(body)
     return view[PREFIX_BYTES:], body[0] == 1

@@ -117,9 +117,10 @@ class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
     def __init__(self, service: Service, memory: Memory, clock: Clock) -> None:
+        intake = _Intake(service)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
-                method: grpc.unary_unary_rpc_method_handler(_unary(method, service, memory, clock))
+                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, memory, clock))
                 for method in service.methods
             },
             **{
@@ -132,9 +133,24 @@ class _Router(grpc.GenericRpcHandler):
         return self._handlers.get(details.method)
 
 
-def _unary(
-    method: str, service: Service, memory: Memory, clock: Clock
-) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+class _Intake:
+    """Hands the service what came in one turn of the loop, together: that is what makes batches."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._calls: list[Call] = []
+
+    def take(self, call: Call) -> None:
+        if not self._calls:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._calls.append(call)
+
+    def _hand_over(self) -> None:
+        calls, self._calls = self._calls, []
+        self._service.accept(calls)
+
+
+def _unary(method: str, intake: _Intake, memory: Memory, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
@@ -146,7 +162,7 @@ def _unary(
         except RequestError as error:
             await _abort(context, status_of(error))
         try:
-            service.accept([Call(method, message, deadline, tuple(context.invocation_metadata() or ()), future)])
+            intake.take(Call(method, message, deadline, future))
             answer = await future
         finally:
             memory.give(len(message))
