@@ -44,6 +44,7 @@ def server(trained: Path, transport: str, tmp_path_factory: pytest.TempPathFacto
     with ServerProcess(trained.parents[1], scratch, "--transport", transport, *LIMITS) as running:
         yield running
         assert running.stop() == 0
+        assert not [line for line in running.log if " error " in line or "Traceback" in line]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from horngate_server.errors import MessageTooLarge, RequestError
@@ -38,6 +39,14 @@ def send_unsupported(send: Send) -> None:
 
 async def stream(method: Stream, receive: Receive, send: Send, max_message_bytes: int) -> None:
     """Run a streaming method until it ends, fails, or its caller goes."""
+    with suppress(OSError):  # the caller has gone
+        await _stream(method, receive, send, max_message_bytes)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+async def _stream(method: Stream, receive: Receive, send: Send, max_message_bytes: int) -> None:
     inbox = _Inbox(receive, max_message_bytes)
     task = asyncio.current_task()
     assert task
@@ -53,9 +62,6 @@ async def stream(method: Stream, receive: Receive, send: Send, max_message_bytes
         reader.cancel()
     await send({"type": "http.response.body"})
     await send({"type": "http.response.trailers", "headers": end})
-
-
-# --- private ------------------------------------------------------------------------------------------
 
 
 class _Inbox:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -211,22 +212,22 @@ class FastTransport:
             raise MessageTooLarge(
                 f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
             )
-        whole = np.empty(framing.PREFIX_BYTES + length, np.uint8).data
-        received = held = 0
+        size = framing.PREFIX_BYTES + length
+        self._memory.take(size)  # all that is announced: it is allocated now
         try:
+            whole = np.empty(size, np.uint8).data
+            received = 0
             while True:
-                if received + len(body) > len(whole):
+                if received + len(body) > size:
                     raise InvalidRequest(f"more bytes than the {length} that the frame's prefix says")
                 whole[received : received + len(body)] = body
                 received += len(body)
-                self._memory.take(received - held)
-                held = received
                 if not event.get("more_body"):
                     return whole[:received]
                 event = await _next(receive)
                 body = event.get("body", b"")
         finally:
-            self._memory.give(held)
+            self._memory.give(size)
 
     def _other(self, method: str, content_type: bytes, receive: Receive, send: Send) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
@@ -257,12 +258,13 @@ class FastTransport:
         try:
             self._memory.take(len(answer), force=True)
             body = framing.frame(answer)
-            await reply.send(asgi.START)
-            for start in range(0, len(body), PIECE_BYTES):
-                piece = {"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True}
-                await reply.send(piece)
-            await reply.send({"type": "http.response.body"})
-            await reply.send(asgi.OK)
+            with suppress(OSError):  # the caller has gone
+                await reply.send(asgi.START)
+                for start in range(0, len(body), PIECE_BYTES):
+                    piece = {"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True}
+                    await reply.send(piece)
+                await reply.send({"type": "http.response.body"})
+                await reply.send(asgi.OK)
         finally:
             self._memory.give(len(answer) + reply.bytes)
 
