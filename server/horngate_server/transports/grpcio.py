@@ -16,7 +16,8 @@ from horngate_server.transports import Answer, Call, Service, Status, Stream
 from horngate_server.transports.memory import Memory
 
 _T = TypeVar("_T")
-STREAMS_PER_CONNECTION = 256
+PENDING_CALLS = 100_000
+"""Calls that gRPC holds until Python takes them. Beyond its own 1,000 it would end some, at random, with CANCELLED."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -53,7 +54,8 @@ class GrpcioTransport:
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_allowed_incoming_connections", max_connections),
-            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+            ("grpc.server.max_pending_requests", PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
         self._tls = tls
