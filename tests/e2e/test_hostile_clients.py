@@ -193,10 +193,13 @@ def test_a_thousand_cancelled_and_a_thousand_cut_calls_leave_nothing_behind(serv
     until(lambda: _in_flight(server) == 0)
 
 
-def test_a_deadline_is_kept_and_a_broken_one_is_refused(server: ServerProcess) -> None:
+def test_a_deadline_is_kept_and_a_broken_one_is_refused(server: ServerProcess, transport: str) -> None:
     """grpc-timeout ends a call; what is no timeout is an error rather than no deadline."""
     with Http2(server.grpc) as caller:
-        assert caller.call(frame(GOOD), [("grpc-timeout", "1n")])["grpc-status"] == "4"
+        late = caller.open([("grpc-timeout", "1n")])
+        if transport == "fast":  # gRPC's C core rounds up to 1 ms, in which it might answer: it gets no message
+            caller.send(late, frame(GOOD), end=True)
+        assert caller.ends(late)["grpc-status"] == "4"
         assert caller.call(frame(GOOD), [("grpc-timeout", "soon")]).get("grpc-status") != OK
     with Http2(server.grpc) as caller:
         assert caller.call(frame(GOOD), [("grpc-timeout", "10S")])["grpc-status"] == OK

@@ -23,7 +23,9 @@ def library() -> ctypes.CDLL:
     if spec is None or not spec.submodule_search_locations:
         raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
     folder = Path(next(iter(spec.submodule_search_locations)))
-    ctypes.CDLL(str(_one(folder, "libtensorflow_framework.*")), mode=ctypes.RTLD_GLOBAL)
+    # Neither is loaded globally: their symbols would take the place of other libraries' own, and importing
+    # numpy.random, or whatever else is linked against another C++ runtime, would then crash the process.
+    ctypes.CDLL(str(_one(folder, "libtensorflow_framework.*")))
     tf = ctypes.CDLL(str(_one(folder, "libtensorflow_cc.*")))
     for name, result, arguments in _DECLARATIONS:
         function = getattr(tf, name)
