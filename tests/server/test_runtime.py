@@ -131,7 +131,7 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
 
 
 def test_tensorflows_library_leaves_other_libraries_their_own_symbols() -> None:
-    """A library that is loaded later, such as numpy.random's, does not end up with TensorFlow's C++ runtime and crash."""
+    """A library that is loaded later, such as numpy.random's, does not get TensorFlow's and crash."""
     script = "from horngate_server.runtime import capi; capi.library(); from numpy import random; print(random.rand(0))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
