@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from horngate_protos import __version__
-from horngate_server import http, metrics, repository, runtime
+from horngate_server import http, metrics, runtime
 from horngate_server import settings as settings_room
-from horngate_server.errors import ModelError
-from horngate_server.health import OVERALL, Health
-from horngate_server.loading import Loaded, load_latest
+from horngate_server.admin import Admin
+from horngate_server.health import Health
+from horngate_server.lifecycle import Lifecycle
+from horngate_server.loading import Loaded
 from horngate_server.ports import write_port_file
-from horngate_server.served import Models, Served
+from horngate_server.served import Models
 from horngate_server.service import Service
 from horngate_server.settings import Settings
 from horngate_server.stopping import Stop
@@ -47,7 +48,6 @@ class App:
         self._health = Health()
         self._models = Models()
         self._metrics = metrics.Metrics(metrics.default_registry())
-        self._metrics.watch(lambda: [served.executor for served in self._models])
         self._why = why
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
@@ -66,9 +66,23 @@ class App:
             deliver=self._transport.deliver,
             clock=self._clock,
         )
+        self._lifecycle = Lifecycle(
+            settings,
+            models=self._models,
+            health=self._health,
+            finish=self._service.finish,
+            forget=self._metrics.forget,
+            clock=self._clock,
+            on_death=self._on_death,
+            stopping=self._stop,
+        )
+        self._admin = Admin(self._lifecycle, self._metrics, self._clock)
+        if settings.admin:
+            self._service.admit(self._admin)
+        self._metrics.watch(self._lifecycle.executors, self._lifecycle.states, lambda: self._lifecycle.config_valid)
         self._line: Line | None = None
         self._http = http.HttpServer(
-            http.app(self._health.serving, self._metrics.exposition),
+            http.app(self._health.serving, self._metrics.exposition, self._admin.json),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -84,13 +98,15 @@ class App:
         with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             if self._settings.worker is not None:
                 self._line = Line(self._settings.worker.line, self._stop.set)
-            loaded = self._load()
+            self._lifecycle.begin()
+            runtime.release_pages()
+            _settle()
             if not self._stop.is_set():
-                self._health.set(OVERALL, serving=True)
+                self._lifecycle.start()
                 if self._line is not None:
                     self._line.ready()
                 else:
-                    self._banner(loaded, grpc_port, http_port)
+                    self._banner(self._lifecycle.ready(), grpc_port, http_port)
                 self._stop.wait()
             self._drain()
         if self._died is not None:
@@ -115,57 +131,18 @@ class App:
         finally:
             self._transport.stop(0)
 
-    def _load(self) -> list[Loaded]:
-        """Load the newest version of every model and put it to work.
-
-        Raises:
-            ModelError: a model has no version that can be served, or there is no model.
-        """
-        root = self._settings.models
-        found = repository.models(root)
-        if not found:
-            raise ModelError(f"no model in {root.absolute()}: expected {root}/<name>/<integer version>/saved_model.pb")
-        self._models.expect(found)
-        loaded = []
-        for name, paths in found.items():
-            if self._stop.is_set():
-                break
-            each = load_latest(
-                name,
-                paths,
-                self._settings,
-                finish=self._service.finish,
-                clock=self._clock,
-                on_death=self._on_death,
-            )
-            each.executor.start()
-            self._models.put(Served(each.info, each.executor))
-            self._health.set(name, serving=True)
-            self._metrics.model(each.info, "ready", load_s=each.seconds)
-            self._metrics.model_info(each.info, each.device.kind, each.device.why, each.digest, each.verification)
-            log.info(
-                "loaded model %s version %s in %.2f s: %s, %s",
-                name, each.info.version, each.seconds, each.verification, _device(each),
-            )  # fmt: skip
-            if each.device.surprise:
-                log.warning("a GPU is present but not used: %s", each.device.why)
-            loaded.append(each)
-        runtime.release_pages()
-        _settle()
-        return loaded
-
     def _drain(self) -> None:
         """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""
         self._health.shut_down()
         ends = self._clock() + self._settings.grace_period_s
-        drained = [served.executor.stop(max(0.0, ends - self._clock())) for served in self._models]
+        self._lifecycle.stop()
+        drained = self._lifecycle.drain(ends - self._clock())
         self._service.wait_until_quiet(SILENCE_S, LAST_ANSWERS_S)  # meanwhile, callers get UNAVAILABLE and go elsewhere
-        self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock()) if all(drained) else LAST_ANSWERS_S)
-        if not all(drained):
+        self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock()) if drained else LAST_ANSWERS_S)
+        if not drained:
             log.warning("the grace period ended with requests unanswered; they got UNAVAILABLE")
             return  # a model that still computes must not be closed under its own feet
-        for served in self._models:
-            served.executor.close()
+        self._lifecycle.close()
 
     def _on_death(self, error: BaseException) -> None:
         """Stop the process: an executor's thread is gone."""
@@ -179,13 +156,15 @@ class App:
         lines = [f"horngate {__version__} serves"]
         for each in loaded:
             lines += [
-                f"  model      {each.info.name} version {each.info.version}, {each.verification}",
+                f"  model      {each.info.name} version {each.info.version}, {each.report.verification}",
                 f"             {each.info.signature}",
-                f"  device     {_device(each)}",
+                f"  device     {each.device.kind} ({each.device.why})",
             ]
+        if not loaded:
+            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/saved_model.pb")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
-            f"  http       http://{host}:{http_port}/metrics, /livez, /readyz",
+            f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz",
             f"  batches    up to {settings.max_batch_rows} rows, {settings.max_queue_delay_s * 1000:g} ms queue delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]
@@ -205,7 +184,3 @@ def _settle() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-
-
-def _device(loaded: Loaded) -> str:
-    return f"{loaded.device.kind} ({loaded.device.why})"

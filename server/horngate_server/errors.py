@@ -10,6 +10,7 @@ HorngateError
 │   ├── CallerGone            the caller has cancelled: nobody reads the answer
 │   ├── NotReady              loading, draining or shutting down: retry elsewhere or later
 │   ├── ModelFailed           the model raised while computing this batch: our fault
+│   ├── Refused               an administrator's wish that cannot be done as things are
 │   └── NotImplementedHere    a method that this server does not have
 ├── ModelError                a SavedModel cannot be served
 │   └── DeviceUnavailable     --device gpu, and there is none that works
@@ -64,6 +65,10 @@ class NotReady(RequestError):
 
 class ModelFailed(RequestError):
     """The model failed on a batch."""
+
+
+class Refused(RequestError):
+    """An administrator's wish cannot be done as things are; the message says why."""
 
 
 class NotImplementedHere(RequestError):

@@ -107,6 +107,11 @@ class Executor:
         """Rows that may wait."""
         return self._line.capacity_rows
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed, at this moment."""
+        return not self._computing and not self._line
+
     def start(self) -> None:
         """Begin to compute."""
         self._thread.start()

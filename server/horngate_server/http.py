@@ -1,4 +1,4 @@
-"""Everything that is not gRPC: /metrics, /livez and /readyz, as one ASGI app, and uvicorn to serve it."""
+"""Everything that is not gRPC: /metrics, /models, /livez and /readyz, as one ASGI app, and uvicorn to serve it."""
 
 import socket
 import threading
@@ -15,17 +15,20 @@ _Message = MutableMapping[str, Any]
 App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]], Awaitable[None]]
 
 TEXT = "text/plain; charset=utf-8"
-ROUTES = ("/metrics", "/livez", "/readyz")
+JSON = "application/json"
+ROUTES = ("/metrics", "/models", "/livez", "/readyz")
 
 
-def app(ready: Callable[[], bool], exposition: Callable[[], bytes]) -> App:
+def app(ready: Callable[[], bool], exposition: Callable[[], bytes], models: Callable[[], bytes]) -> App:
     """Return the ASGI app.
 
+    ``/models`` has every version with its state, its reason and its load report, as JSON.
     ``/livez`` is 200 while the process can answer; ``/readyz`` is 200 while traffic is welcome and 503 otherwise.
 
     Args:
         ready: whether traffic is welcome.
         exposition: makes the text of ``/metrics``.
+        models: makes the JSON of ``/models``.
     """
 
     def respond(method: str, path: str) -> tuple[int, str, bytes]:
@@ -35,6 +38,8 @@ def app(ready: Callable[[], bool], exposition: Callable[[], bytes]) -> App:
             return 405, TEXT, f"{method} {path}; expected GET\n".encode()
         if path == "/metrics":
             return 200, CONTENT_TYPE, exposition()
+        if path == "/models":
+            return 200, JSON, models()
         if path == "/livez" or ready():
             return 200, TEXT, b"ok\n"
         return 503, TEXT, b"not ready: no model is warm, or the server is draining\n"

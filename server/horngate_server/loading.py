@@ -1,27 +1,93 @@
-"""From a folder on disk to a warm executor: load, verify, run every batch size once."""
+"""From a folder on disk to a warm executor: load, verify, run every batch size once, and say what came of it."""
 
 import logging
+import resource
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from horngate_server import golden, repository, runtime
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
-from horngate_server.errors import HorngateError, ModelError, ModelFailed
+from horngate_server.errors import ModelError
 from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.model import Model
 from horngate_server.queue import Line
+from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
-from horngate_server.settings import Settings, cores
+from horngate_server.settings import Limits, Settings, cores
 from horngate_server.signature import FREE
 
 log = logging.getLogger(__name__)
 
 WARM_RUNS = 2
 """The first run of a size compiles and allocates; the last one is its cost."""
+STATM = Path("/proc/self/statm")
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What a batch size costs, warm: rows, milliseconds, rows a second."""
+
+    rows: int
+    ms: float
+    rows_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What is known of a version once it is loaded.
+
+    Attributes:
+        name: the model's.
+        version: its number.
+        path: its folder.
+        digest: SHA-256 of its manifest, or of its graph where there is none.
+        signature: what it takes and returns.
+        device: "CPU" or "GPU".
+        why: why there.
+        verification: "verified (N rows)", or why it is not.
+        seconds: what loading took, verification and warm-up included.
+        memory_bytes: by how much the process grew meanwhile: its own share of it, about.
+        max_batch_rows: rows that are computed together at most.
+        rungs: what each batch size costs; empty where inputs have free axes.
+    """
+
+    name: str
+    version: int
+    path: str
+    digest: str
+    signature: str
+    device: str
+    why: str
+    verification: str
+    seconds: float
+    memory_bytes: int
+    max_batch_rows: int
+    rungs: Sequence[Rung]
+
+    def json(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return it as lines to print."""
+        return [
+            f"model        {self.name} version {self.version}",
+            f"path         {self.path}",
+            f"digest       {self.digest}",
+            f"signature    {self.signature}",
+            f"device       {self.device} ({self.why})",
+            f"verification {self.verification}",
+            f"loaded in    {self.seconds:.2f} s",
+            f"memory       {self.memory_bytes / 1e6:.0f} MB",
+            f"batches      up to {self.max_batch_rows} rows",
+            *(["             rows         ms       rows/s"] if self.rungs else []),
+            *(f"             {each.rows:>4} {each.ms:>10.3f} {each.rows_per_second:>12,.0f}" for each in self.rungs),
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,71 +95,79 @@ class Loaded:
     """A version that is ready to serve.
 
     Attributes:
+        version: as it is on disk.
         info: name, version, signature.
-        executor: started, idle.
+        model: what computes; the executor's own once that is started.
+        executor: idle, not started.
         device: where it computes.
-        digest: of its manifest or graph.
-        verification: "verified", or why it is not.
-        seconds: what loading took.
+        limits: what it may take.
+        report: what is known of it.
     """
 
+    version: Version
     info: ModelInfo
+    model: Model
     executor: Executor
     device: runtime.Device
-    digest: str
-    verification: str
-    seconds: float
+    limits: Limits
+    report: LoadReport
 
 
-def load_latest(
-    name: str,
-    paths: Sequence[Path],
+def load(
+    path: Path,
     settings: Settings,
+    limits: Limits,
     *,
     finish: Finish,
     clock: Clock,
     on_death: Callable[[BaseException], None],
 ) -> Loaded:
-    """Load the newest version that can be served; older ones are tried when a newer one is broken.
+    """Load one version, and let it prove itself.
 
     Raises:
-        ModelError: none can be, with the newest one's reason.
+        ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
+        ModelFailed: it fails while it warms up.
     """
-    first: HorngateError | None = None
-    for path in paths:
-        try:
-            return _load(path, settings, finish=finish, clock=clock, on_death=on_death)
-        except (ModelError, ModelFailed) as error:
-            log.error("model %s version %s is refused: %s", name, path.name, error)
-            first = first or error
-    raise ModelError(f"model {name}: no version can be served: {first}") from first
-
-
-# --- private ------------------------------------------------------------------------------------------
-
-
-def _load(
-    path: Path, settings: Settings, *, finish: Finish, clock: Clock, on_death: Callable[[BaseException], None]
-) -> Loaded:
-    began = clock()
+    began, memory = clock(), _resident()
     version = repository.read(path)
     model = runtime.load(path, device=settings.device, threads=settings.compute_threads or max(1, cores() - 1))
     try:
-        costs = Costs(ladder(settings.max_batch_rows))
+        costs = Costs(ladder(limits.max_batch_rows))
         _warm(model, costs, clock)
         verification = _verify(version, model, costs, settings.verify)
     except BaseException:
         model.close()
         raise
     info = ModelInfo(version.name, str(version.number), model.signature)
-    line = Line(
-        capacity_rows=settings.queue_rows,
-        max_batch_rows=settings.max_batch_rows,
-        delay_s=settings.max_queue_delay_s,
-    )
+    line = Line(capacity_rows=limits.queue_rows, max_batch_rows=limits.max_batch_rows, delay_s=limits.max_queue_delay_s)
     pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
     executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death, pad=pad)
-    return Loaded(info, executor, model.device, version.digest, verification, clock() - began)
+    report = LoadReport(
+        name=version.name,
+        version=version.number,
+        path=str(path),
+        digest=version.digest,
+        signature=str(model.signature),
+        device=model.device.kind,
+        why=model.device.why,
+        verification=verification,
+        seconds=clock() - began,
+        memory_bytes=max(0, _resident() - memory),
+        max_batch_rows=limits.max_batch_rows,
+        rungs=[Rung(rows, seconds * 1e3, rows / seconds) for rows, seconds in costs.report().items() if seconds],
+    )
+    return Loaded(version, info, model, executor, model.device, limits, report)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _resident() -> int:
+    """Return this process's memory in bytes; 0 where it cannot be read."""
+    try:
+        return int(STATM.read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _warm(model: Model, costs: Costs, clock: Clock) -> None:
@@ -112,7 +186,7 @@ def _warm(model: Model, costs: Costs, clock: Clock) -> None:
         costs.measured(rung, seconds)
 
 
-def _verify(version: repository.Version, model: Model, costs: Costs, mode: str) -> str:
+def _verify(version: Version, model: Model, costs: Costs, mode: str) -> str:
     """Let the model reproduce its recorded answers; return what the metadata says about that."""
     if mode == "off":
         return "unverified: --verify off"

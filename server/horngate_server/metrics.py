@@ -27,15 +27,16 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import BatchReport, Executor
 from horngate_server.request import ModelInfo
+from horngate_server.states import STATES, VersionState
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(float(2**power) for power in range(13))
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 CLASSES = 1000
 """Models with more classes get no per-class counter: each class is a time series."""
-STATES = ("loading", "ready", "draining", "failed")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -60,16 +61,32 @@ class Metrics(Collector):
         self._batch_rows: dict[str, _Distribution] = defaultdict(lambda: _Distribution(ROWS))
         self._classes: dict[tuple[str, str], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
         self._confidence: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(CONFIDENCE))
-        self._states: dict[tuple[str, str], str] = {}
-        self._load_seconds: dict[tuple[str, str], float] = {}
-        self._models: dict[tuple[str, str], dict[str, str]] = {}
-        self._devices: dict[tuple[str, str], dict[str, str]] = {}
         self._executors: Callable[[], Iterable[Executor]] = tuple
+        self._versions: Callable[[], Iterable[VersionState]] = tuple
+        self._config_valid: Callable[[], bool] = lambda: True
         registry.register(self)
 
-    def watch(self, executors: Callable[[], Iterable[Executor]]) -> None:
-        """Say whose queues a scrape reads."""
+    def watch(
+        self,
+        executors: Callable[[], Iterable[Executor]],
+        versions: Callable[[], Iterable[VersionState]] = tuple,
+        config_valid: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Say whose queues and which versions' states a scrape reads, and whether the configuration is a good one."""
         self._executors = executors
+        self._versions = versions
+        self._config_valid = config_valid
+
+    def rows(self, model: str, version: str) -> int:
+        """Return how many rows a version has computed for callers."""
+        with self._lock:
+            return self._rows.get((model, version), 0)
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop the numbers of a version that left long ago: every version would be a dozen time series for ever."""
+        with self._lock:
+            for numbers in (self._rows, self._classes, self._confidence):
+                numbers.pop((model, version), None)
 
     def began(self, requests: int) -> None:
         """Count inference requests in."""
@@ -101,24 +118,6 @@ class Metrics(Collector):
             for spec, array in zip(info.signature.outputs, report.arrays, strict=True):
                 if spec.name == "probabilities" and array.ndim == 2 and 0 < array.shape[1] <= CLASSES:
                     self._predictions(key, array[: report.rows])
-
-    def model(self, info: ModelInfo, state: str, *, load_s: float | None = None) -> None:
-        """Record what state a version is in, and once it is loaded how long that took."""
-        with self._lock:
-            self._states[info.name, info.version] = state
-            if load_s is not None:
-                self._load_seconds[info.name, info.version] = load_s
-
-    def model_info(self, info: ModelInfo, device: str, why: str, digest: str, verification: str) -> None:
-        """Record what a loaded version is and where it runs."""
-        key = (info.name, info.version)
-        with self._lock:
-            self._models[key] = {
-                "signature": str(info.signature),
-                "digest": digest,
-                "verification": verification,
-            }
-            self._devices[key] = {"device": device, "why": why}
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""
@@ -175,17 +174,7 @@ class Metrics(Collector):
             "horngate_batch_seconds", "Seconds to join, compute and split a batch.",
             ("model",), {(model,): data for model, data in self._batch_seconds.items()},
         )  # fmt: skip
-        yield _gauge(
-            "horngate_model_state", "1 for the state that a version is in, 0 for the others.",
-            ("model", "version", "state"),
-            {(*key, each): each == state for key, state in self._states.items() for each in STATES},
-        )  # fmt: skip
-        yield _gauge(
-            "horngate_model_load_seconds", "Seconds to load, verify and warm a version.",
-            ("model", "version"), self._load_seconds,
-        )  # fmt: skip
-        yield _info("horngate_model", "What a loaded version is.", self._models)
-        yield _info("horngate_device", "Where a version computes, and why there.", self._devices)
+        yield from _lifecycle(list(self._versions()), config_valid=self._config_valid())
         yield _counter(
             "horngate_predicted_class", "Rows by the class with the highest probability.",
             ("model", "version", "class"),
@@ -286,7 +275,85 @@ class _Distribution:
         return list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
 
 
-def _counter(name: str, text: str, labels: Sequence[str], values: _ByLabels[int]) -> Metric:
+def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Iterable[Metric]:
+    """What became of every version, and how those look that are loaded."""
+    labels = ("model", "version")
+    shown = {(each.name, str(each.version)): each for each in versions if each.state in STATES}
+    loaded = {key: each.report for key, each in shown.items() if each.report is not None}
+    drifts = {key: each.drift for key, each in shown.items() if each.drift is not None}
+    baselines = {key: each.baseline for key, each in shown.items() if each.baseline is not None}
+    shadows = {key: each.shadow for key, each in shown.items() if each.shadow is not None}
+    yield _gauge(
+        "horngate_model_state", "1 for the state that a version is in, 0 for the others.", (*labels, "state"),
+        {(*key, state): state == each.state for key, each in shown.items() for state in STATES},
+    )  # fmt: skip
+    yield _info(
+        "horngate_model_state_reason", "Why a version is in its state, where that is not plain.",
+        {key: {"reason": each.reason} for key, each in shown.items() if each.reason},
+    )  # fmt: skip
+    yield _gauge(
+        "horngate_model_label", "1 for every name that a version answers to; an empty one for those who name none.",
+        (*labels, "label"), {(*key, label): 1 for key, each in shown.items() for label in each.labels},
+    )  # fmt: skip
+    yield _gauge(
+        "horngate_model_load_seconds", "Seconds to load, verify and warm a version.", labels,
+        {key: report.seconds for key, report in loaded.items()},
+    )  # fmt: skip
+    yield _gauge(
+        "horngate_model_memory_bytes", "By how much the process grew when a version was loaded.", labels,
+        {key: report.memory_bytes for key, report in loaded.items()},
+    )  # fmt: skip
+    yield _info(
+        "horngate_model", "What a loaded version is.",
+        {
+            key: {"signature": report.signature, "digest": report.digest, "verification": report.verification}
+            for key, report in loaded.items()
+        },
+    )  # fmt: skip
+    yield _info(
+        "horngate_device", "Where a version computes, and why there.",
+        {key: {"device": report.device, "why": report.why} for key, report in loaded.items()},
+    )  # fmt: skip
+    valid = GaugeMetricFamily("horngate_config_valid", "0 while --config is wrong, and what it said before stands.")
+    valid.add_metric((), config_valid)
+    yield valid
+    for name, text, values in (
+        ("prediction_psi", "Population stability index of the classes chosen, to the baseline; 0.25 is a lot.",
+            {key: drift.psi for key, drift in drifts.items()}),
+        ("prediction_confidence_mean", "Mean of the highest probability, lately.",
+            {key: drift.confidence for key, drift in drifts.items()}),
+        ("baseline_confidence_mean", "Mean of the highest probability on the test data.",
+            {key: baseline.confidence for key, baseline in baselines.items()}),
+        ("input_mean", "Mean of the inputs' elements, lately.", {key: drift.mean for key, drift in drifts.items()}),
+        ("input_low", "Least value of the inputs, lately.", {key: drift.low for key, drift in drifts.items()}),
+        ("input_high", "Greatest value of the inputs, lately.", {key: drift.high for key, drift in drifts.items()}),
+        ("baseline_input_mean", "Mean of the inputs' elements in training.",
+            {key: baseline.mean for key, baseline in baselines.items()}),
+    ):  # fmt: skip
+        known = {key: value for key, value in values.items() if value is not None}
+        yield _gauge(f"horngate_{name}", text, labels, known)
+    yield _gauge(
+        "horngate_input_suspect", "1 while inputs look as if they had been prepared wrongly, in that way.",
+        (*labels, "as"),
+        {(*key, each): each == drift.suspicion for key, drift in drifts.items() for each in SUSPICIONS},
+    )  # fmt: skip
+    for name, text, counts in (
+        ("rows", "Rows that a shadow computed too.", {key: each.rows for key, each in shadows.items()}),
+        ("agreed_rows", "Of these, those with the same answer.", {key: each.agreed for key, each in shadows.items()}),
+        ("skipped_batches", "Batches that a shadow had no time for, or failed on.",
+            {key: each.skipped for key, each in shadows.items()}),
+        ("seconds", "Seconds that a shadow computed.", {key: each.seconds for key, each in shadows.items()}),
+        ("live_seconds", "Seconds that the answering version took for the same rows.",
+            {key: each.live_seconds for key, each in shadows.items()}),
+    ):  # fmt: skip
+        yield _counter(f"horngate_shadow_{name}", text, labels, counts)
+    yield _gauge(
+        "horngate_shadow_confidence_difference", "Mean highest probability of a shadow less the answering version's.",
+        labels, {key: each.confidence / each.rows for key, each in shadows.items() if each.rows},
+    )  # fmt: skip
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
@@ -307,7 +374,7 @@ def _histogram(name: str, text: str, labels: Sequence[str], values: _ByLabels[_D
     return family
 
 
-def _info(name: str, text: str, values: dict[tuple[str, str], dict[str, str]]) -> Metric:
+def _info(name: str, text: str, values: Mapping[tuple[str, str], dict[str, str]]) -> Metric:
     labels = ("model", "version")
     family = InfoMetricFamily(name, text, labels=labels)
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""The model root on disk: which versions there are, and which of them are whole.
+"""The model root on disk: which versions there are, which of them are whole, and whether one has changed.
 
 The layout is TensorFlow Serving's, ``<root>/<name>/<integer version>/``; other folders are not versions. A version
 with a manifest (``assets.extra/horngate.json``) is whole when every file in it has the SHA-256 that the manifest,
@@ -7,7 +7,9 @@ which is written last, says; one without is taken as it is, and called unverifie
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,36 @@ class Version:
     digest: str
 
 
-def models(root: Path) -> Mapping[str, list[Path]]:
-    """Return every model under the root with its versions' folders, the newest first.
+def models(root: Path) -> Mapping[str, Mapping[int, Path]]:
+    """Return every model under the root that has a version, with its versions' folders.
 
     Raises:
         ModelError: the root is not a folder that can be read.
     """
     try:
         folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
-        found = {folder.name: sorted(_versions(folder), key=_number, reverse=True) for folder in folders}
     except OSError as error:
         raise ModelError(f"--models {root}: {error.strerror}") from error
+    found = {folder.name: _versions(folder) for folder in folders}
     return {name: versions for name, versions in found.items() if versions}
+
+
+Fingerprint = frozenset[tuple[str, int, int, int]]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return what changes when any file of a version does: paths, sizes, inodes and times. Empty once it has gone.
+
+    Times are only ever compared for being equal: a clock that is set back does no harm.
+    """
+    found = []
+    for folder, _, names in os.walk(path):  # it ignores folders that vanish while it walks
+        for name in names:
+            file = os.path.join(folder, name)
+            with suppress(OSError):
+                stat = os.stat(file)
+                found.append((file, stat.st_size, stat.st_ino, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def read(path: Path) -> Version:
@@ -77,8 +97,14 @@ def read(path: Path) -> Version:
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _versions(folder: Path) -> Iterator[Path]:
-    return (each for each in folder.iterdir() if each.name.isdecimal() and each.name.isascii() and each.is_dir())
+def _versions(folder: Path) -> Mapping[int, Path]:
+    """Find the versions of one model; a folder that cannot be read, or vanishes, has none."""
+    found: dict[int, Path] = {}
+    with suppress(OSError):
+        for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
+            if each.name.isdecimal() and each.name.isascii() and each.is_dir():
+                found.setdefault(int(each.name), each)
+    return found
 
 
 def _number(path: Path) -> int:

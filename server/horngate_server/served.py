@@ -41,40 +41,69 @@ class Served:
 
 
 class Models:
-    """Which version answers for a name. Reading takes no lock: a change puts a new table in place."""
+    """Which version answers whom. Reading takes no lock: a change puts a whole new table in place."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest: Mapping[str, Served] = MappingProxyType({})
+        self._table: Mapping[tuple[str, str], Served] = MappingProxyType({})
         self._expected: frozenset[str] = frozenset()
 
     def expect(self, names: Iterable[str]) -> None:
         """Say which models are on their way: until then they are not ready rather than unknown."""
         self._expected = frozenset(names)
 
-    def put(self, served: Served) -> None:
-        """Make this version the one that serves under its name."""
+    def route(
+        self,
+        name: str,
+        default: Served | None,
+        versions: Iterable[Served] = (),
+        labels: Mapping[str, Served] = MappingProxyType({}),
+    ) -> None:
+        """Say who answers for a model from now on, all at once: a request sees the table before or after.
+
+        Args:
+            name: the model's.
+            default: for callers that name no version; None for nobody, which takes the model out.
+            versions: those that callers may name by number.
+            labels: those that callers may name by label.
+        """
         with self._lock:
-            self._latest = MappingProxyType({**self._latest, served.info.name: served})
+            table = {key: served for key, served in self._table.items() if key[0] != name}
+            if default is not None:
+                table[name, ""] = default
+                table |= {(name, label): served for label, served in labels.items()}
+                table |= {(name, served.info.version): served for served in (default, *versions)}
+            self._table = MappingProxyType(table)
 
     def __iter__(self) -> Iterator[Served]:
-        return iter(self._latest.values())
+        """Every version that answers, once."""
+        return iter(dict.fromkeys(self._table.values()))
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of a model that callers may name, ascending."""
+        numbers = {served.info.version for (model, _), served in self._table.items() if model == name}
+        return sorted(numbers, key=int)
 
     def get(self, name: str, version: str = "") -> Served:
-        """Return the version that serves, or the one asked for.
+        """Return the version that answers by default, or the one asked for by number or label.
 
         Raises:
             ModelNotFound: what is served instead.
             NotReady: it is still loading.
         """
-        served = self._latest.get(name)
+        served = self._table.get((name, version))
         if served is None:
-            if name in self._expected:
-                raise NotReady(f"model {name!r} is loading")
-            raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._latest)}")
-        if version and version != served.info.version:
-            raise ModelNotFound(f"model {name!r} has no version {version!r}; it serves version {served.info.version!r}")
+            raise self._missing(name, version)
         return served
+
+    def _missing(self, name: str, version: str) -> ModelNotFound | NotReady:
+        if (name, "") in self._table:
+            labels = sorted(key[1] for key in self._table if key[0] == name and key[1] and not key[1].isdecimal())
+            known = f"versions {', '.join(self.versions(name))}" + (f", labels {', '.join(labels)}" if labels else "")
+            return ModelNotFound(f"model {name!r} has no version {version!r}; it serves {known}")
+        if name in self._expected:
+            return NotReady(f"model {name!r} is loading")
+        return ModelNotFound(f"no model {name!r}; expected one of {sorted({key[0] for key in self._table})}")
 
 
 # --- private ------------------------------------------------------------------------------------------

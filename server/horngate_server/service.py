@@ -15,6 +15,7 @@ from horngate_protos import __version__
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server import health as health_room
 from horngate_server import reflection
+from horngate_server.admin import Admin
 from horngate_server.admission import arrange
 from horngate_server.errors import (
     CallerGone,
@@ -79,11 +80,21 @@ class Service:
             f"/{OPEN_INFERENCE}/ModelMetadata": self._model_metadata,
             health_room.CHECK: health.check,
         }
+        self._deferred: Mapping[str, Callable[[bytes, Callable[[bytes | RequestError], None]], None]] = {}
         self.methods = frozenset([*self._handlers, MODEL_INFER])
         self.streams: Mapping[str, Stream] = {
             health_room.WATCH: health.watch,
             **reflection.streams([OPEN_INFERENCE, health_room.SERVICE]),
         }
+
+    def admit(self, admin: Admin) -> None:
+        """Answer an administrator's calls too."""
+        self._handlers = {**self._handlers, f"/{OPEN_INFERENCE}/RepositoryIndex": admin.index}
+        self._deferred = {
+            f"/{OPEN_INFERENCE}/RepositoryModelLoad": admin.load,
+            f"/{OPEN_INFERENCE}/RepositoryModelUnload": admin.unload,
+        }
+        self.methods |= {*self._handlers, *self._deferred}
 
     def accept(self, calls: Sequence[Call]) -> None:
         """Answer what can be answered at once; put the rest in line."""
@@ -94,6 +105,8 @@ class Service:
         for call in calls:
             if call.method == MODEL_INFER:
                 infers.append(call)
+            elif call.method in self._deferred:
+                self._defer(call)
             else:
                 answers.append((call.reply, self._answer(call)))
         if answers:
@@ -186,10 +199,36 @@ class Service:
                 self._refuse(call, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
             else:
                 works[served.executor].append(Work(call.reply, request, planned, data, now, call.deadline))
+        self._submit(works)
+
+    def _submit(self, works: Mapping[Executor, Sequence[Work]]) -> None:
+        """Enqueue, and answer those that are refused; who came a moment too late for a version goes to the next one."""
+        late: dict[Executor, list[Work]] = defaultdict(list)
         for executor, submitted in works.items():
             refused = executor.submit(submitted)
-            if refused:
-                self.finish(executor.info, refused, None)
+            ended = [each for each in refused if not isinstance(each.result, NotReady)]
+            for each in refused:
+                if isinstance(each.result, NotReady):
+                    ended += self._readmitted(executor, each, late)
+            if ended:
+                self.finish(executor.info, ended, None)
+        if late:
+            self._submit(late)
+
+    def _readmitted(self, left: Executor, outcome: Outcome, late: dict[Executor, list[Work]]) -> Sequence[Outcome]:
+        """Plan a request anew that came too late for its version; its outcome where nobody else answers."""
+        work = outcome.work
+        header = work.request.header
+        try:
+            served = self._models.get(header.model, header.version)
+            if served.executor is left:
+                return [outcome]  # the server is stopping
+            planned = served.plan(header)
+            data = arrange(work.request, planned, served.info.signature)
+        except RequestError as error:
+            return [Outcome(work, error)]
+        late[served.executor].append(work._replace(plan=planned, data=data))
+        return []
 
     def _refuse(self, call: Call, model: str, error: RequestError) -> None:
         """Answer a call that never became work."""
@@ -218,6 +257,19 @@ class Service:
             log.exception("%s failed", call.method)
             return status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
+    def _defer(self, call: Call) -> None:
+        """Let somebody else answer, in their own time."""
+
+        def done(answer: bytes | RequestError) -> None:
+            self._deliver([(call.reply, status_of(answer) if isinstance(answer, RequestError) else answer)])
+
+        try:
+            self._deferred[call.method](bytes(call.message), done)
+        except DecodeError as error:
+            done(InvalidRequest(f"not the message that {call.method} takes: {error}"))
+        except RequestError as error:
+            done(error)
+
     def _server_live(self, _message: bytes) -> bytes:
         return oip.ServerLiveResponse(live=True).SerializeToString()
 
@@ -231,7 +283,9 @@ class Service:
 
     def _server_metadata(self, _message: bytes) -> bytes:
         return oip.ServerMetadataResponse(
-            name="horngate", version=__version__, extensions=["binary_tensor_data", "parameters"]
+            name="horngate",
+            version=__version__,
+            extensions=["binary_tensor_data", "parameters", *(["model_repository"] if self._deferred else [])],
         ).SerializeToString()
 
     def _model_metadata(self, message: bytes) -> bytes:
@@ -241,7 +295,7 @@ class Service:
         signature = served.info.signature
         return oip.ModelMetadataResponse(
             name=served.info.name,
-            versions=[served.info.version],
+            versions=self._models.versions(served.info.name),
             platform=served.platform,
             inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
             outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],

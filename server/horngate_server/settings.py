@@ -38,13 +38,19 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Read a duration such as 250us, 5ms, 30s, 2m."""
     units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m)", text)
     if not match:
         raise ValueError("expected a duration such as 250us, 5ms, 30s or 2m")
     return float(match[1]) * units[match[2]]
+
+
+def _period(text: str) -> float:
+    if not 0.01 <= (period := seconds(text)) <= 3600:
+        raise ValueError("expected a duration from 10ms to 60m")
+    return period
 
 
 def _bytes(text: str) -> int:
@@ -62,6 +68,27 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
+        raise ValueError("expected true or false")
+    return text.lower() in ("true", "1", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one version of a model may take.
+
+    Attributes:
+        max_batch_rows: rows that are computed together at most.
+        queue_rows: rows that may wait.
+        max_queue_delay_s: seconds that the first of a batch is kept waiting for more.
+    """
+
+    max_batch_rows: int
+    queue_rows: int
+    max_queue_delay_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that an operator can set. The help texts are those of ``--help``."""
@@ -74,7 +101,7 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
     grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", _whole(0, 65535), "PORT")
     http_port: int = _option(
-        8002, "port for /metrics, /livez and /readyz; 0 picks a free one", _whole(0, 65535), "PORT"
+        8002, "port for /metrics, /models, /livez and /readyz; 0 picks a free one", _whole(0, 65535), "PORT"
     )
     device: str = _option(
         "auto",
@@ -98,10 +125,10 @@ class Settings:
     max_queue_delay_s: float = _option(
         0.0,
         "how long an idle server waits to fill a batch (250us, 5ms); 0ms, right for nearly everyone, never waits",
-        _seconds, "TIME",
+        seconds, "TIME",
     )  # fmt: skip
     grace_period_s: float = _option(
-        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", _seconds, "TIME"
+        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", seconds, "TIME"
     )
     compute_threads: int = _option(
         0,
@@ -131,6 +158,18 @@ class Settings:
         "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",
         _one_of("strict", "warn", "off"), "strict|warn|off",
     )  # fmt: skip
+    config: Path | None = _option(
+        None, "per model: versions, labels, shadow, limits (TOML); read again when it changes", _path, "FILE"
+    )
+    watch_interval_s: float = _option(
+        1.0, "how often the model root is looked at, where the file system does not tell of changes", _period, "TIME",
+    )  # fmt: skip
+    admin: bool = _option(
+        False,
+        "answer Triton's RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload: callers can then change what "
+        "is served",
+        _switch,
+    )
     port_file: Path | None = _option(
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
     )
@@ -151,6 +190,14 @@ class Settings:
         for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
             if path is not None and not path.is_file():
                 raise SettingsError(f"--tls-cert, --tls-key, --tls-client-ca: no file {path}")
+
+        if self.admin and self.workers > 1:
+            raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
+
+    @property
+    def limits(self) -> Limits:
+        """What every version of every model may take, where ``--config`` says nothing else."""
+        return Limits(self.max_batch_rows, self.queue_rows, self.max_queue_delay_s)
 
     @property
     def tls(self) -> Tls | None:
@@ -251,7 +298,10 @@ def _parser() -> argparse.ArgumentParser:
         default = "" if each.default in (None, MISSING) else f" (default: {_shown(each.name, each.default)})"
         text = each.metadata["help"]
         shown = text if text == argparse.SUPPRESS else text + default
-        parser.add_argument(flag, dest=each.name, metavar=each.metadata["metavar"], help=shown)
+        if each.default is False:
+            parser.add_argument(flag, dest=each.name, action="store_const", const="true", help=text)
+        else:
+            parser.add_argument(flag, dest=each.name, metavar=each.metadata["metavar"], help=shown)
     return parser
 
 

@@ -18,6 +18,7 @@ CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.CallerGone: grpc.StatusCode.CANCELLED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
 }
 

@@ -56,7 +56,9 @@ class Supervisor:
             HorngateError: it cannot start.
         """
         settings = self._settings
-        server = http.HttpServer(http.app(self._ready, self._exposition), host=settings.host, port=settings.http_port)
+        server = http.HttpServer(
+            http.app(self._ready, self._exposition, self._models), host=settings.host, port=settings.http_port
+        )
         with self._scratch, self._stop.on_signals(), reserve(settings.host, settings.grpc_port) as held:
             grpc_port = held.getsockname()[1]
             http_port = server.start()
@@ -92,9 +94,13 @@ class Supervisor:
         return any(worker.serves() for worker in self._workers)
 
     def _exposition(self) -> bytes:
-        texts = {str(worker.number): worker.exposition() for worker in self._workers}
+        texts = {str(worker.number): worker.page("/metrics") for worker in self._workers}
         restarts = {str(worker.number): worker.restarts for worker in self._workers}
         return metrics.merged(texts, restarts)
+
+    def _models(self) -> bytes:
+        """Return what the first worker that answers says: all of them look at the same disk."""
+        return next((text for worker in self._workers if (text := worker.page("/models"))), "[]").encode()
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
         """Say what serves, once everybody does."""
@@ -104,7 +110,7 @@ class Supervisor:
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
             f"  grpc       {settings.host}:{grpc_port}, shared by all",
-            f"  http       http://{settings.host}:{http_port}/metrics, /livez, /readyz, for all",
+            f"  http       http://{settings.host}:{http_port}/metrics, /models, /livez, /readyz, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)
@@ -144,10 +150,10 @@ class _Process:
     def serves(self) -> bool:
         return self._serving
 
-    def exposition(self) -> str:
-        """Return the worker's metrics; empty while it is not there."""
+    def page(self, path: str) -> str:
+        """Return one of the worker's HTTP pages; empty while it is not there."""
         try:
-            status, body = unix_http.get(self._http, "/metrics")
+            status, body = unix_http.get(self._http, path)
         except OSError:
             return ""
         return body.decode() if status == 200 else ""

@@ -12,9 +12,9 @@ import pytest
 
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
-from horngate_server import golden, repository
+from horngate_server import golden, loading, repository
 from horngate_server.errors import ModelError
-from horngate_server.loading import Loaded, load_latest
+from horngate_server.loading import Loaded
 from horngate_server.settings import Settings
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
@@ -71,11 +71,11 @@ def version(foreign_models: Path, tmp_path: Path) -> Path:
     return path
 
 
-def load(*paths: Path, verify: str = "strict") -> Loaded:
-    """Load the first of these versions that can be served."""
+def load(path: Path, verify: str = "strict") -> Loaded:
+    """Load this version."""
     settings = Settings(verify=verify, max_batch_rows=16)
-    loaded = load_latest(
-        "classifier", paths, settings, finish=lambda *_: None, clock=time.monotonic, on_death=lambda _: None
+    loaded = loading.load(
+        path, settings, settings.limits, finish=lambda *_: None, clock=time.monotonic, on_death=lambda _: None
     )
     loaded.executor.close()
     return loaded
@@ -90,7 +90,7 @@ def test_crc32c_matches_the_published_check_value() -> None:
 def test_a_foreign_model_is_served_as_unverified(version: Path) -> None:
     """Neither manifest nor recorded answers are needed; the metadata says that they are missing."""
     loaded = load(version)
-    assert loaded.verification == "unverified: it has no recorded answers"
+    assert loaded.report.verification == "unverified: it has no recorded answers"
     assert loaded.info.version == "1"
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_reproduces_its_recorded_answers_is_verified(version: Path)
     """The requests are replayed and the answers agree."""
     record(version, softmax(X))
     seal(version)
-    assert load(version).verification == "verified (3 rows)"
+    assert load(version).report.verification == "verified (3 rows)"
 
 
 def test_a_model_that_disagrees_with_its_recorded_answers_is_refused_with_the_worst_example(version: Path) -> None:
@@ -114,14 +114,14 @@ def test_a_model_that_disagrees_with_its_recorded_answers_is_refused_with_the_wo
     seal(version)
     with pytest.raises(ModelError, match=r"disagrees with its recorded answers: probabilities\S* of recorded row 2 is"):
         load(version)
-    assert load(version, verify="warn").verification.startswith("failed: it disagrees")
-    assert load(version, verify="off").verification == "unverified: --verify off"
+    assert load(version, verify="warn").report.verification.startswith("failed: it disagrees")
+    assert load(version, verify="off").report.verification == "unverified: --verify off"
 
 
 def test_recorded_requests_without_answers_prove_nothing(version: Path) -> None:
     """TensorFlow Serving's own warm-up files hold requests only: such a model stays unverified."""
     record(version, None)
-    assert load(version).verification == "unverified: its recorded requests have no answers"
+    assert load(version).report.verification == "unverified: its recorded requests have no answers"
 
 
 def test_a_damaged_warm_up_file_is_noticed(version: Path) -> None:
@@ -163,23 +163,13 @@ def test_a_version_that_is_not_whole_is_refused_with_the_file_named(version: Pat
         load(version)
 
 
-def test_an_older_version_serves_when_the_newest_is_broken(version: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A bad version never takes a request, and the log says why it was passed over."""
-    newer = version.with_name("2")
-    shutil.copytree(version, newer)
-    seal(newer)
-    (newer / "variables" / "variables.index").write_bytes(b"")
-    assert load(newer, version).info.version == "1"
-    assert "version 2 is refused" in caplog.text
-
-
 def test_versions_are_found_in_numerical_order_and_other_folders_are_not_versions(tmp_path: Path) -> None:
     """TensorFlow Serving's layout: integers only, 10 is newer than 9, hidden and unfinished folders do not count."""
     for name in ("m/9", "m/10", "m/latest", "m/.11.partial", "m/-1", "empty", ".hidden/1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "m/12").write_text("a file")
     found = repository.models(tmp_path)
-    assert {name: [path.name for path in paths] for name, paths in found.items()} == {"m": ["10", "9"]}
+    assert found == {"m": {9: tmp_path / "m/9", 10: tmp_path / "m/10"}}
 
 
 def test_a_root_that_cannot_be_read_is_said_plainly(tmp_path: Path) -> None:

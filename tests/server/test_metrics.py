@@ -9,10 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.datatypes import BY_NAME
 from horngate_server.executor import BatchReport
+from horngate_server.loading import LoadReport
 from horngate_server.metrics import SECONDS, Metrics, default_registry
 from horngate_server.model import Array
 from horngate_server.request import ModelInfo, Outputs
 from horngate_server.signature import Signature, TensorSpec
+from horngate_server.states import STATES, VersionState
 from support.desk import Desk
 
 CLASSIFIER = ModelInfo(
@@ -65,21 +67,21 @@ def test_one_state_at_a_time_is_1() -> None:
     """A version is in exactly one state."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.model(CLASSIFIER, "loading")
-    metrics.model(CLASSIFIER, "ready", load_s=0.5)
+    metrics.watch(tuple, lambda: [VersionState("m", 1, "ready", "", 0.0)])
     states = {
         state: registry.get_sample_value("horngate_model_state", {"model": "m", "version": "1", "state": state})
-        for state in ("loading", "ready", "draining", "failed")
+        for state in STATES
     }
-    assert states == {"loading": 0, "ready": 1, "draining": 0, "failed": 0}
+    assert states == {"loading": 0, "ready": 1, "draining": 0, "failed": 0, "ended": 0}
 
 
 def test_the_exposition_parses_and_has_every_promised_name() -> None:
     """Prometheus's own parser reads /metrics, and each name of the contract is there, with the process's own."""
     with Desk() as desk:
         desk.ask([[1, 1]]).response()
-        desk.metrics.model(desk.info, "ready", load_s=0.1)
-        desk.metrics.model_info(desk.info, "CPU", "why", "abc", "verified")
+        report = LoadReport("m", 3, "m/3", "abc", "(x)", "CPU", "why", "verified", 0.1, 1, 8, ())
+        states = [VersionState("m", 3, "ready", "", 0.0, [""], report)]
+        desk.metrics.watch(lambda: [desk.executor], lambda: states)
         names = {family.name for family in text_string_to_metric_families(desk.metrics.exposition().decode())}
     assert names >= {
         "horngate_requests", "horngate_request_seconds", "horngate_rows", "horngate_queue_seconds",

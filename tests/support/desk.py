@@ -167,7 +167,7 @@ class Desk:
             quick_s=quick_s,
             pad=pad,
         )
-        self.models.put(Served(self.info, self.executor))
+        self.models.route("m", Served(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])
 
     def __enter__(self) -> Self:

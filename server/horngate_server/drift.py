@@ -1,0 +1,231 @@
+"""Whether what comes in and goes out still looks like what the model was trained and evaluated on.
+
+The manifest's ``baseline`` has the classes that the model chose on its test data, how sure it was, and the inputs' mean
+and range. Answers are counted whole, as they are anyway; inputs are looked at now and then, a few rows at a time.
+
+The population stability index compares shares of classes: sum((p - q) * ln(p / q)). Below 0.1 nothing happened, above
+0.25 it did (Siddiqi, Credit Risk Scorecards, 2006).
+"""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log as ln
+from typing import Any
+
+import numpy as np
+
+from horngate_server.executor import BatchReport, Clock
+from horngate_server.model import Array
+from horngate_server.request import ModelInfo
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.02
+"""A look at the inputs costs about 20 us: a thousandth of the time at this pace."""
+LOOK_ROWS = 16
+WEIGHT = 0.02
+"""What the newest look at the inputs counts in the running mean: it follows a change within some fifty looks."""
+LOOKS = 25
+"""Before so many looks, nothing is said about the inputs."""
+WINDOW_ROWS = 10_000
+"""The shares of classes are those of so many rows at least, and of twice as many at most."""
+LEAST_ROWS = 500
+"""With fewer rows, chance alone moves the index."""
+NEAR = 0.1
+"""How near an inverted input's mean must come to the mirrored one, as a share of the range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How it was on the test data.
+
+    Attributes:
+        class_shares: per class, the share of rows that the model gave it.
+        confidence: the mean of the highest probability.
+        mean: of the input's elements.
+        low: their least value.
+        high: their greatest value.
+    """
+
+    class_shares: tuple[float, ...]
+    confidence: float
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any] | None) -> "Baseline | None":
+        """Read it from a manifest; None where there is none, or none that can be read."""
+        try:
+            found = (manifest or {})["baseline"]
+            histogram = found["confidence_histogram"]
+            edges, counts = np.asarray(histogram["edges"], float), np.asarray(histogram["counts"], float)
+            confidence = float(((edges[:-1] + edges[1:]) / 2 * counts).sum() / counts.sum())
+            shares = tuple(float(share) for share in found["class_shares"])
+            return cls(
+                shares, confidence, float(found["input_mean"]), float(found["input_min"]), float(found["input_max"])
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """How it is now, for a scrape.
+
+    Attributes:
+        psi: of the classes chosen; None while too few rows were seen.
+        confidence: the mean of the highest probability, of the same rows; None as well.
+        mean: of the inputs' elements lately; None before there were enough.
+        low: their least value lately.
+        high: their greatest value lately.
+        suspicion: what the inputs look like if they look wrong; empty otherwise.
+    """
+
+    psi: float | None
+    confidence: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+    suspicion: str
+
+
+class Drift:
+    """Watches one version. `see` is called by its executor's thread, `report` by any.
+
+    Args:
+        info: which version.
+        baseline: what to compare with.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, info: ModelInfo, baseline: Baseline, clock: Clock) -> None:
+        self._info = info
+        self.baseline = baseline
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._looks = 0
+        self._mean = self._low = self._high = 0.0
+        self._counts = [_Counts(len(baseline.class_shares)), _Counts(len(baseline.class_shares))]
+        self._suspicion = ""
+        names = [spec.name for spec in info.signature.outputs]
+        self._scores = names.index("probabilities") if "probabilities" in names else None
+
+    def see(self, report: BatchReport) -> None:
+        """Take in one batch."""
+        with self._lock:
+            if self._scores is not None:
+                self._count(report.arrays[self._scores][: report.rows])
+            now = self._clock()
+            if now >= self._next and report.whole and len(self._info.signature.inputs) == 1:
+                self._next = now + LOOK_EVERY_S
+                self._look(report)
+
+    def report(self) -> DriftReport:
+        """Say how it is."""
+        with self._lock:
+            rows = sum(each.rows for each in self._counts)
+            seen = self._looks >= LOOKS
+            return DriftReport(
+                psi(self._shares(), self.baseline.class_shares) if rows >= LEAST_ROWS else None,
+                sum(each.confidence for each in self._counts) / rows if rows >= LEAST_ROWS else None,
+                self._mean if seen else None,
+                self._low if seen else None,
+                self._high if seen else None,
+                self._suspicion,
+            )
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _shares(self) -> Sequence[float]:
+        counts = sum((each.classes for each in self._counts), np.zeros(len(self.baseline.class_shares)))
+        return [float(share) for share in counts / counts.sum()]
+
+    def _count(self, scores: Array) -> None:
+        current = self._counts[-1]
+        if scores.ndim != 2 or scores.shape[1] != len(current.classes):
+            return
+        current.classes += np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+        current.confidence += float(scores.max(axis=1).sum())
+        current.rows += len(scores)
+        if current.rows >= WINDOW_ROWS:
+            self._counts = [current, _Counts(len(current.classes))]
+
+    def _look(self, report: BatchReport) -> None:
+        """Look at some of the first request's rows."""
+        work = report.whole[0]
+        datatype = self._info.signature.inputs[0].datatype.numpy
+        elements = len(work.data[0]) // datatype.itemsize * min(LOOK_ROWS, work.plan.rows) // work.plan.rows
+        values = np.frombuffer(work.data[0], datatype, elements)
+        if not len(values) or not np.isfinite(mean := float(values.mean(dtype=np.float64))):
+            return
+        low, high = float(values.min()), float(values.max())
+        self._looks += 1
+        weight = max(WEIGHT, 1 / self._looks)
+        self._mean += weight * (mean - self._mean)
+        self._low += weight * (low - self._low)
+        self._high += weight * (high - self._high)
+        if self._looks >= LOOKS:
+            self._judge(suspicion(self.baseline, self._mean, self._high))
+
+    def _judge(self, found: str) -> None:
+        """Say once that the inputs look wrong, and once that they look right again."""
+        if found == self._suspicion:
+            return
+        self._suspicion = found
+        baseline = self.baseline
+        if found:
+            log.warning(
+                "model %s version %s: its inputs look %s: mean %.3g, greatest %.3g; in training, mean %.3g, "
+                "from %g to %g",
+                self._info.name, self._info.version, found, self._mean, self._high,
+                baseline.mean, baseline.low, baseline.high,
+            )  # fmt: skip
+        else:
+            log.info("model %s version %s: its inputs look as in training again", self._info.name, self._info.version)
+
+
+SUSPICIONS = ("scaled down", "scaled up", "inverted")
+
+
+def suspicion(baseline: Baseline, mean: float, high: float) -> str:
+    """Name what inputs look like that were prepared wrongly; empty where nothing does.
+
+    Args:
+        baseline: how they were in training.
+        mean: of the inputs now.
+        high: their greatest value now.
+    """
+    span = baseline.high - baseline.low
+    if span <= 0:
+        return ""
+    if span > 2 and high <= baseline.low + max(1.0, span / 100):  # 0..1 sent where 0..255 was learnt
+        return "scaled down"
+    if high > baseline.low + 20 * span:  # 0..255 sent where 0..1 was learnt
+        return "scaled up"
+    mirrored = baseline.low + baseline.high - baseline.mean
+    if abs(mean - mirrored) < NEAR * span < abs(mean - baseline.mean):
+        return "inverted"
+    return ""
+
+
+def psi(shares: Sequence[float], baseline: Sequence[float]) -> float:
+    """Return the population stability index of two distributions; empty classes count as a ten-thousandth."""
+    least = 1e-4
+    pairs = [(max(p, least), max(q, least)) for p, q in zip(shares, baseline, strict=True)]
+    return sum((p - q) * ln(p / q) for p, q in pairs)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Counts:
+    """Classes chosen in one half of the window."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = np.zeros(classes, np.int64)
+        self.confidence = 0.0
+        self.rows = 0

@@ -1,0 +1,686 @@
+"""Versions appear, prove themselves, take over and leave: what is on disk and what the operator wants, made to be so.
+
+One thread owns it all. It looks (disk, ``--config``), compares with what is served, and takes one step after the other:
+load beside serving, verify, put a new table of routes in place, drain who is not wanted any more. Nothing is taken out
+before somebody who is wanted can answer.
+"""
+
+import gc
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from horngate_server import config as config_room
+from horngate_server import loading, policy, repository, runtime
+from horngate_server.config import Config, ModelConfig
+from horngate_server.drift import Baseline, Drift
+from horngate_server.errors import (
+    DeviceUnavailable,
+    HorngateError,
+    ModelError,
+    ModelFailed,
+    ModelNotFound,
+    Refused,
+    RequestError,
+    SettingsError,
+)
+from horngate_server.executor import BatchReport, Clock, Executor, Finish, Outcome
+from horngate_server.health import OVERALL, Health
+from horngate_server.loading import Loaded
+from horngate_server.repository import Fingerprint
+from horngate_server.request import ModelInfo
+from horngate_server.served import Models, Served
+from horngate_server.settings import Settings
+from horngate_server.shadow import Shadow
+from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
+from horngate_server.watching import Watch
+
+log = logging.getLogger(__name__)
+
+KEPT_ENDED = 8
+"""Versions of a model that are remembered after they have left."""
+NICE = 10
+"""How much whoever loads a version stands back behind those who serve."""
+
+Done = Callable[[RequestError | None], None]
+"""Called once with how an administrator's wish ended."""
+
+
+class Lifecycle:
+    """The owner of which versions are served.
+
+    Args:
+        settings: all of them.
+        models: who answers whom; changed here alone.
+        health: told who is ready.
+        finish: takes executors' outcomes.
+        forget: told of versions that nobody needs to hear of any more.
+        clock: monotonic seconds.
+        on_death: what executors call when their loop fails.
+        stopping: set when the process is to stop.
+
+    Raises:
+        SettingsError: ``--config`` is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: Models,
+        health: Health,
+        finish: Finish,
+        forget: Callable[[str, str], None],
+        clock: Clock,
+        on_death: Callable[[BaseException], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._config: Config = config_room.read(settings.config, settings)
+        self._config_seen = _stamp(settings.config)
+        self.config_valid = True
+        self._served = models
+        self._health = health
+        self._finish = finish
+        self._forget = forget
+        self._clock = clock
+        self._on_death = on_death
+        self._stopping = stopping
+        self._models: dict[str, _Model] = {}
+        self._looked = False
+        self._settled = False
+        self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._watch = Watch(settings.models, self._wake.set)
+        self._thread = threading.Thread(target=self._run, name="lifecycle")
+        self._root_error = ""
+
+    def begin(self) -> None:
+        """Look for the first time and load what is there, on the caller's thread.
+
+        Raises:
+            ModelError: the root cannot be read, or ``--device gpu`` and there is none.
+        """
+        self._look(first=True)
+        self._reconcile()
+        self._looked = True
+        if any(self._pending(model) for model in self._models.values()):
+            self._stopping.wait(self._settings.watch_interval_s)  # those without a manifest must be looked at twice
+            self._step()
+        self._settled = True
+        self._tell_health()
+
+    def start(self) -> None:
+        """Keep looking, on a thread of its own."""
+        self._thread.start()
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Change nothing any more. What is being loaded is finished first."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._watch.stop()
+            self._thread.join()
+        for model in self._models.values():
+            model.stop_shadow()
+
+    def drain(self, grace_s: float) -> bool:
+        """Let every executor compute what waits, and end; False if that took too long. After `stop`."""
+        ends = self._clock() + grace_s
+        drained = [executor.stop(max(0.0, ends - self._clock())) for executor in self.executors()]
+        for model in self._models.values():
+            for thread in model.drains:
+                thread.join(max(0.0, ends - self._clock()))
+                drained.append(not thread.is_alive())
+        return all(drained)
+
+    def close(self) -> None:
+        """Close every model; after `drain` said True."""
+        for executor in self.executors():
+            executor.close()
+
+    def executors(self) -> list[Executor]:
+        """Return those of all versions that are loaded and not leaving."""
+        models = list(self._models.values())
+        return [each.loaded.executor for model in models for each in list(model.versions.values()) if each.loaded]
+
+    def states(self) -> list[VersionState]:
+        """Return what became of every version, by name and number. Callable from any thread."""
+        return [
+            state
+            for name, model in sorted(self._models.copy().items())
+            for state in sorted(model.states(), key=lambda each: each.version)
+        ]
+
+    def ready(self) -> list[Loaded]:
+        """Return what can answer now."""
+        models = [model for _, model in sorted(self._models.copy().items())]
+        return [each.loaded for model in models for _, each in sorted(model.versions.items()) if each.loaded]
+
+    # --- an administrator's wishes: done on the lifecycle's thread, told when they are done ------------
+
+    def load(self, name: str, done: Done) -> None:
+        """Serve a model as its configuration says; versions that were refused are tried again."""
+        self._wish(done, lambda: self._admin_load(name))
+
+    def unload(self, name: str, done: Done) -> None:
+        """Stop serving a model until it is loaded again."""
+        self._wish(done, lambda: self._admin_unload(name))
+
+    def promote(self, name: str, version: int, label: str, done: Done) -> None:
+        """Give a version a label, loading it first where it is not loaded."""
+        self._wish(done, lambda: self._admin_promote(name, version, label))
+
+    # --- private: the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._settings.watch_interval_s)
+            self._wake.clear()
+            try:
+                self._step()
+                while not self._wishes.empty():
+                    self._wishes.get()()
+            except Exception:
+                log.exception("the look at the models failed; the next one is in %g s", self._settings.watch_interval_s)
+
+    def _wish(self, done: Done, run: Callable[[], None]) -> None:
+        def wish() -> None:
+            try:
+                self._look()
+                run()
+            except RequestError as error:
+                done(error)
+            except HorngateError as error:
+                done(Refused(str(error)))
+            else:
+                done(None)
+
+        self._wishes.put(wish)
+        self._wake.set()
+
+    def _step(self) -> None:
+        if not self._stopping.is_set():
+            self._look()
+            self._reconcile()
+
+    # --- private: looking -----------------------------------------------------------------------------
+
+    def _look(self, *, first: bool = False) -> None:
+        """See what is on disk and in the configuration."""
+        self._look_at_config()
+        try:
+            found = repository.models(self._settings.models)
+        except ModelError as error:
+            if first:
+                raise
+            if str(error) != self._root_error:
+                log.error("%s; what is loaded serves on", error)
+            self._root_error = str(error)
+            return
+        self._root_error = ""
+        for name in found:
+            if name not in self._models:
+                log.info("model %s found", name)
+                self._models[name] = _Model(name, self._config.of(name))
+        self._served.expect([name for name, model in self._models.items() if not model.unloaded])
+        for name, model in self._models.items():
+            model.see(found.get(name, {}), self._clock())
+
+    def _look_at_config(self) -> None:
+        """Read the configuration again if it has changed; a bad one changes nothing."""
+        stamp = _stamp(self._settings.config)
+        if stamp == self._config_seen:
+            return
+        self._config_seen = stamp
+        try:
+            self._config = config_room.read(self._settings.config, self._settings)
+        except SettingsError as error:
+            self.config_valid = False
+            log.error("the configuration stays as it was: %s", error)
+            return
+        self.config_valid = True
+        log.info("the configuration has changed: %s", self._settings.config)
+        for name, model in self._models.items():
+            model.configure(self._config.of(name))
+
+    # --- private: making it so ------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        for model in list(self._models.values()):
+            self._apply(model)
+            while not self._stopping.is_set() and (version := model.next_to_load(self._ripe)) is not None:
+                self._load(model, version)
+                self._apply(model)
+
+    def _ripe(self, version: "_Version") -> bool:
+        """Whether a version may be tried: it has a manifest to hold it against, or has stopped changing."""
+        return bool(version.seen) and ((version.path / repository.MANIFEST).is_file() or self._still(version))
+
+    def _still(self, version: "_Version") -> bool:
+        """Whether a version has been the same for two looks."""
+        return self._looked and self._clock() - version.changed >= self._settings.watch_interval_s
+
+    def _pending(self, model: "_Model") -> bool:
+        return model.next_to_load(lambda _: True) is not None
+
+    def _load(self, model: "_Model", version: "_Version") -> None:
+        """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet."""
+        again = version.loaded is not None
+        if not again:
+            version.become(LOADING, "", self._clock())
+        observers = _Observers(self._finish)
+        try:
+            loaded = self._beside(
+                lambda: loading.load(
+                    version.path,
+                    self._settings,
+                    model.config.limits,
+                    finish=observers.finish,
+                    clock=self._clock,
+                    on_death=self._on_death,
+                )
+            )
+        except DeviceUnavailable:
+            if not self._settled:
+                raise
+            self._refuse(model, version, "the GPU is gone")
+            return
+        except (ModelError, ModelFailed, MemoryError) as error:
+            self._refuse(model, version, str(error) or type(error).__name__)
+            return
+        if repository.fingerprint(version.path) != version.seen:
+            loaded.executor.close()
+            self._refuse(model, version, "its files changed while it was loaded")
+            return
+        before = version.loaded
+        baseline = Baseline.of(loaded.version.manifest)
+        observers.drift = Drift(loaded.info, baseline, self._clock) if baseline else None
+        loaded.executor.start()
+        version.observers, version.baseline = observers, baseline
+        version.loaded, version.served = loaded, Served(loaded.info, loaded.executor)
+        version.become(READY, "", self._clock())
+        report = loaded.report
+        log.info(
+            "loaded model %s version %s in %.2f s: %s, %s (%s)",
+            model.name, report.version, report.seconds, report.verification, report.device, report.why,
+        )  # fmt: skip
+        if report.rungs:
+            log.info("  %s", ", ".join(f"{each.rows} rows {each.ms:.2f} ms" for each in report.rungs))
+        if loaded.device.surprise:
+            log.warning("a GPU is present but not used: %s", loaded.device.why)
+        if before is not None:
+            self._apply(model)
+            self._drain(model, before, version=None)
+
+    def _beside(self, run: Callable[[], Loaded]) -> Loaded:
+        """Run it at a lower priority than those that serve, once anybody does."""
+        if not self._settled:
+            return run()
+        outcome: list[Loaded | BaseException] = []
+
+        def work() -> None:
+            with suppress(OSError, AttributeError):  # a nicety where the system has it
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            try:
+                outcome.append(run())
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                outcome.append(error)
+
+        thread = threading.Thread(target=work, name="loading")
+        thread.start()
+        thread.join()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _refuse(self, model: "_Model", version: "_Version", reason: str) -> None:
+        """Note why a version is not served; say it once, and only when it has stopped changing."""
+        now = repository.fingerprint(version.path)
+        if now != version.seen or not self._still(version):
+            version.become(FOUND, f"not whole yet: {reason}", self._clock())
+            version.waiting = True
+            if not now:
+                log.warning("model %s version %d vanished while it was loaded", model.name, version.number)
+            return
+        version.refused = version.seen
+        if version.loaded is not None:
+            version.reason = f"it could not be loaded again, with other limits: {reason}"
+        else:
+            version.become(FAILED, reason, self._clock())
+        log.error("model %s version %d is refused: %s", model.name, version.number, reason)
+
+    def _apply(self, model: "_Model") -> None:
+        """Put the routes in place that follow from what is ready, and let go who is not wanted any more."""
+        ready = model.ready()
+        shadow = model.config.shadow
+        labels = model.labels
+        route = policy.route(ready, labels, shadow) if not model.unloaded else policy.NOBODY
+        computing_along = shadow if shadow in ready and shadow not in route.versions and route.default else None
+        if model.shadow_key != (key := model.key_of_shadow(computing_along, route.default)):
+            model.stop_shadow()
+        served = {number: each.served for number, each in model.versions.items() if each.served}
+        before = model.route
+        model.route = route
+        if route.default is None:
+            self._served.route(model.name, None)
+        else:
+            self._served.route(
+                model.name,
+                served[route.default],
+                [served[number] for number in route.versions],
+                {label: served[number] for label, number in route.labels.items()},
+            )
+        if route.default != before.default and route.default is not None:
+            log.info("model %s: version %d answers from now on", model.name, route.default)
+        for label, number in labels.items():
+            if label not in route.labels and label not in model.missing and not self._pending(model):
+                log.warning("model %s: label %s is version %d, which is not served", model.name, label, number)
+        model.missing = {label for label in labels if label not in route.labels}
+        if key is not None and model.shadow is None:
+            model.start_shadow(key, self._clock)
+        self._tell_health(model.name, serving=route.default is not None)
+        leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), shadow)
+        for number in leaving:
+            version = model.versions[number]
+            reason = "unloaded" if model.unloaded else f"version {route.default} answers instead"
+            version.become(DRAINING, reason, self._clock())
+            loaded, version.loaded, version.served = version.loaded, None, None
+            if loaded is not None:
+                self._drain(model, loaded, version)
+        if leaving:
+            self._apply(model)
+
+    def _drain(self, model: "_Model", loaded: Loaded, version: "_Version | None") -> None:
+        """Let a version that gets no more requests answer those it has, and give its memory back."""
+
+        def drain() -> None:
+            if not loaded.executor.stop(self._settings.grace_period_s):
+                log.warning("model %s version %s did not end within the grace period", model.name, loaded.info.version)
+                return
+            loaded.executor.close()
+            gc.collect()
+            runtime.release_pages()
+            if version is not None:
+                version.become(ENDED, version.reason, self._clock())
+                for number in model.forget_old():
+                    self._forget(model.name, str(number))
+                log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
+
+        thread = threading.Thread(target=drain, name=f"drain-{model.name}-{loaded.info.version}")
+        model.drains = [each for each in model.drains if each.is_alive()]
+        model.drains.append(thread)
+        thread.start()
+
+    def _tell_health(self, name: str | None = None, *, serving: bool = False) -> None:
+        if name is not None:
+            self._health.set(name, serving=serving)
+        if self._settled:
+            self._health.set(OVERALL, serving=any(True for _ in self._served))
+
+    # --- private: an administrator's wishes -----------------------------------------------------------
+
+    def _model(self, name: str) -> "_Model":
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._models)}")
+        return model
+
+    def _admin_load(self, name: str) -> None:
+        model = self._model(name)
+        model.unloaded = False
+        for version in model.versions.values():
+            version.refused = None
+        self._reconcile()
+        if model.route.default is None:
+            raise Refused(f"model {name}: no version can be served: {model.why_not()}")
+
+    def _admin_unload(self, name: str) -> None:
+        model = self._model(name)
+        model.unloaded = True
+        log.info("model %s is unloaded, as an administrator wishes", name)
+        self._apply(model)
+
+    def _admin_promote(self, name: str, number: int, label: str) -> None:
+        model = self._model(name)
+        if label in model.config.labels:
+            raise Refused(f"label {label} of model {name} is set in --config: change it there")
+        version = model.versions.get(number)
+        if version is None or (not version.seen and not version.loaded):
+            raise ModelNotFound(f"model {name!r} has no version {number} on disk; it has {sorted(model.versions)}")
+        before = dict(model.promoted)
+        version.refused = None
+        model.unloaded = False
+        model.promoted[label] = number
+        self._reconcile()
+        if model.route.labels.get(label) != number:
+            model.promoted = before
+            self._reconcile()
+            raise Refused(f"model {name} version {number} cannot be served: {version.reason}")
+        log.info("model %s: version %d is %s, as an administrator wishes", name, number, label)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Observers:
+    """What else looks at a version's batches, after their callers were answered."""
+
+    def __init__(self, finish: Finish) -> None:
+        self._finish = finish
+        self.drift: Drift | None = None
+        self.shadow: Shadow | None = None
+
+    def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
+        """Answer, then look (`executor.Finish`)."""
+        self._finish(info, outcomes, report)
+        if report is not None:
+            if self.drift is not None:
+                self.drift.see(report)
+            if (shadow := self.shadow) is not None:
+                shadow.offer(report)
+
+
+@dataclass(slots=True, eq=False)
+class _Version:
+    """One version, from its first being seen until it is forgotten. Changed by the lifecycle's thread.
+
+    Attributes:
+        number: its number.
+        path: its folder.
+        seen: its files at the last look; empty once they have gone.
+        changed: when they were last seen to change.
+        since: when it came into its state.
+        refused: the files with which it was refused; None while it may be tried.
+        waiting: it was tried and is not whole yet: not again before its files change or have been still.
+        loaded: while it can answer.
+    """
+
+    number: int
+    path: Path
+    seen: Fingerprint
+    changed: float
+    since: float
+    state: str = FOUND
+    reason: str = ""
+    refused: Fingerprint | None = None
+    waiting: bool = False
+    loaded: Loaded | None = None
+    served: Served | None = None
+    observers: _Observers | None = None
+    baseline: Baseline | None = None
+
+    def become(self, state: str, reason: str, now: float) -> None:
+        self.state, self.reason, self.since = state, reason, now
+
+
+_ShadowKey = tuple[int, int, float, Loaded, Loaded]
+
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """One model: what is wanted of it, its versions, and who answers."""
+
+    name: str
+    config: ModelConfig
+    versions: dict[int, _Version] = field(default_factory=dict)
+    promoted: dict[str, int] = field(default_factory=dict)
+    unloaded: bool = False
+    route: policy.Route = policy.NOBODY
+    missing: set[str] = field(default_factory=set)
+    shadow: Shadow | None = None
+    shadow_key: _ShadowKey | None = None
+    drains: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        return {**self.promoted, **self.config.labels}
+
+    def configure(self, config: ModelConfig) -> None:
+        """Take a new configuration; what it could not be loaded with before, it may now."""
+        if config.limits != self.config.limits:
+            for version in self.versions.values():
+                version.refused = None
+        self.config = config
+
+    def see(self, found: Mapping[int, Path], now: float) -> None:
+        """Take in what is on disk."""
+        for number, path in found.items():
+            if number not in self.versions or self.versions[number].state == ENDED:
+                self.versions[number] = _Version(number, path, frozenset(), now, now)
+        relevant = {*self.wanted(found), *self.refused(), *self.ready()}
+        for number, version in list(self.versions.items()):
+            if number not in found:
+                self._gone(version)
+            elif number in relevant:
+                self._compare(version, repository.fingerprint(version.path), now)
+
+    def wanted(self, on_disk: Mapping[int, Path] | None = None) -> list[int]:
+        """Return the versions that ought to be served."""
+        if self.unloaded:
+            return []
+        there = [number for number, each in self.versions.items() if each.seen] if on_disk is None else on_disk
+        return policy.wanted(self.config, self.labels, list(there), self.refused())
+
+    def ready(self) -> set[int]:
+        return {number for number, version in self.versions.items() if version.loaded is not None}
+
+    def refused(self) -> set[int]:
+        return {n for n, version in self.versions.items() if version.refused is not None and version.loaded is None}
+
+    def next_to_load(self, ripe: Callable[[_Version], bool]) -> _Version | None:
+        """Return the newest version that is wanted and not as it should be, and may be tried now."""
+        for number in self.wanted():
+            version = self.versions[number]
+            as_it_should_be = version.loaded is not None and version.loaded.limits == self.config.limits
+            may_be_tried = version.refused is None and version.state != DRAINING and not version.waiting
+            if may_be_tried and not as_it_should_be and ripe(version):
+                return version
+        return None
+
+    def why_not(self) -> str:
+        reasons = [f"version {n}: {each.reason}" for n, each in sorted(self.versions.items()) if each.reason]
+        return "; ".join(reasons) or "there is none"
+
+    def states(self) -> Iterator[VersionState]:
+        labels: dict[int, list[str]] = {}
+        if self.route.default is not None:
+            labels[self.route.default] = [""]
+        for label, number in self.route.labels.items():
+            labels.setdefault(number, []).append(label)
+        for number, version in self.versions.copy().items():
+            along = self.shadow if self.shadow_key is not None and self.shadow_key[0] == number else None
+            drift = version.observers.drift if version.observers else None
+            yield VersionState(
+                self.name,
+                number,
+                version.state,
+                version.reason,
+                version.since,
+                labels.get(number, []),
+                version.loaded.report if version.loaded else None,
+                version.baseline if version.loaded else None,
+                drift.report() if drift is not None and version.loaded else None,
+                along.report if along is not None else None,
+            )
+
+    def key_of_shadow(self, number: int | None, live: int | None) -> _ShadowKey | None:
+        """Return what a shadow would be of; equal keys are one shadow."""
+        if number is None or live is None:
+            return None
+        along, answers = self.versions[number].loaded, self.versions[live].loaded
+        assert along is not None
+        assert answers is not None
+        return (number, live, self.config.shadow_share, along, answers)
+
+    def start_shadow(self, key: _ShadowKey, clock: Clock) -> None:
+        number, live, share, along, answers = key
+        self.shadow_key = key
+        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock)
+        self.shadow.start()
+        observers = self.versions[live].observers
+        assert observers is not None
+        observers.shadow = self.shadow
+        log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
+
+    def stop_shadow(self) -> None:
+        if self.shadow is not None and self.shadow_key is not None:
+            observers = self.versions[self.shadow_key[1]].observers
+            if observers is not None:
+                observers.shadow = None
+            self.shadow.stop()
+        self.shadow = self.shadow_key = None
+
+    def forget_old(self) -> list[int]:
+        """Forget those that left long ago; return their numbers."""
+        ended = sorted((each for each in self.versions.values() if each.state == ENDED), key=lambda each: each.since)
+        old = [each.number for each in ended[:-KEPT_ENDED]]
+        for number in old:
+            del self.versions[number]
+        return old
+
+    def _gone(self, version: _Version) -> None:
+        """A version's folder is not there any more."""
+        if version.loaded is not None:
+            if version.seen:
+                version.reason = "its folder is gone; it serves on from memory"
+                log.warning("model %s version %d: %s", self.name, version.number, version.reason)
+            version.seen = frozenset()
+        elif version.state not in (ENDED, DRAINING):
+            if version.state != FOUND:
+                log.warning("model %s version %d: its folder is gone", self.name, version.number)
+            del self.versions[version.number]
+        else:
+            version.seen = frozenset()
+
+    def _compare(self, version: _Version, now_seen: Fingerprint, now: float) -> None:
+        """See whether a version's files have changed."""
+        if now_seen == version.seen:
+            if version.waiting and version.state == FOUND:
+                version.waiting = False  # still at this look: one more try decides
+            return
+        if version.loaded is not None and version.seen:
+            version.reason = "its files have changed since it was loaded; it serves on from memory"
+            log.warning("model %s version %d: %s", self.name, version.number, version.reason)
+        version.seen, version.changed = now_seen, now
+        version.refused = None
+        version.waiting = False
+        if version.state == FAILED:
+            version.become(FOUND, "", now)
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """Return what changes when a file does."""
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

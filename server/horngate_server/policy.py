@@ -1,0 +1,72 @@
+"""Which versions ought to be served, and which one answers whom: pure decisions, without a disk or a clock."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from horngate_server.config import STABLE, ModelConfig
+
+
+class Route(NamedTuple):
+    """Who answers for a model.
+
+    Attributes:
+        default: the version for callers that name none; None while nobody can answer.
+        versions: those that may be asked for by number.
+        labels: label to version, of those that are served.
+    """
+
+    default: int | None
+    versions: frozenset[int]
+    labels: Mapping[str, int]
+
+
+NOBODY = Route(None, frozenset(), {})
+
+
+def wanted(
+    config: ModelConfig, labels: Mapping[str, int], on_disk: Collection[int], refused: Collection[int]
+) -> list[int]:
+    """Return the versions that ought to be served, the newest first.
+
+    Args:
+        config: what the operator wants.
+        labels: label to version; those labelled are wanted whatever their age.
+        on_disk: the versions that there are.
+        refused: those among them that cannot be served; the next older one is wanted instead.
+    """
+    able = sorted(set(on_disk) - set(refused), reverse=True)
+    if config.versions is None:
+        chosen = set([each for each in able if each != config.shadow][: config.latest])
+    else:
+        chosen = set(able) & config.versions if config.versions else set(able)
+    named = {*labels.values(), config.shadow}
+    return [each for each in able if each in chosen or each in named]
+
+
+def removable(
+    wanted: Collection[int], ready: Collection[int], refused: Collection[int], shadow: int | None
+) -> set[int]:
+    """Return the ready versions that may go: those that are not wanted, once somebody who is wanted can answer.
+
+    Args:
+        wanted: the versions that ought to be served.
+        ready: those that can answer now.
+        refused: those that never will, as they are.
+        shadow: the version that computes along and answers nobody.
+    """
+    waited_for = set(wanted) - set(refused) - set(ready)
+    answering = set(wanted) & set(ready) - {shadow}
+    return set(ready) - set(wanted) if answering and not waited_for else set()
+
+
+def route(ready: Collection[int], labels: Mapping[str, int], shadow: int | None) -> Route:
+    """Say who answers whom: the version labelled stable where there is one, else the newest without another label.
+
+    A version that only computes along answers nobody, unless a label says that it does.
+    """
+    able = set(ready) - ({shadow} - set(labels.values()))
+    served = {label: number for label, number in labels.items() if number in able}
+    if STABLE in served:
+        return Route(served[STABLE], frozenset(able), served)
+    unlabelled = able - set(served.values())
+    return Route(max(unlabelled or able, default=None), frozenset(able), served)

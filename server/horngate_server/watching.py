@@ -1,0 +1,58 @@
+"""Tells that something under the model root has changed: at once where the file system says so.
+
+Network file systems do not, and inotify can run out: whoever listens looks by itself now and then as well.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+GROUP_MS = 100
+"""Changes that come this close together are told once."""
+
+
+class Watch:
+    """A thread that calls ``changed`` after changes under ``root``.
+
+    Args:
+        root: with everything in it.
+        changed: called on the thread; must be quick.
+    """
+
+    def __init__(self, root: Path, changed: Callable[[], None]) -> None:
+        self._root = root
+        self._changed = changed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        from watchfiles import watch  # noqa: PLC0415 - not before the first answer: it costs 50 ms
+
+        root = str(self._root.absolute())
+        try:
+            for _ in watch(
+                root,
+                watch_filter=lambda _, path: "/." not in path.removeprefix(root),  # what exporters are still writing
+                debounce=GROUP_MS,
+                step=GROUP_MS // 2,
+                stop_event=self._stop,
+                rust_timeout=500,  # how soon it sees the stop event
+                raise_interrupt=False,
+            ):
+                self._changed()
+        except (OSError, RuntimeError) as error:
+            log.warning("no notice of changes under %s, it is looked at regularly instead: %s", root, error)
