@@ -27,7 +27,7 @@ from horngate_client.errors import (
 )
 from horngate_client.prediction import Prediction, Timing
 from horngate_client.retry import RetryPolicy
-from horngate_client.signature import ModelMetadata, ServerInfo, TensorSpec
+from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, TensorSpec
 from horngate_client.sync import Client
 from horngate_protos import __version__
 
@@ -44,6 +44,7 @@ __all__ = [
     "MissingExtra",
     "ModelMetadata",
     "ModelNotFound",
+    "ModelVersion",
     "Overloaded",
     "Prediction",
     "ProtocolError",

@@ -19,7 +19,7 @@ from horngate_client.errors import CallError, ClientClosed, DeadlineExceeded, Tr
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
 from horngate_client.prediction import Prediction
-from horngate_client.signature import ModelMetadata, ServerInfo
+from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo
 
 T = TypeVar("T")
 
@@ -77,6 +77,26 @@ class AsyncClient(BaseClient):
         same = itertools.repeat(next(self._turns))
         ready = await self._run(self._job(calls.server_ready(), span, turns=same))
         return await self._run(self._job(calls.server_info(ready=ready), span, turns=same))
+
+    async def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
+        """Return every version that the server knows, of all models; the server must run with ``--admin``.
+
+        Of several servers, one is asked.
+        """
+        return await self._run(self._job(calls.models(), self._span(timeout)))
+
+    async def promote(self, version: str, *, label: str = "stable", timeout: float | None = None) -> None:
+        """Give a version of the model a label, on one server, which loads it first where that is needed.
+
+        Args:
+            version: its number.
+            label: ``"stable"`` answers callers that name no version.
+            timeout: seconds for the whole call, loading included.
+
+        Raises:
+            CallError: it cannot be served, with the reason; or the server runs without ``--admin``.
+        """
+        await self._run(self._job(calls.promote(self._model, version, label), self._span(timeout)))
 
     async def close(self) -> None:
         """Close the connections; calls under way fail with ClientClosed."""

@@ -12,7 +12,7 @@ from horngate_client import images, tensors
 from horngate_client.codec import Answer, Array, RequestEncoder, decode
 from horngate_client.errors import ConfigurationError, ConversionError, ProtocolError
 from horngate_client.prediction import Prediction, Timing
-from horngate_client.signature import ModelMetadata, ServerInfo, TensorSpec
+from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, TensorSpec
 from horngate_client.split import row_ranges
 from horngate_protos import open_inference_pb2 as oip
 
@@ -65,6 +65,26 @@ def server_info(*, ready: bool) -> Call[ServerInfo]:
         oip.ServerMetadataResponse,
         lambda r: ServerInfo(r.name, r.version, tuple(r.extensions), ready),
     )
+
+
+def models() -> Call[tuple[ModelVersion, ...]]:
+    """Ask for every version that the server knows."""
+    return _single(
+        "RepositoryIndex",
+        oip.RepositoryIndexRequest(),
+        oip.RepositoryIndexResponse,
+        lambda response: tuple(map(ModelVersion.parse, response.models)),
+    )
+
+
+def promote(model: str, version: str, label: str) -> Call[None]:
+    """Ask for a label to be given to a version."""
+    if not version.isdecimal():
+        raise ConfigurationError(f"a version is a number, not {version!r}")
+    request = oip.RepositoryModelLoadRequest(model_name=model)
+    request.parameters["version"].int64_param = int(version)
+    request.parameters["label"].string_param = label
+    return _single("RepositoryModelLoad", request, oip.RepositoryModelLoadResponse, lambda _: None)
 
 
 def infer(

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from horngate_client.errors import (
 )
 from horngate_client.prediction import Prediction
 from horngate_client.settings import Several, apply_environment, duration, positive
+from horngate_client.signature import ModelVersion
 from horngate_client.sync import Client
 from horngate_protos import __version__
 
@@ -91,6 +93,22 @@ def build_parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "show the server and the model: ready or not, versions, signature")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
+    models = _command(
+        commands, "models", "show every version that the server knows, with its state; the server runs with --admin"
+    )
+    models.add_argument("--json", action="store_true", help="print JSON")
+    models.set_defaults(run=_models)
+    promote = _command(
+        commands,
+        "promote",
+        "give a version a label: stable answers those who name no version",
+        "examples:\n  horngate-client promote 5\n  horngate-client --model mnist promote 6 --label canary\n\n"
+        "The server runs with --admin. It loads the version first, where that is needed; one that does not prove\n"
+        "itself gets no label. Each server is told.",
+    )
+    promote.add_argument("number", metavar="VERSION", help="its number")
+    promote.add_argument("--label", default="stable", metavar="NAME", help="(default stable)")
+    promote.set_defaults(run=_promote)
     _add_load(commands)
     return parser
 
@@ -234,6 +252,49 @@ def _status_lines(report: dict[str, Any]) -> Iterator[str]:
                 yield f"  {name if number == 0 else '':<8}  {spec}"
     if "error" in report:
         yield f"  error     {report['error']}"
+
+
+def _models(args: argparse.Namespace) -> int:
+    found = []
+    for address in _endpoint(args).addresses:
+        with _client(args, address) as client:
+            found += [(address, each) for each in client.models()]
+    if args.json:
+        print(json.dumps([{"server": address, **asdict(each)} for address, each in found], indent=2))
+        return DONE
+    several = len({address for address, _ in found}) > 1
+    heads = ("model", "version", "state", "labels", "age", "rows", "device", "verification, reason")
+    rows = [(f"{address} {each.name}" if several else each.name, *_version_cells(each)) for address, each in found]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return DONE
+
+
+def _version_cells(each: ModelVersion) -> tuple[str, ...]:
+    words = [each.verification, each.reason]
+    if each.shadow_rows:
+        words.append(f"shadow: {each.shadow_agreed / each.shadow_rows:.2%} of {each.shadow_rows} rows agree")
+    labels = ", ".join(label or "default" for label in each.labels)
+    return (
+        each.version, each.state, labels or "-", _age(each.age_seconds), f"{each.rows:,}", each.device or "-",
+        "; ".join(filter(None, words)),
+    )  # fmt: skip
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _promote(args: argparse.Namespace) -> int:
+    for address in _endpoint(args).addresses:
+        with _client(args, address) as client:
+            client.promote(args.number, label=args.label)
+        print(f"{address}: {args.model} version {args.number} is {args.label}")
+    return DONE
 
 
 def _load(args: argparse.Namespace) -> int:

@@ -84,3 +84,42 @@ class ServerInfo:
     version: str
     extensions: tuple[str, ...]
     ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version that a server knows.
+
+    Attributes:
+        name: the model's.
+        version: its number.
+        state: "ready", "loading", "draining", "failed", "ended" or "found"; of other servers, Triton's word for it.
+        reason: why it is in that state, where that is not plain.
+        age_seconds: since when; 0 where the server does not say.
+        rows: computed for callers so far.
+        device: where it computes.
+        labels: what it answers to; "" for callers that name no version.
+        verification: whether it has proved itself.
+        shadow_rows: rows that it computed along with the version that answers.
+        shadow_agreed: of these, how many got the same answer.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
+    age_seconds: float
+    rows: int
+    device: str
+    labels: tuple[str, ...]
+    verification: str
+    shadow_rows: int
+    shadow_agreed: int
+
+    @classmethod
+    def parse(cls, entry: oip.RepositoryIndexResponse.ModelIndex) -> "ModelVersion":
+        """Read an entry of a RepositoryIndexResponse."""
+        return cls(
+            entry.name, entry.version, entry.horngate_state or entry.state.lower(), entry.reason, entry.age_seconds,
+            entry.rows, entry.device, tuple(entry.labels), entry.verification, entry.shadow_rows, entry.shadow_agreed,
+        )  # fmt: skip

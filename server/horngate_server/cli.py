@@ -12,6 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["health"]:
         return exit_code(lambda: _health(arguments[1:]))
+    if arguments[:1] == ["inspect"]:
+        return exit_code(lambda: _inspect(arguments[1:]))
     return exit_code(lambda: _serve(arguments))
 
 
@@ -47,6 +49,32 @@ def _health(arguments: Sequence[str]) -> int:
     serving = ask(asked.server, asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="horngate-server inspect",
+        description=(
+            "Load a version as the server would, let it prove itself, and say what is known of it; serve nothing.\n"
+            "Exit 0 if the server would serve it, 1 with the reason if not."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="HORNGATE_ variables apply: HORNGATE_DEVICE=gpu, HORNGATE_MAX_BATCH_ROWS=256, HORNGATE_VERIFY=warn.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="a version, models/mnist/3; or a model, for its newest version")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(arguments)
+    import json  # noqa: PLC0415 - see above
+    from pathlib import Path  # noqa: PLC0415
+
+    from horngate_server.loading import inspect  # noqa: PLC0415
+    from horngate_server.settings import prepare_libraries, read  # noqa: PLC0415
+
+    settings = read([])
+    prepare_libraries(settings)
+    report = inspect(Path(asked.folder), settings)
+    print(json.dumps(report.json(), indent=2) if asked.json else "\n".join(report.lines()))
+    return 0
 
 
 if __name__ == "__main__":

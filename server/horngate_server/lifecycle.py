@@ -10,14 +10,13 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from horngate_server import config as config_room
 from horngate_server import loading, policy, repository, runtime
-from horngate_server.config import Config, ModelConfig
+from horngate_server.config import Config
 from horngate_server.drift import Baseline, Drift
 from horngate_server.errors import (
     DeviceUnavailable,
@@ -29,21 +28,17 @@ from horngate_server.errors import (
     RequestError,
     SettingsError,
 )
-from horngate_server.executor import BatchReport, Clock, Executor, Finish, Outcome
+from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded
-from horngate_server.repository import Fingerprint
-from horngate_server.request import ModelInfo
+from horngate_server.roster import Entry, Observers, Roster
 from horngate_server.served import Models, Served
 from horngate_server.settings import Settings
-from horngate_server.shadow import Shadow
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
 from horngate_server.watching import Watch
 
 log = logging.getLogger(__name__)
 
-KEPT_ENDED = 8
-"""Versions of a model that are remembered after they have left."""
 NICE = 10
 """How much whoever loads a version stands back behind those who serve."""
 
@@ -91,7 +86,7 @@ class Lifecycle:
         self._clock = clock
         self._on_death = on_death
         self._stopping = stopping
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Roster] = {}
         self._looked = False
         self._settled = False
         self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -228,10 +223,10 @@ class Lifecycle:
         for name in found:
             if name not in self._models:
                 log.info("model %s found", name)
-                self._models[name] = _Model(name, self._config.of(name))
-        self._served.expect([name for name, model in self._models.items() if not model.unloaded])
+                self._models[name] = Roster(name, self._config.of(name))
         for name, model in self._models.items():
             model.see(found.get(name, {}), self._clock())
+        self._expect()
 
     def _look_at_config(self) -> None:
         """Read the configuration again if it has changed; a bad one changes nothing."""
@@ -259,23 +254,31 @@ class Lifecycle:
                 self._load(model, version)
                 self._apply(model)
 
-    def _ripe(self, version: "_Version") -> bool:
+        self._expect()
+
+    def _expect(self) -> None:
+        """Say why those who could be asked cannot answer yet."""
+        self._served.expect({name: model.why_not() for name, model in self._models.items() if not model.unloaded})
+
+    def _ripe(self, version: Entry) -> bool:
         """Whether a version may be tried: it has a manifest to hold it against, or has stopped changing."""
+        if not version.seen:
+            version.seen, version.changed = repository.fingerprint(version.path), self._clock()
         return bool(version.seen) and ((version.path / repository.MANIFEST).is_file() or self._still(version))
 
-    def _still(self, version: "_Version") -> bool:
+    def _still(self, version: Entry) -> bool:
         """Whether a version has been the same for two looks."""
         return self._looked and self._clock() - version.changed >= self._settings.watch_interval_s
 
-    def _pending(self, model: "_Model") -> bool:
+    def _pending(self, model: Roster) -> bool:
         return model.next_to_load(lambda _: True) is not None
 
-    def _load(self, model: "_Model", version: "_Version") -> None:
+    def _load(self, model: Roster, version: Entry) -> None:
         """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet."""
         again = version.loaded is not None
         if not again:
             version.become(LOADING, "", self._clock())
-        observers = _Observers(self._finish)
+        observers = Observers(self._finish)
         try:
             loaded = self._beside(
                 lambda: loading.load(
@@ -340,7 +343,7 @@ class Lifecycle:
             raise outcome[0]
         return outcome[0]
 
-    def _refuse(self, model: "_Model", version: "_Version", reason: str) -> None:
+    def _refuse(self, model: Roster, version: Entry, reason: str) -> None:
         """Note why a version is not served; say it once, and only when it has stopped changing."""
         now = repository.fingerprint(version.path)
         if now != version.seen or not self._still(version):
@@ -356,13 +359,13 @@ class Lifecycle:
             version.become(FAILED, reason, self._clock())
         log.error("model %s version %d is refused: %s", model.name, version.number, reason)
 
-    def _apply(self, model: "_Model") -> None:
+    def _apply(self, model: Roster) -> None:
         """Put the routes in place that follow from what is ready, and let go who is not wanted any more."""
         ready = model.ready()
         shadow = model.config.shadow
         labels = model.labels
         route = policy.route(ready, labels, shadow) if not model.unloaded else policy.NOBODY
-        computing_along = shadow if shadow in ready and shadow not in route.versions and route.default else None
+        computing_along = shadow if shadow in ready and shadow not in route.versions else None
         if model.shadow_key != (key := model.key_of_shadow(computing_along, route.default)):
             model.stop_shadow()
         served = {number: each.served for number, each in model.versions.items() if each.served}
@@ -382,7 +385,8 @@ class Lifecycle:
         for label, number in labels.items():
             if label not in route.labels and label not in model.missing and not self._pending(model):
                 log.warning("model %s: label %s is version %d, which is not served", model.name, label, number)
-        model.missing = {label for label in labels if label not in route.labels}
+                model.missing.add(label)
+        model.missing -= set(route.labels)
         if key is not None and model.shadow is None:
             model.start_shadow(key, self._clock)
         self._tell_health(model.name, serving=route.default is not None)
@@ -397,7 +401,7 @@ class Lifecycle:
         if leaving:
             self._apply(model)
 
-    def _drain(self, model: "_Model", loaded: Loaded, version: "_Version | None") -> None:
+    def _drain(self, model: Roster, loaded: Loaded, version: Entry | None) -> None:
         """Let a version that gets no more requests answer those it has, and give its memory back."""
 
         def drain() -> None:
@@ -426,7 +430,7 @@ class Lifecycle:
 
     # --- private: an administrator's wishes -----------------------------------------------------------
 
-    def _model(self, name: str) -> "_Model":
+    def _model(self, name: str) -> Roster:
         model = self._models.get(name)
         if model is None:
             raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._models)}")
@@ -439,7 +443,7 @@ class Lifecycle:
             version.refused = None
         self._reconcile()
         if model.route.default is None:
-            raise Refused(f"model {name}: no version can be served: {model.why_not()}")
+            raise Refused(f"model {name}: no version can be served: {model.why_not() or 'there is none'}")
 
     def _admin_unload(self, name: str) -> None:
         model = self._model(name)
@@ -452,7 +456,7 @@ class Lifecycle:
         if label in model.config.labels:
             raise Refused(f"label {label} of model {name} is set in --config: change it there")
         version = model.versions.get(number)
-        if version is None or (not version.seen and not version.loaded):
+        if version is None or not (version.on_disk or version.loaded):
             raise ModelNotFound(f"model {name!r} has no version {number} on disk; it has {sorted(model.versions)}")
         before = dict(model.promoted)
         version.refused = None
@@ -467,212 +471,6 @@ class Lifecycle:
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-
-class _Observers:
-    """What else looks at a version's batches, after their callers were answered."""
-
-    def __init__(self, finish: Finish) -> None:
-        self._finish = finish
-        self.drift: Drift | None = None
-        self.shadow: Shadow | None = None
-
-    def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
-        """Answer, then look (`executor.Finish`)."""
-        self._finish(info, outcomes, report)
-        if report is not None:
-            if self.drift is not None:
-                self.drift.see(report)
-            if (shadow := self.shadow) is not None:
-                shadow.offer(report)
-
-
-@dataclass(slots=True, eq=False)
-class _Version:
-    """One version, from its first being seen until it is forgotten. Changed by the lifecycle's thread.
-
-    Attributes:
-        number: its number.
-        path: its folder.
-        seen: its files at the last look; empty once they have gone.
-        changed: when they were last seen to change.
-        since: when it came into its state.
-        refused: the files with which it was refused; None while it may be tried.
-        waiting: it was tried and is not whole yet: not again before its files change or have been still.
-        loaded: while it can answer.
-    """
-
-    number: int
-    path: Path
-    seen: Fingerprint
-    changed: float
-    since: float
-    state: str = FOUND
-    reason: str = ""
-    refused: Fingerprint | None = None
-    waiting: bool = False
-    loaded: Loaded | None = None
-    served: Served | None = None
-    observers: _Observers | None = None
-    baseline: Baseline | None = None
-
-    def become(self, state: str, reason: str, now: float) -> None:
-        self.state, self.reason, self.since = state, reason, now
-
-
-_ShadowKey = tuple[int, int, float, Loaded, Loaded]
-
-
-@dataclass(slots=True, eq=False)
-class _Model:
-    """One model: what is wanted of it, its versions, and who answers."""
-
-    name: str
-    config: ModelConfig
-    versions: dict[int, _Version] = field(default_factory=dict)
-    promoted: dict[str, int] = field(default_factory=dict)
-    unloaded: bool = False
-    route: policy.Route = policy.NOBODY
-    missing: set[str] = field(default_factory=set)
-    shadow: Shadow | None = None
-    shadow_key: _ShadowKey | None = None
-    drains: list[threading.Thread] = field(default_factory=list)
-
-    @property
-    def labels(self) -> Mapping[str, int]:
-        return {**self.promoted, **self.config.labels}
-
-    def configure(self, config: ModelConfig) -> None:
-        """Take a new configuration; what it could not be loaded with before, it may now."""
-        if config.limits != self.config.limits:
-            for version in self.versions.values():
-                version.refused = None
-        self.config = config
-
-    def see(self, found: Mapping[int, Path], now: float) -> None:
-        """Take in what is on disk."""
-        for number, path in found.items():
-            if number not in self.versions or self.versions[number].state == ENDED:
-                self.versions[number] = _Version(number, path, frozenset(), now, now)
-        relevant = {*self.wanted(found), *self.refused(), *self.ready()}
-        for number, version in list(self.versions.items()):
-            if number not in found:
-                self._gone(version)
-            elif number in relevant:
-                self._compare(version, repository.fingerprint(version.path), now)
-
-    def wanted(self, on_disk: Mapping[int, Path] | None = None) -> list[int]:
-        """Return the versions that ought to be served."""
-        if self.unloaded:
-            return []
-        there = [number for number, each in self.versions.items() if each.seen] if on_disk is None else on_disk
-        return policy.wanted(self.config, self.labels, list(there), self.refused())
-
-    def ready(self) -> set[int]:
-        return {number for number, version in self.versions.items() if version.loaded is not None}
-
-    def refused(self) -> set[int]:
-        return {n for n, version in self.versions.items() if version.refused is not None and version.loaded is None}
-
-    def next_to_load(self, ripe: Callable[[_Version], bool]) -> _Version | None:
-        """Return the newest version that is wanted and not as it should be, and may be tried now."""
-        for number in self.wanted():
-            version = self.versions[number]
-            as_it_should_be = version.loaded is not None and version.loaded.limits == self.config.limits
-            may_be_tried = version.refused is None and version.state != DRAINING and not version.waiting
-            if may_be_tried and not as_it_should_be and ripe(version):
-                return version
-        return None
-
-    def why_not(self) -> str:
-        reasons = [f"version {n}: {each.reason}" for n, each in sorted(self.versions.items()) if each.reason]
-        return "; ".join(reasons) or "there is none"
-
-    def states(self) -> Iterator[VersionState]:
-        labels: dict[int, list[str]] = {}
-        if self.route.default is not None:
-            labels[self.route.default] = [""]
-        for label, number in self.route.labels.items():
-            labels.setdefault(number, []).append(label)
-        for number, version in self.versions.copy().items():
-            along = self.shadow if self.shadow_key is not None and self.shadow_key[0] == number else None
-            drift = version.observers.drift if version.observers else None
-            yield VersionState(
-                self.name,
-                number,
-                version.state,
-                version.reason,
-                version.since,
-                labels.get(number, []),
-                version.loaded.report if version.loaded else None,
-                version.baseline if version.loaded else None,
-                drift.report() if drift is not None and version.loaded else None,
-                along.report if along is not None else None,
-            )
-
-    def key_of_shadow(self, number: int | None, live: int | None) -> _ShadowKey | None:
-        """Return what a shadow would be of; equal keys are one shadow."""
-        if number is None or live is None:
-            return None
-        along, answers = self.versions[number].loaded, self.versions[live].loaded
-        assert along is not None
-        assert answers is not None
-        return (number, live, self.config.shadow_share, along, answers)
-
-    def start_shadow(self, key: _ShadowKey, clock: Clock) -> None:
-        number, live, share, along, answers = key
-        self.shadow_key = key
-        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock)
-        self.shadow.start()
-        observers = self.versions[live].observers
-        assert observers is not None
-        observers.shadow = self.shadow
-        log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
-
-    def stop_shadow(self) -> None:
-        if self.shadow is not None and self.shadow_key is not None:
-            observers = self.versions[self.shadow_key[1]].observers
-            if observers is not None:
-                observers.shadow = None
-            self.shadow.stop()
-        self.shadow = self.shadow_key = None
-
-    def forget_old(self) -> list[int]:
-        """Forget those that left long ago; return their numbers."""
-        ended = sorted((each for each in self.versions.values() if each.state == ENDED), key=lambda each: each.since)
-        old = [each.number for each in ended[:-KEPT_ENDED]]
-        for number in old:
-            del self.versions[number]
-        return old
-
-    def _gone(self, version: _Version) -> None:
-        """A version's folder is not there any more."""
-        if version.loaded is not None:
-            if version.seen:
-                version.reason = "its folder is gone; it serves on from memory"
-                log.warning("model %s version %d: %s", self.name, version.number, version.reason)
-            version.seen = frozenset()
-        elif version.state not in (ENDED, DRAINING):
-            if version.state != FOUND:
-                log.warning("model %s version %d: its folder is gone", self.name, version.number)
-            del self.versions[version.number]
-        else:
-            version.seen = frozenset()
-
-    def _compare(self, version: _Version, now_seen: Fingerprint, now: float) -> None:
-        """See whether a version's files have changed."""
-        if now_seen == version.seen:
-            if version.waiting and version.state == FOUND:
-                version.waiting = False  # still at this look: one more try decides
-            return
-        if version.loaded is not None and version.seen:
-            version.reason = "its files have changed since it was loaded; it serves on from memory"
-            log.warning("model %s version %d: %s", self.name, version.number, version.reason)
-        version.seen, version.changed = now_seen, now
-        version.refused = None
-        version.waiting = False
-        if version.state == FAILED:
-            version.become(FOUND, "", now)
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

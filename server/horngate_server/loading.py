@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from horngate_server import golden, repository, runtime
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
-from horngate_server.errors import ModelError
+from horngate_server.errors import ModelError, ModelFailed
 from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.model import Model
 from horngate_server.queue import Line
@@ -157,6 +158,26 @@ def load(
         rungs=[Rung(rows, seconds * 1e3, rows / seconds) for rows, seconds in costs.report().items() if seconds],
     )
     return Loaded(version, info, model, executor, model.device, limits, report)
+
+
+def inspect(path: Path, settings: Settings) -> LoadReport:
+    """Load a version, or a model's newest one, and close it again.
+
+    Raises:
+        ModelError: it would not be served; the message says why.
+    """
+    path = path.absolute()
+    if not path.name.isdecimal():
+        versions = repository.versions(path)
+        if not versions:
+            raise ModelError(f"{path} is no version and has none: expected <model>/<integer version>/saved_model.pb")
+        path = versions[max(versions)]
+    try:
+        loaded = load(path, settings, settings.limits, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+    except ModelFailed as error:
+        raise ModelError(str(error)) from error
+    loaded.executor.close()
+    return loaded.report
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -49,8 +49,18 @@ def models(root: Path) -> Mapping[str, Mapping[int, Path]]:
         folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
     except OSError as error:
         raise ModelError(f"--models {root}: {error.strerror}") from error
-    found = {folder.name: _versions(folder) for folder in folders}
-    return {name: versions for name, versions in found.items() if versions}
+    found = {folder.name: versions(folder) for folder in folders}
+    return {name: each for name, each in found.items() if each}
+
+
+def versions(folder: Path) -> Mapping[int, Path]:
+    """Find the versions of one model; a folder that cannot be read, or vanishes, has none."""
+    found: dict[int, Path] = {}
+    with suppress(OSError):
+        for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
+            if each.name.isdecimal() and each.name.isascii() and each.is_dir():
+                found.setdefault(int(each.name), each)
+    return found
 
 
 Fingerprint = frozenset[tuple[str, int, int, int]]
@@ -95,16 +105,6 @@ def read(path: Path) -> Version:
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-
-def _versions(folder: Path) -> Mapping[int, Path]:
-    """Find the versions of one model; a folder that cannot be read, or vanishes, has none."""
-    found: dict[int, Path] = {}
-    with suppress(OSError):
-        for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
-            if each.name.isdecimal() and each.name.isascii() and each.is_dir():
-                found.setdefault(int(each.name), each)
-    return found
 
 
 def _number(path: Path) -> int:

@@ -46,11 +46,11 @@ class Models:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._table: Mapping[tuple[str, str], Served] = MappingProxyType({})
-        self._expected: frozenset[str] = frozenset()
+        self._expected: Mapping[str, str] = MappingProxyType({})
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Say which models are on their way: until then they are not ready rather than unknown."""
-        self._expected = frozenset(names)
+    def expect(self, models: Mapping[str, str]) -> None:
+        """Say which models are known, and what keeps them from serving if they do not: not ready, but not unknown."""
+        self._expected = MappingProxyType(dict(models))
 
     def route(
         self,
@@ -102,7 +102,8 @@ class Models:
             known = f"versions {', '.join(self.versions(name))}" + (f", labels {', '.join(labels)}" if labels else "")
             return ModelNotFound(f"model {name!r} has no version {version!r}; it serves {known}")
         if name in self._expected:
-            return NotReady(f"model {name!r} is loading")
+            reason = self._expected[name]
+            return NotReady(f"model {name!r} " + (f"cannot be served: {reason}" if reason else "is loading"))
         return ModelNotFound(f"no model {name!r}; expected one of {sorted({key[0] for key in self._table})}")
 
 

@@ -283,6 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog=(
             "commands:\n"
+            "  horngate-server inspect DIR [--json]   load a version, verify and measure it; serve nothing\n"
             "  horngate-server health [--server localhost:8001] [--model NAME]   exit 0 if it serves, 1 if not\n\n"
             "examples:\n"
             "  horngate-server --models models\n"

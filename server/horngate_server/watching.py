@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
 
 GROUP_MS = 100
 """Changes that come this close together are told once."""

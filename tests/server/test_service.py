@@ -306,7 +306,7 @@ def test_timings_are_answered_when_they_are_asked_for() -> None:
 def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None:
     """Callers may retry a model that is loading, and must not retry one that does not exist."""
     desk = Desk()
-    desk.models.expect(["soon"])
+    desk.models.expect({"soon": ""})
     assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
     assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
     assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"

@@ -1,0 +1,251 @@
+"""One model's versions as the lifecycle knows them: what is on disk, what is wanted, what is loaded, who answers.
+
+Changed by the lifecycle's thread alone; `Roster.states` may be called from any.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from horngate_server import policy, repository
+from horngate_server.config import ModelConfig
+from horngate_server.drift import Baseline, Drift
+from horngate_server.executor import BatchReport, Clock, Finish, Outcome
+from horngate_server.loading import Loaded
+from horngate_server.repository import Fingerprint
+from horngate_server.request import ModelInfo
+from horngate_server.served import Served
+from horngate_server.shadow import Shadow
+from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, VersionState
+
+log = logging.getLogger(__name__)
+
+KEPT_ENDED = 8
+"""Versions of a model that are remembered after they have left."""
+
+
+class Observers:
+    """What else looks at a version's batches, after their callers were answered."""
+
+    def __init__(self, finish: Finish) -> None:
+        self._finish = finish
+        self.drift: Drift | None = None
+        self.shadow: Shadow | None = None
+
+    def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
+        """Answer, then look (`executor.Finish`)."""
+        self._finish(info, outcomes, report)
+        if report is not None:
+            if self.drift is not None:
+                self.drift.see(report)
+            if (shadow := self.shadow) is not None:
+                shadow.offer(report)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One version, from its first being seen until it is forgotten. Changed by the lifecycle's thread.
+
+    Attributes:
+        number: its number.
+        path: its folder.
+        on_disk: whether its folder was there at the last look.
+        seen: its files at the last look; empty while nobody has looked, or they have gone.
+        changed: when they were last seen to change.
+        since: when it came into its state.
+        refused: the files with which it was refused; None while it may be tried.
+        waiting: it was tried and is not whole yet: not again before its files change or have been still.
+        loaded: while it can answer.
+    """
+
+    number: int
+    path: Path
+    on_disk: bool
+    seen: Fingerprint
+    changed: float
+    since: float
+    state: str = FOUND
+    reason: str = ""
+    refused: Fingerprint | None = None
+    waiting: bool = False
+    loaded: Loaded | None = None
+    served: Served | None = None
+    observers: Observers | None = None
+    baseline: Baseline | None = None
+
+    def become(self, state: str, reason: str, now: float) -> None:
+        """Enter a state."""
+        self.state, self.reason, self.since = state, reason, now
+
+
+_ShadowKey = tuple[int, int, float, Loaded, Loaded]
+
+
+@dataclass(slots=True, eq=False)
+class Roster:
+    """One model: what is wanted of it, its versions, and who answers."""
+
+    name: str
+    config: ModelConfig
+    versions: dict[int, Entry] = field(default_factory=dict)
+    promoted: dict[str, int] = field(default_factory=dict)
+    unloaded: bool = False
+    route: policy.Route = policy.NOBODY
+    missing: set[str] = field(default_factory=set)
+    shadow: Shadow | None = None
+    shadow_key: _ShadowKey | None = None
+    drains: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Label to version: the configuration's, and an administrator's where that is silent."""
+        return {**self.promoted, **self.config.labels}
+
+    def configure(self, config: ModelConfig) -> None:
+        """Take a new configuration; what it could not be loaded with before, it may now."""
+        if config.limits != self.config.limits:
+            for version in self.versions.values():
+                version.refused = None
+        self.config = config
+
+    def see(self, found: Mapping[int, Path], now: float) -> None:
+        """Take in what is on disk."""
+        for number, path in found.items():
+            if number not in self.versions or self.versions[number].state == ENDED:
+                self.versions[number] = Entry(number, path, True, frozenset(), now, now)
+        for number, version in list(self.versions.items()):
+            version.on_disk = number in found
+            if not version.on_disk:
+                self._gone(version)
+            elif version.seen:  # those that nobody has tried yet need no comparing
+                self._compare(version, repository.fingerprint(version.path), now)
+
+    def wanted(self, but: frozenset[int] | set[int] = frozenset()) -> list[int]:
+        """Return the versions that ought to be served, but for some; the newest first."""
+        if self.unloaded:
+            return []
+        on_disk = [number for number, each in self.versions.items() if each.on_disk]
+        return policy.wanted(self.config, self.labels, on_disk, self.refused() | but)
+
+    def ready(self) -> set[int]:
+        """Return the versions that can answer."""
+        return {number for number, version in self.versions.items() if version.loaded is not None}
+
+    def refused(self) -> set[int]:
+        """Return those that cannot be served as they are."""
+        return {n for n, version in self.versions.items() if version.refused is not None and version.loaded is None}
+
+    def next_to_load(self, ripe: Callable[[Entry], bool]) -> Entry | None:
+        """Return the newest version that is wanted, is not as it should be, and may be tried now.
+
+        While one may not be tried yet, the next older one is wanted in its place.
+        """
+        later: set[int] = set()
+        while True:
+            for number in self.wanted(but=later):
+                version = self.versions[number]
+                if version.loaded is not None and version.loaded.limits == self.config.limits:
+                    continue
+                if version.state != DRAINING and not version.waiting and ripe(version):
+                    return version
+                if version.loaded is None:
+                    later.add(number)
+                    break
+            else:
+                return None
+
+    def why_not(self) -> str:
+        """Say why nobody answers; empty while nobody has been tried."""
+        reasons = [f"version {n}: {each.reason}" for n, each in sorted(self.versions.items()) if each.reason]
+        return "; ".join(reasons)
+
+    def states(self) -> Iterator[VersionState]:
+        """Yield what became of every version."""
+        labels: dict[int, list[str]] = {}
+        if self.route.default is not None:
+            labels[self.route.default] = [""]
+        for label, number in self.route.labels.items():
+            labels.setdefault(number, []).append(label)
+        for number, version in self.versions.copy().items():
+            along = self.shadow if self.shadow_key is not None and self.shadow_key[0] == number else None
+            drift = version.observers.drift if version.observers else None
+            yield VersionState(
+                self.name,
+                number,
+                version.state,
+                version.reason,
+                version.since,
+                labels.get(number, []),
+                version.loaded.report if version.loaded else None,
+                version.baseline if version.loaded else None,
+                drift.report() if drift is not None and version.loaded else None,
+                along.report if along is not None else None,
+            )
+
+    def key_of_shadow(self, number: int | None, live: int | None) -> _ShadowKey | None:
+        """Return what a shadow would be of; equal keys are one shadow."""
+        if number is None or live is None:
+            return None
+        along, answers = self.versions[number].loaded, self.versions[live].loaded
+        assert along is not None
+        assert answers is not None
+        return (number, live, self.config.shadow_share, along, answers)
+
+    def start_shadow(self, key: _ShadowKey, clock: Clock) -> None:
+        """Let a version compute along."""
+        number, live, share, along, answers = key
+        self.shadow_key = key
+        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock)
+        self.shadow.start()
+        observers = self.versions[live].observers
+        assert observers is not None
+        observers.shadow = self.shadow
+        log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
+
+    def stop_shadow(self) -> None:
+        """Let nobody compute along; the version's model is free afterwards."""
+        if self.shadow is not None and self.shadow_key is not None:
+            observers = self.versions[self.shadow_key[1]].observers
+            if observers is not None:
+                observers.shadow = None
+            self.shadow.stop()
+        self.shadow = self.shadow_key = None
+
+    def forget_old(self) -> list[int]:
+        """Forget those that left long ago; return their numbers."""
+        ended = sorted((each for each in self.versions.values() if each.state == ENDED), key=lambda each: each.since)
+        old = [each.number for each in ended[:-KEPT_ENDED]]
+        for number in old:
+            del self.versions[number]
+        return old
+
+    def _gone(self, version: Entry) -> None:
+        """A version's folder is not there any more."""
+        if version.loaded is not None:
+            if version.seen:
+                version.reason = "its folder is gone; it serves on from memory"
+                log.warning("model %s version %d: %s", self.name, version.number, version.reason)
+            version.seen = frozenset()
+        elif version.state not in (ENDED, DRAINING):
+            if version.state != FOUND:
+                log.warning("model %s version %d: its folder is gone", self.name, version.number)
+            del self.versions[version.number]
+        else:
+            version.seen = frozenset()
+
+    def _compare(self, version: Entry, now_seen: Fingerprint, now: float) -> None:
+        """See whether a version's files have changed."""
+        if now_seen == version.seen:
+            if version.waiting and version.state == FOUND:
+                version.waiting = False  # still at this look: one more try decides
+            return
+        if version.loaded is not None and version.seen:
+            version.reason = "its files have changed since it was loaded; it serves on from memory"
+            log.warning("model %s version %d: %s", self.name, version.number, version.reason)
+        version.seen, version.changed = now_seen, now
+        version.refused = None
+        version.waiting = False
+        if version.state == FAILED:
+            version.become(FOUND, "", now)

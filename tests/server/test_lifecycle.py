@@ -1,0 +1,594 @@
+"""Versions appear, prove themselves, take over and leave: real folders, fake models, and a clock that the test owns."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from horngate_server import policy, runtime
+from horngate_server.config import ModelConfig
+from horngate_server.errors import ModelError, ModelNotFound, NotReady, RequestError, SettingsError
+from horngate_server.health import Health
+from horngate_server.lifecycle import Lifecycle
+from horngate_server.served import Models
+from horngate_server.settings import Limits, Settings
+from support.desk import Clock, Desk, FakeModel
+from support.waiting import until
+
+WAIT_S = 20.0
+
+
+class DeviceModel(FakeModel):
+    """A fake with a device, as loading expects of a real one; it adds its version to every total."""
+
+    device = runtime.Device("CPU", "CPU:0", "a test's")
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.version = version
+        self.compute = lambda inputs: [
+            inputs[0].astype(np.int64) * 2,
+            np.full(len(inputs[0]), float(version), np.float32),
+        ]
+
+
+def publish(root: Path, version: int, *, name: str = "m", manifest: bool = True) -> Path:
+    """Write a version as an exporter does: whole, under its final name at once."""
+    partial = root / name / f".partial-{version}"
+    (partial / "variables").mkdir(parents=True)
+    (partial / "saved_model.pb").write_bytes(b"graph")
+    (partial / "variables/data").write_bytes(b"weights of %d" % version)
+    if manifest:
+        seal(partial)
+    return partial.rename(root / name / str(version))
+
+
+def seal(path: Path) -> None:
+    """Write the manifest."""
+    files = {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in path.rglob("*")
+        if file.is_file() and file.name != "horngate.json"
+    }
+    (path / "assets.extra").mkdir(exist_ok=True)
+    (path / "assets.extra/horngate.json").write_text(json.dumps({"files": files}))
+
+
+class Yard:
+    """A lifecycle over a folder, taken step by step."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        self.root = root
+        root.mkdir(exist_ok=True)
+        self.clock = Clock()
+        self.models = Models()
+        self.health = Health()
+        self.loaded: list[DeviceModel] = []
+        self.broken: dict[int, Exception] = {}
+        self.while_loading: Callable[[], None] = lambda: None
+        self.forgotten: list[str] = []
+        self.finished: list[Any] = []
+        monkeypatch.setattr(runtime, "load", self._load)
+        self.lifecycle = Lifecycle(
+            Settings(models=root, max_batch_rows=4, queue_rows=64, **settings),
+            models=self.models,
+            health=self.health,
+            finish=lambda *outcome: self.finished.append(outcome),
+            forget=lambda _, version: self.forgotten.append(version),
+            clock=self.clock,
+            on_death=lambda _: None,
+            stopping=threading.Event(),
+        )
+
+    def _load(self, path: Path, **_: object) -> DeviceModel:
+        self.while_loading()
+        if int(path.name) in self.broken:
+            raise self.broken[int(path.name)]
+        self.loaded.append(DeviceModel(int(path.name)))
+        return self.loaded[-1]
+
+    def look(self, *, seconds: float = 1.0) -> None:
+        """Let time pass and the lifecycle look."""
+        self.clock.now += seconds
+        self.lifecycle._step()
+        for model in self.lifecycle._models.values():
+            for thread in model.drains:
+                thread.join(WAIT_S)
+
+    def state(self, version: int, name: str = "m") -> tuple[str, str]:
+        """Return a version's state and reason."""
+        return next(
+            (each.state, each.reason)
+            for each in self.lifecycle.states()
+            if (each.name, each.version) == (name, version)
+        )
+
+    def answers(self, version: str = "", name: str = "m") -> str:
+        """Return which version answers."""
+        return self.models.get(name, version).info.version
+
+    def wish(self, wish: Callable[[Callable[[RequestError | None], None]], None]) -> RequestError | None:
+        """Make an administrator's wish, and return how it ended."""
+        ended: list[RequestError | None] = []
+        wish(ended.append)
+        self.lifecycle._wishes.get()()
+        return ended[0]
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+    """An empty root, looked at once a second."""
+    made = Yard(tmp_path / "models", monkeypatch)
+    yield made
+    made.lifecycle.stop()
+    assert made.lifecycle.drain(WAIT_S)
+    made.lifecycle.close()
+    assert all(model.closed for model in made.loaded)
+
+
+def test_an_empty_root_is_not_ready_until_a_model_comes(yard: Yard) -> None:
+    """Live, not ready, and ready once a model has been published."""
+    yard.lifecycle.begin()
+    assert not yard.health.serving()
+    publish(yard.root, 1)
+    yard.look()
+    assert yard.health.serving()
+    assert yard.health.serving("m")
+    assert yard.answers() == "1"
+
+
+def test_a_new_version_takes_over_and_the_old_one_leaves(yard: Yard) -> None:
+    """The newest version answers; the one before is drained and closed, and can no longer be asked for."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    publish(yard.root, 2)
+    yard.look()
+    assert yard.answers() == "2"
+    assert yard.state(1) == ("ended", "version 2 answers instead")
+    assert [model.closed for model in yard.loaded] == [True, False]
+    with pytest.raises(ModelNotFound, match="has no version '1'; it serves versions 2"):
+        yard.answers("1")
+
+
+def test_a_foreign_version_counts_once_its_files_are_still_for_two_looks(yard: Yard) -> None:
+    """Without a manifest, a folder that still grows is not touched."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2, manifest=False)
+    yard.look()
+    (path / "variables/data").write_bytes(b"more")
+    yard.look()
+    assert yard.answers() == "1"
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_a_half_copied_version_waits_in_silence_and_serves_when_it_is_whole(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A manifest that came before its files: not refused while the copy goes on, loaded as soon as it agrees."""
+    yard.lifecycle.begin()
+    whole = publish(yard.root, 1, name="elsewhere")
+    weights = (whole / "variables/data").read_bytes()
+    (whole / "variables/data").unlink()
+    (yard.root / "m").mkdir()
+    path = whole.rename(yard.root / "m/1")
+    yard.look(seconds=0.5)
+    (path / "variables/data").write_bytes(weights[:3])
+    yard.look(seconds=0.5)
+    assert yard.state(1)[0] == "found"
+    assert "refused" not in caplog.text
+    (path / "variables/data").write_bytes(weights)
+    yard.look(seconds=0.5)
+    assert yard.answers() == "1"
+
+
+def flip(path: Path) -> None:
+    """Damage one byte."""
+    (path / "variables/data").write_bytes(b"x" + (path / "variables/data").read_bytes()[1:])
+
+
+def truncate(path: Path) -> None:
+    """Lose the last byte."""
+    (path / "variables/data").write_bytes((path / "variables/data").read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(truncate, "SHA-256 differs", id="truncated"),
+        pytest.param(flip, "SHA-256 differs", id="flipped"),
+        pytest.param(lambda path: (path / "saved_model.pb").unlink(), "has no saved_model.pb", id="graph"),
+        pytest.param(lambda path: (path / "assets.extra/horngate.json").write_text("{"), "not JSON", id="manifest"),
+    ],
+)
+def test_a_damaged_version_is_refused_once_and_the_old_one_serves_on(
+    yard: Yard, damage: Callable[[Path], object], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """State and reason are there to see, the log has one line, and nobody ever gets to it."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    damage(publish(yard.root, 2))
+    for _ in range(5):
+        yard.look()
+    state, why = yard.state(2)
+    assert state == "failed"
+    assert reason in why
+    assert yard.answers() == "1"
+    assert caplog.text.count("version 2 is refused") == 1
+
+
+@pytest.mark.parametrize("error", [ModelError("it disagrees with its recorded answers"), ModelError("no signature")])
+def test_a_version_that_cannot_prove_itself_is_refused_until_its_files_change(yard: Yard, error: ModelError) -> None:
+    """It is not tried again and again; a new try follows a change."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2)
+    yard.broken[2] = error
+    for _ in range(3):
+        yard.look()
+    assert yard.state(2) == ("failed", str(error))
+    yard.broken.clear()
+    yard.look()
+    assert yard.answers() == "1"
+    (path / "variables/data").write_bytes(b"better weights")
+    seal(path)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_an_older_version_serves_when_the_newest_is_refused_at_start(yard: Yard) -> None:
+    """A bad version never keeps a good one from serving."""
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.broken[2] = ModelError("broken")
+    yard.lifecycle.begin()
+    yard.look()
+    assert yard.answers() == "1"
+    assert yard.state(2) == ("failed", "broken")
+
+
+def test_a_model_with_no_good_version_says_why_to_its_callers(yard: Yard) -> None:
+    """UNAVAILABLE with the reason, rather than a model that nobody has heard of."""
+    publish(yard.root, 1)
+    yard.broken[1] = ModelError("broken")
+    yard.lifecycle.begin()
+    yard.look()
+    with pytest.raises(NotReady, match="model 'm' cannot be served: version 1: broken"):
+        yard.answers()
+
+
+def test_a_folder_deleted_while_it_loads_is_never_served(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """The old version stays, and the log says what happened."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2)
+    yard.while_loading = lambda: shutil.rmtree(path)
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert "version 2 vanished while it was loaded" in caplog.text
+    assert [each.version for each in yard.lifecycle.states()] == [1]
+
+
+def test_files_that_change_while_they_load_are_never_served(yard: Yard) -> None:
+    """What was verified and what was loaded must be the same files."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2)
+
+    def overwrite() -> None:
+        (path / "saved_model.pb").write_bytes(os.urandom(8))
+
+    yard.while_loading = overwrite
+    yard.look()
+    assert yard.answers() == "1"
+    assert yard.loaded[-1].closed
+
+
+def test_a_folder_deleted_while_it_serves_serves_on(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """From memory, and the state says so; once."""
+    shutil.rmtree(publish(yard.root, 1).parent / "2", ignore_errors=True)
+    yard.lifecycle.begin()
+    shutil.rmtree(yard.root / "m/1")
+    for _ in range(3):
+        yard.look()
+    assert yard.answers() == "1"
+    assert yard.state(1) == ("ready", "its folder is gone; it serves on from memory")
+    assert caplog.text.count("its folder is gone") == 1
+
+
+def test_deleting_the_newest_version_rolls_back_to_the_one_before(yard: Yard) -> None:
+    """As with TensorFlow Serving; the one before has to prove itself again."""
+    publish(yard.root, 1)
+    path = publish(yard.root, 2)
+    yard.lifecycle.begin()
+    shutil.rmtree(path)
+    yard.look()
+    assert yard.answers() == "1"
+    assert yard.state(2)[0] == "ended"
+
+
+def test_a_version_overwritten_in_place_serves_on_as_it_was_loaded(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its state tells the operator to publish a new version instead."""
+    path = publish(yard.root, 1)
+    yard.lifecycle.begin()
+    flip(path)
+    yard.look()
+    yard.look()
+    assert yard.state(1) == ("ready", "its files have changed since it was loaded; it serves on from memory")
+    assert len(yard.loaded) == 1
+    assert caplog.text.count("its files have changed") == 1
+
+
+def test_times_far_off_in_either_direction_do_not_matter(yard: Yard) -> None:
+    """A clock set back, or files from the future: only a difference counts."""
+    for version, when in ((1, 4e9), (2, 0.0), (3, 1e9)):
+        path = publish(yard.root, version, manifest=False)
+        for file in path.rglob("*"):
+            os.utime(file, (when, when))
+        if version == 1:
+            yard.lifecycle.begin()
+        yard.look()
+        yard.look()
+        assert yard.answers() == str(version)
+
+
+def test_a_root_that_vanishes_for_a_while_changes_nothing(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """A network file system that is away: what is loaded serves on, and the log says it once."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.root.rename(yard.root.with_name("away"))
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert caplog.text.count("what is loaded serves on") == 1
+    yard.root.with_name("away").rename(yard.root)
+    publish(yard.root, 2)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_the_server_writes_nothing_into_the_root(yard: Yard) -> None:
+    """A read-only root is enough: not a file more, less or newer after loading, serving and leaving."""
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    before = {path: path.stat().st_mtime_ns for path in yard.root.rglob("*")}
+    yard.lifecycle.begin()
+    yard.look()
+    assert {path: path.stat().st_mtime_ns for path in yard.root.rglob("*")} == before
+
+
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Yard]]:
+    """Makes a yard with a configuration, or gives it another one."""
+    yards: list[Yard] = []
+
+    def make(text: str) -> Yard:
+        path = tmp_path / "models.toml"
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+        if not yards:
+            yards.append(Yard(tmp_path / "models", monkeypatch, config=path))
+        return yards[0]
+
+    yield make
+    for yard in yards:
+        yard.lifecycle.stop()
+        assert yard.lifecycle.drain(WAIT_S)
+        yard.lifecycle.close()
+
+
+def test_labels_say_who_answers_whom(configured: Callable[[str], Yard]) -> None:
+    """Without a version callers get stable; a label or a number gets its own; the rest is not served."""
+    yard = configured("[models.m]\nlabels = { stable = 1, canary = 3 }")
+    for version in (1, 2, 3):
+        publish(yard.root, version)
+    yard.lifecycle.begin()
+    assert [yard.answers(each) for each in ("", "stable", "canary", "1", "3")] == ["1", "1", "3", "1", "3"]
+    with pytest.raises(ModelNotFound, match="serves versions 1, 3, labels canary, stable"):
+        yard.answers("2")
+    configured("[models.m]\nlabels = { stable = 3 }")
+    yard.look()
+    assert [yard.answers(each) for each in ("", "stable")] == ["3", "3"]
+    assert yard.state(1)[0] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("text", "served"),
+    [("", ["3"]), ("latest = 2", ["2", "3"]), ('versions = "all"', ["1", "2", "3"]), ("versions = [1, 2]", ["1", "2"])],
+)
+def test_policies_choose_what_is_served(configured: Callable[[str], Yard], text: str, served: list[str]) -> None:
+    """The newest, the newest N, all, or these."""
+    yard = configured(f"[models.m]\n{text}")
+    for version in (1, 2, 3):
+        publish(yard.root, version)
+    yard.lifecycle.begin()
+    assert yard.models.versions("m") == served
+    assert yard.answers() == served[-1]
+
+
+def test_a_bad_configuration_changes_nothing_and_says_where_it_is_wrong(
+    configured: Callable[[str], Yard], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At start it ends the start; later what was there before stands, until a good one comes."""
+    yard = configured("[models.m]\nlabels = { stable = 1 }")
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.lifecycle.begin()
+    configured('[models.m]\nlatest = "two"')
+    yard.look()
+    yard.look()
+    assert caplog.text.count("models.m.latest: expected a whole number above 0, came 'two'") == 1
+    assert [yard.lifecycle.config_valid, yard.answers()] == [False, "1"]
+    with pytest.raises(SettingsError, match="models.m.latest"):
+        Lifecycle(
+            yard.lifecycle._settings, models=yard.models, health=yard.health, finish=lambda *_: None,
+            forget=lambda *_: None, clock=yard.clock, on_death=lambda _: None, stopping=threading.Event(),
+        )  # fmt: skip
+    configured("")
+    yard.look()
+    assert [yard.lifecycle.config_valid, yard.answers()] == [True, "2"]
+
+
+def test_new_limits_take_effect_by_loading_beside(configured: Callable[[str], Yard]) -> None:
+    """The version that serves is replaced by itself, with the new limits; the old copy is closed."""
+    yard = configured("")
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    assert yard.models.get("m").executor.capacity_rows == 64
+    configured("[models.m]\nqueue_rows = 8")
+    yard.look()
+    assert yard.models.get("m").executor.capacity_rows == 8
+    assert [model.closed for model in yard.loaded] == [True, False]
+
+
+def test_a_label_for_a_version_that_is_not_there_is_said_once(
+    configured: Callable[[str], Yard], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others go on; callers of the label hear which labels there are."""
+    yard = configured("[models.m]\nlabels = { canary = 9 }")
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert caplog.text.count("label canary is version 9, which is not served") == 1
+    with pytest.raises(ModelNotFound, match="no version 'canary'"):
+        yard.answers("canary")
+
+
+def test_a_shadow_answers_nobody_until_it_is_promoted(configured: Callable[[str], Yard]) -> None:
+    """It is loaded beside stable and cannot be asked for; a label makes it answer, and it stops being a shadow."""
+    yard = configured("[models.m]\nshadow = { version = 2, share = 1.0 }")
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.lifecycle.begin()
+    assert yard.answers() == "1"
+    with pytest.raises(ModelNotFound):
+        yard.answers("2")
+    assert [each.shadow is not None for each in yard.lifecycle.states()] == [False, True]
+    configured("[models.m]\nshadow = { version = 2 }\nlabels = { stable = 2 }")
+    yard.look()
+    assert yard.answers() == "2"
+    assert all(each.shadow is None for each in yard.lifecycle.states())
+
+
+def test_an_administrator_promotes_unloads_and_loads(yard: Yard) -> None:
+    """Promotion loads what is not loaded; unloading takes the model out until it is loaded again."""
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.lifecycle.begin()
+    assert yard.wish(lambda done: yard.lifecycle.promote("m", 1, "stable", done)) is None
+    assert yard.answers() == "1"
+    assert yard.answers("stable") == "1"
+    assert yard.wish(lambda done: yard.lifecycle.unload("m", done)) is None
+    yard.look()
+    assert not yard.health.serving("m")
+    with pytest.raises(ModelNotFound):
+        yard.answers()
+    assert yard.wish(lambda done: yard.lifecycle.load("m", done)) is None
+    assert yard.answers() == "1"
+
+
+def test_what_cannot_be_promoted_changes_nothing(yard: Yard) -> None:
+    """A version that is not there, or is refused: the wish fails with the reason, and the label stays where it was."""
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.broken[2] = ModelError("it disagrees")
+    yard.lifecycle.begin()
+    yard.look()
+    error = yard.wish(lambda done: yard.lifecycle.promote("m", 2, "stable", done))
+    assert error is not None
+    assert "version 2 cannot be served: it disagrees" in str(error)
+    assert isinstance(yard.wish(lambda done: yard.lifecycle.promote("m", 9, "stable", done)), ModelNotFound)
+    assert isinstance(yard.wish(lambda done: yard.lifecycle.load("nobody", done)), ModelNotFound)
+    assert yard.answers() == "1"
+    assert "stable" not in [label for each in yard.lifecycle.states() for label in each.labels]
+
+
+def test_a_label_of_the_configuration_is_changed_there_alone(configured: Callable[[str], Yard]) -> None:
+    """Else the next reading of the file would undo what an administrator was told is done."""
+    yard = configured("[models.m]\nlabels = { stable = 1 }")
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.lifecycle.begin()
+    error = yard.wish(lambda done: yard.lifecycle.promote("m", 2, "stable", done))
+    assert error is not None
+    assert "is set in --config" in str(error)
+
+
+def test_versions_that_left_long_ago_are_forgotten(yard: Yard) -> None:
+    """Eight are remembered: a trainer that publishes every minute must not fill memory and metrics."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    for version in range(2, 14):
+        publish(yard.root, version)
+        yard.look()
+        shutil.rmtree(yard.root / "m" / str(version - 1))
+    yard.look()
+    assert [each.version for each in yard.lifecycle.states()] == [5, 6, 7, 8, 9, 10, 11, 12, 13]
+    assert yard.forgotten == ["1", "2", "3", "4"]
+
+
+def test_a_request_that_comes_too_late_for_a_version_goes_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    """Between looking up who answers and getting in line, the version may have left: the caller does not notice."""
+    caplog.set_level(logging.INFO)
+    with Desk() as old, Desk() as new:
+        service, models = old.service, old.models
+        served = models.get("m")
+        old.executor.stop(WAIT_S)
+        stale = [served, new.models.get("m")]
+        models.get = lambda *_: stale.pop(0)  # type: ignore[method-assign]
+        new.executor._finish = service.finish
+        reply = old.ask([[1, 2]])
+        assert reply.output("double").tolist() == [[2, 4]]
+        assert not stale
+
+
+@given(
+    st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)),
+    st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 8)),
+    st.one_of(st.none(), st.integers(1, 8)), st.integers(1, 3), st.one_of(st.none(), st.frozensets(st.integers(1, 8))),
+)  # fmt: skip
+def test_nothing_is_taken_out_before_somebody_wanted_can_answer(
+    on_disk: set[int],
+    refused: set[int],
+    ready: set[int],
+    labels: dict[str, int],
+    shadow: int | None,
+    latest: int,
+    versions: frozenset[int] | None,
+) -> None:
+    """Whatever is there, wanted and ready: who answered before has a successor, and no refused or shadow one does."""
+    config = ModelConfig(Limits(4, 4, 0.0), latest, versions, labels, shadow)
+    wanted = policy.wanted(config, labels, on_disk, refused)
+    assert set(wanted) <= on_disk - refused
+    gone = policy.removable(wanted, ready, refused, shadow)
+    assert gone <= ready - set(wanted)
+    before, after = (policy.route(each, labels, shadow) for each in (ready, ready - gone))
+    assert before.default is None or after.default is not None
+    if after.default is not None and after.default == shadow:
+        assert shadow in labels.values()
+
+
+def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:
+    """Real time, real notice from the file system."""
+    yard.clock.now = 0.0
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.lifecycle.start()
+    publish(yard.root, 2)
+    until(lambda: yard.answers() == "2")
