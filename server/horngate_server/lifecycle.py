@@ -5,7 +5,6 @@ load beside serving, verify, put a new table of routes in place, drain who is no
 before somebody who is wanted can answer.
 """
 
-import gc
 import logging
 import os
 import queue
@@ -409,9 +408,9 @@ class Lifecycle:
                 log.warning("model %s version %s did not end within the grace period", model.name, loaded.info.version)
                 return
             loaded.executor.close()
-            gc.collect()
-            runtime.release_pages()
+            runtime.trim_memory()
             if version is not None:
+                version.seen = frozenset()  # should it be wanted again, it is looked at anew
                 version.become(ENDED, version.reason, self._clock())
                 for number in model.forget_old():
                     self._forget(model.name, str(number))

@@ -113,7 +113,7 @@ class Roster:
     def see(self, found: Mapping[int, Path], now: float) -> None:
         """Take in what is on disk."""
         for number, path in found.items():
-            if number not in self.versions or self.versions[number].state == ENDED:
+            if number not in self.versions:
                 self.versions[number] = Entry(number, path, True, frozenset(), now, now)
         for number, version in list(self.versions.items()):
             version.on_disk = number in found

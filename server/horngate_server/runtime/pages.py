@@ -37,6 +37,12 @@ def release() -> int:
     return 0
 
 
+def trim() -> None:
+    """Give freed memory back to the system, where the C library's allocator is the process's (not in Envoy's)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,158 @@
+"""Swaps under load: versions take over one after the other while callers go on calling, and nobody may notice.
+
+Two models of the same architecture that answer differently are published in turn. Every answer is held against what
+the version named in it must say; its version must have been promoted when it was given. Memory is compared after the
+fifth and the last swap, latency with that of the same callers before the first.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+from harness import RESULTS
+from serving_process import Server
+
+from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+
+DATA = Path(__file__).parents[1] / "trainer/horngate_trainer/data/mnist.npz"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+CALLERS = 16
+ROWS = 4
+
+
+class Callers:
+    """Sixteen callers that together send so many requests a second, and check every answer."""
+
+    def __init__(self, target: str, per_second: float, images: np.ndarray) -> None:
+        self._target = target
+        self._pause = CALLERS / per_second
+        self._bodies = []
+        for start in range(0, 64, ROWS):
+            message = ModelInferRequest(model_name="mnist", raw_input_contents=[images[start : start + ROWS].tobytes()])
+            message.inputs.add(name="images", datatype="UINT8", shape=[ROWS, 28, 28])
+            self._bodies.append(message.SerializeToString())
+        self.seconds: list[float] = []
+        self.failures: list[str] = []
+        self.answers: dict[int, dict[str, set[bytes]]] = {}
+        self.versions: dict[str, int] = {}
+        self._stop = False
+
+    async def run(self) -> None:
+        async with grpc.aio.insecure_channel(self._target) as channel:
+            infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
+            await asyncio.gather(*(self._call(infer, number) for number in range(CALLERS)))
+
+    def stop(self) -> None:
+        self._stop = True
+
+    async def _call(self, infer: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]", number: int) -> None:
+        body = self._bodies[number]
+        due = time.perf_counter() + number * self._pause / CALLERS
+        while not self._stop:
+            due += self._pause
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            began = time.perf_counter()
+            try:
+                answer = ModelInferResponse.FromString(await infer(body, timeout=30))
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+                continue
+            self.seconds.append(time.perf_counter() - began)
+            self.versions[answer.model_version] = self.versions.get(answer.model_version, 0) + 1
+            said = self.answers.setdefault(number, {}).setdefault(answer.model_version, set())
+            said.add(answer.raw_output_contents[0])
+
+
+def p99_ms(seconds: list[float]) -> float:
+    """Return the 99th percentile in milliseconds."""
+    return statistics.quantiles(seconds, n=100)[98] * 1e3
+
+
+def states(http: str) -> dict[int, str]:
+    """Ask for the versions' states."""
+    with urllib.request.urlopen(f"{http}/models") as response:
+        return {each["version"]: each["state"] for each in json.load(response)}
+
+
+def rss(pid: int) -> int:
+    """Return a process's memory in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+async def measure(models: list[Path], swaps: int, per_second: float, flags: list[str]) -> dict[str, object]:
+    """Swap so many times under load."""
+    with np.load(DATA) as data:
+        images = data["x_test"]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch, "models")
+        (root / "mnist").mkdir(parents=True)
+        shutil.copytree(models[0], root / "mnist/1")
+        with Server(root, *flags) as server:
+            callers = Callers(server.grpc, per_second, images)
+            running = asyncio.create_task(callers.run())
+            await asyncio.sleep(3)
+            callers.seconds.clear()
+            await asyncio.sleep(10)
+            alone, callers.seconds = callers.seconds, []
+            fifth = 0
+            began = time.perf_counter()
+            for number in range(2, swaps + 2):
+                partial = root / "mnist" / f".copy-{number}"
+                copy = await asyncio.create_subprocess_exec("cp", "-r", models[(number + 1) % 2], partial)
+                await copy.wait()
+                partial.rename(root / "mnist" / str(number))
+                while (now := await asyncio.to_thread(states, server.http)).get(number - 1) != "ended":
+                    assert now.get(number) != "failed", now
+                    await asyncio.sleep(0.05)
+                await (await asyncio.create_subprocess_exec("rm", "-r", root / "mnist" / str(number - 1))).wait()
+                if number == 6:
+                    fifth = rss(server.process.pid)
+                if sys.stderr.isatty():
+                    print(f"\r{number - 1}/{swaps} swaps", end="", file=sys.stderr)
+            seconds = time.perf_counter() - began
+            during = callers.seconds
+            last = rss(server.process.pid)
+            callers.stop()
+            await running
+    # Odd versions answer as the first model, even ones as the second, every time the same.
+    wrong = 0
+    for said in callers.answers.values():
+        for version, answers in said.items():
+            first = said[str(2 - int(version) % 2)]
+            wrong += answers != first or len(answers) != 1
+    return {
+        "swaps": swaps, "seconds": seconds, "requests": sum(callers.versions.values()),
+        "requests_per_second": len(during) / seconds, "failures": callers.failures[:5],
+        "failed": len(callers.failures), "versions_seen": len(callers.versions), "wrong": wrong,
+        "p99_alone_ms": p99_ms(alone), "p99_during_ms": p99_ms(during), "p99_ratio": p99_ms(during) / p99_ms(alone),
+        "rss_fifth": fifth, "rss_last": last, "rss_growth": last / fifth - 1 if fifth else None,
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Print and write what was measured; 1 if a request failed or got a wrong answer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs=2, type=Path, help="two version folders that answer differently")
+    parser.add_argument("--swaps", type=int, default=50)
+    parser.add_argument("--per-second", type=float, default=2000, help="requests of 4 images a second")
+    parser.add_argument("--flag", action="append", default=[], help="of the server")
+    asked = parser.parse_args()
+    result = asyncio.run(measure(asked.models, asked.swaps, asked.per_second, asked.flag))
+    text = json.dumps(result, indent=2)
+    print(text)
+    (RESULTS / "swaps.json").write_text(text + "\n")
+    return 1 if result["failed"] or result["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
