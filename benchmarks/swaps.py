@@ -47,11 +47,13 @@ class Callers:
         self._stop = False
 
     async def run(self) -> None:
+        """Call until told to stop."""
         async with grpc.aio.insecure_channel(self._target) as channel:
             infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
             await asyncio.gather(*(self._call(infer, number) for number in range(CALLERS)))
 
     def stop(self) -> None:
+        """Let each end after its present call."""
         self._stop = True
 
     async def _call(self, infer: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]", number: int) -> None:
