@@ -4,6 +4,7 @@
     latest = 2                               # the newest N (default 1); or versions = "all", or versions = [3, 5]
     labels = { stable = 3, canary = 4 }      # names that callers may ask for; without a name they get stable
     shadow = { version = 5, share = 0.1 }    # computed beside stable for a share of the batches, never answered with
+    any_signature = true                     # let a version with other inputs or outputs take over: callers may break
     max_batch_rows = 256                     # these three: as the flags, for this model
     queue_rows = 4096
     max_queue_delay = "2ms"
@@ -36,6 +37,7 @@ class ModelConfig:
         labels: name to version.
         shadow: the version that computes along; None for none.
         shadow_share: of the batches that it computes, 0 to 1.
+        any_signature: a version may take over that the callers of the one before cannot be answered by.
     """
 
     limits: Limits
@@ -44,6 +46,7 @@ class ModelConfig:
     labels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     shadow: int | None = None
     shadow_share: float = 0.1
+    any_signature: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,9 @@ class _Place:
 
 
 def _model(at: _Place, settings: Settings) -> ModelConfig:
-    at.only("latest", "versions", "labels", "shadow", "max_batch_rows", "queue_rows", "max_queue_delay")
+    at.only(
+        "latest", "versions", "labels", "shadow", "any_signature", "max_batch_rows", "queue_rows", "max_queue_delay"
+    )
     versions = at.content.get("versions")
     if versions is not None and "latest" in at.content:
         raise at.wrong("versions", "either latest or versions, not both")
@@ -145,6 +150,21 @@ def _model(at: _Place, settings: Settings) -> ModelConfig:
         raise shadow.wrong("share", "a number above 0 and up to 1")
     if shadow.content and "version" not in shadow.content:
         raise shadow.wrong("version", "the version that computes along")
+    any_signature = at.content.get("any_signature", False)
+    if not isinstance(any_signature, bool):
+        raise at.wrong("any_signature", "true or false")
+    return ModelConfig(
+        limits=_limits(at, settings),
+        latest=at.whole("latest", 1),
+        versions=None if versions is None else frozenset() if versions == "all" else frozenset(versions),
+        labels=MappingProxyType(dict(labels.content)),
+        shadow=shadow.whole("version", 1) if shadow.content else None,
+        shadow_share=float(share),
+        any_signature=any_signature,
+    )
+
+
+def _limits(at: _Place, settings: Settings) -> Limits:
     delay = at.content.get("max_queue_delay")
     try:
         delay_s = settings.max_queue_delay_s if delay is None else seconds(str(delay))
@@ -155,14 +175,7 @@ def _model(at: _Place, settings: Settings) -> ModelConfig:
     )
     if limits.queue_rows < limits.max_batch_rows:
         raise at.wrong("queue_rows", f"at least max_batch_rows, {limits.max_batch_rows}")
-    return ModelConfig(
-        limits=limits,
-        latest=at.whole("latest", 1),
-        versions=None if versions is None else frozenset() if versions == "all" else frozenset(versions),
-        labels=MappingProxyType(dict(labels.content)),
-        shadow=shadow.whole("version", 1) if shadow.content else None,
-        shadow_share=float(share),
-    )
+    return limits
 
 
 def _is_version(value: object) -> bool:

@@ -297,9 +297,10 @@ class Lifecycle:
         except (ModelError, ModelFailed, MemoryError) as error:
             self._refuse(model, version, str(error) or type(error).__name__)
             return
-        if repository.fingerprint(version.path) != version.seen:
+        unfit = self._unfit(model, version, loaded)
+        if unfit:
             loaded.executor.close()
-            self._refuse(model, version, "its files changed while it was loaded")
+            self._refuse(model, version, unfit)
             return
         before = version.loaded
         baseline = Baseline.of(loaded.version.manifest)
@@ -320,6 +321,20 @@ class Lifecycle:
         if before is not None:
             self._apply(model)
             self._drain(model, before, version=None)
+
+    def _unfit(self, model: Roster, version: Entry, loaded: Loaded) -> str:
+        """Say why a version that could be loaded may not serve all the same; empty if it may."""
+        if repository.fingerprint(version.path) != version.seen:
+            return "its files changed while it was loaded"
+        if model.route.default is None or model.config.any_signature:
+            return ""
+        serving = model.versions[model.route.default]
+        if serving.loaded is None or loaded.info.signature.stands_in_for(serving.loaded.info.signature):
+            return ""
+        return (
+            f"its signature is {loaded.info.signature}, and version {serving.number}'s callers rely on "
+            f"{serving.loaded.info.signature}; any_signature = true in --config lets it serve"
+        )
 
     def _beside(self, run: Callable[[], Loaded]) -> Loaded:
         """Run it at a lower priority than those that serve, once anybody does."""
@@ -363,12 +378,12 @@ class Lifecycle:
         ready = model.ready()
         shadow = model.config.shadow
         labels = model.labels
-        route = policy.route(ready, labels, shadow) if not model.unloaded else policy.NOBODY
+        before = model.route
+        route = policy.NOBODY if model.unloaded else policy.route(ready, model.wanted(), labels, shadow, before.default)
         computing_along = shadow if shadow in ready and shadow not in route.versions else None
         if model.shadow_key != (key := model.key_of_shadow(computing_along, route.default)):
             model.stop_shadow()
         served = {number: each.served for number, each in model.versions.items() if each.served}
-        before = model.route
         model.route = route
         if route.default is None:
             self._served.route(model.name, None)
@@ -389,7 +404,7 @@ class Lifecycle:
         if key is not None and model.shadow is None:
             model.start_shadow(key, self._clock)
         self._tell_health(model.name, serving=route.default is not None)
-        leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), shadow)
+        leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), route.default)
         for number in leaving:
             version = model.versions[number]
             reason = "unloaded" if model.unloaded else f"version {route.default} answers instead"
@@ -448,7 +463,7 @@ class Lifecycle:
         model = self._model(name)
         model.unloaded = True
         log.info("model %s is unloaded, as an administrator wishes", name)
-        self._apply(model)
+        self._reconcile()
 
     def _admin_promote(self, name: str, number: int, label: str) -> None:
         model = self._model(name)
@@ -457,15 +472,16 @@ class Lifecycle:
         version = model.versions.get(number)
         if version is None or not (version.on_disk or version.loaded):
             raise ModelNotFound(f"model {name!r} has no version {number} on disk; it has {sorted(model.versions)}")
-        before = dict(model.promoted)
         version.refused = None
         model.unloaded = False
-        model.promoted[label] = number
+        model.promoting = {number}  # loaded first, before any label moves
         self._reconcile()
-        if model.route.labels.get(label) != number:
-            model.promoted = before
+        model.promoting = set()
+        if version.loaded is None:
             self._reconcile()
             raise Refused(f"model {name} version {number} cannot be served: {version.reason}")
+        model.promoted[label] = number
+        self._reconcile()
         log.info("model %s: version %d is %s, as an administrator wishes", name, number, label)
 
 

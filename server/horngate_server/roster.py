@@ -91,6 +91,7 @@ class Roster:
     config: ModelConfig
     versions: dict[int, Entry] = field(default_factory=dict)
     promoted: dict[str, int] = field(default_factory=dict)
+    promoting: set[int] = field(default_factory=set)
     unloaded: bool = False
     route: policy.Route = policy.NOBODY
     missing: set[str] = field(default_factory=set)
@@ -127,7 +128,8 @@ class Roster:
         if self.unloaded:
             return []
         on_disk = [number for number, each in self.versions.items() if each.on_disk]
-        return policy.wanted(self.config, self.labels, on_disk, self.refused() | but)
+        named = {*self.labels.values(), *self.promoting}
+        return policy.wanted(self.config, named, on_disk, self.refused() | but)
 
     def ready(self) -> set[int]:
         """Return the versions that can answer."""

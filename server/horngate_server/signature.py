@@ -55,3 +55,13 @@ class Signature:
 
     def __str__(self) -> str:
         return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
+
+    def stands_in_for(self, other: "Signature") -> bool:
+        """Whether callers of another version can be answered: its inputs fit, and its outputs are all there."""
+        outputs = {spec.name: spec for spec in self.outputs}
+        return (
+            [(spec.name, spec.datatype) for spec in self.inputs]
+            == [(spec.name, spec.datatype) for spec in other.inputs]
+            and all(mine.fits(theirs.shape) for mine, theirs in zip(self.inputs, other.inputs, strict=True))
+            and all(outputs.get(spec.name) == spec for spec in other.outputs)
+        )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,24 +21,22 @@ from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.served import Models
 from horngate_server.settings import Limits, Settings
-from support.desk import Clock, Desk, FakeModel
+from horngate_server.signature import Signature
+from support.desk import SIGNATURE, Clock, Desk, FakeModel, double
 from support.waiting import until
 
 WAIT_S = 20.0
 
 
 class DeviceModel(FakeModel):
-    """A fake with a device, as loading expects of a real one; it adds its version to every total."""
+    """A fake with a device, as loading expects of a real one."""
 
     device = runtime.Device("CPU", "CPU:0", "a test's")
 
-    def __init__(self, version: int) -> None:
-        super().__init__()
+    def __init__(self, version: int, signature: Signature) -> None:
+        super().__init__(signature)
         self.version = version
-        self.compute = lambda inputs: [
-            inputs[0].astype(np.int64) * 2,
-            np.full(len(inputs[0]), float(version), np.float32),
-        ]
+        self.compute = lambda inputs: double(inputs)[: len(signature.outputs)]
 
 
 def publish(root: Path, version: int, *, name: str = "m", manifest: bool = True) -> Path:
@@ -75,6 +72,7 @@ class Yard:
         self.health = Health()
         self.loaded: list[DeviceModel] = []
         self.broken: dict[int, Exception] = {}
+        self.signatures: dict[int, Signature] = {}
         self.while_loading: Callable[[], None] = lambda: None
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
@@ -94,7 +92,7 @@ class Yard:
         self.while_loading()
         if int(path.name) in self.broken:
             raise self.broken[int(path.name)]
-        self.loaded.append(DeviceModel(int(path.name)))
+        self.loaded.append(DeviceModel(int(path.name), self.signatures.get(int(path.name), SIGNATURE)))
         return self.loaded[-1]
 
     def look(self, *, seconds: float = 1.0) -> None:
@@ -243,6 +241,24 @@ def test_a_version_that_cannot_prove_itself_is_refused_until_its_files_change(ya
     assert yard.answers() == "1"
     (path / "variables/data").write_bytes(b"better weights")
     seal(path)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_a_version_that_callers_could_not_talk_to_is_refused(configured: Callable[[str], Yard]) -> None:
+    """Other inputs, or an output less: the old version stays, unless the configuration says that it is meant."""
+    yard = configured("")
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.signatures[2] = Signature("serving_default", SIGNATURE.inputs, SIGNATURE.outputs[:1])
+    publish(yard.root, 2)
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert "version 1's callers rely on (x INT32[?,2]) -> " in yard.state(2)[1]
+    assert yard.loaded[-1].closed
+    configured("[models.m]\nany_signature = true")
+    (yard.root / "m/2/variables/data").touch()
     yard.look()
     assert yard.answers() == "2"
 
@@ -574,14 +590,33 @@ def test_nothing_is_taken_out_before_somebody_wanted_can_answer(
 ) -> None:
     """Whatever is there, wanted and ready: who answered before has a successor, and no refused or shadow one does."""
     config = ModelConfig(Limits(4, 4, 0.0), latest, versions, labels, shadow)
-    wanted = policy.wanted(config, labels, on_disk, refused)
+    wanted = policy.wanted(config, labels.values(), on_disk, refused)
     assert set(wanted) <= on_disk - refused
-    gone = policy.removable(wanted, ready, refused, shadow)
+    before = policy.route(ready, wanted, labels, shadow, None)
+    gone = policy.removable(wanted, ready, refused, before.default)
     assert gone <= ready - set(wanted)
-    before, after = (policy.route(each, labels, shadow) for each in (ready, ready - gone))
-    assert before.default is None or after.default is not None
+    after = policy.route(ready - gone, wanted, labels, shadow, before.default)
+    assert after.default == before.default
     if after.default is not None and after.default == shadow:
         assert shadow in labels.values()
+
+
+def test_who_answers_stays_while_the_new_stable_version_cannot(configured: Callable[[str], Yard]) -> None:
+    """A label that moves to a broken version moves nobody: neither to it nor to the newest one."""
+    yard = configured("[models.m]\nlabels = { stable = 1 }")
+    for version in (1, 2, 3):
+        publish(yard.root, version)
+    yard.broken[3] = ModelError("broken")
+    yard.lifecycle.begin()
+    configured("[models.m]\nlabels = { stable = 3 }")
+    for _ in range(3):
+        yard.look()
+    assert yard.answers() == "1"
+    yard.broken.clear()
+    (yard.root / "m/3/variables/data").touch()
+    yard.look()
+    assert yard.answers() == "3"
+    assert yard.state(1)[0] == "ended"
 
 
 def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:

@@ -150,6 +150,25 @@ def test_a_root_that_cannot_be_written_is_an_export_error(tmp_path: Path) -> Non
         export(classifier(), tmp_path / "root", name="tiny")
 
 
+def test_a_full_disk_is_an_export_error_and_publishes_nothing(tmp_path: Path) -> None:
+    """The file system says no in the middle of the weights: an error, no version, and nothing left behind."""
+    script = (
+        "import resource, signal, keras\n"
+        "from horngate_trainer import ExportError, export\n"
+        "model = keras.Sequential([keras.Input((8,), name='x'), keras.layers.Dense(300), keras.layers.Dense(300)])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        f"    export(model, {str(tmp_path)!r}, name='m')\n"
+        "except ExportError as error:\n"
+        "    print('ExportError', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=100)
+    assert "ExportError cannot write" in done.stdout
+    assert "File too large" in done.stdout
+    assert list((tmp_path / "m").iterdir()) == []
+
+
 def test_two_exporters_at_once_publish_two_versions(tmp_path: Path) -> None:
     """Neither overwrites the other, and neither takes the other's unfinished files away."""
     barrier = threading.Barrier(8)
