@@ -1,7 +1,7 @@
 """Whether what comes in and goes out still looks like what the model was trained and evaluated on.
 
 The manifest's ``baseline`` has the classes that the model chose on its test data, how sure it was, and the inputs' mean
-and range. Answers are counted whole, as they are anyway; inputs are looked at now and then, a few rows at a time.
+and range. A batch is looked at now and then: all its answers, and a few rows of its inputs.
 
 The population stability index compares shares of classes: sum((p - q) * ln(p / q)). Below 0.1 nothing happened, above
 0.25 it did (Siddiqi, Credit Risk Scorecards, 2006).
@@ -23,7 +23,7 @@ from horngate_server.request import ModelInfo
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.02
-"""A look at the inputs costs about 20 us: a thousandth of the time at this pace."""
+"""A look costs some 50 us: a quarter of a percent of one core at this pace, whatever the load."""
 LOOK_ROWS = 16
 WEIGHT = 0.02
 """What the newest look at the inputs counts in the running mean: it follows a change within some fifty looks."""
@@ -115,13 +115,15 @@ class Drift:
         self._scores = names.index("probabilities") if "probabilities" in names else None
 
     def see(self, report: BatchReport) -> None:
-        """Take in one batch."""
+        """Look at one batch, if it is time again."""
+        now = self._clock()
+        if now < self._next or not report.whole:
+            return
+        self._next = now + LOOK_EVERY_S
         with self._lock:
             if self._scores is not None:
                 self._count(report.arrays[self._scores][: report.rows])
-            now = self._clock()
-            if now >= self._next and report.whole and len(self._info.signature.inputs) == 1:
-                self._next = now + LOOK_EVERY_S
+            if len(self._info.signature.inputs) == 1:
                 self._look(report)
 
     def report(self) -> DriftReport:

@@ -22,6 +22,7 @@ from horngate_server.errors import (
     DeadlineExpired,
     InvalidRequest,
     ModelFailed,
+    NotImplementedHere,
     NotReady,
     QueueFull,
     RequestError,
@@ -44,6 +45,10 @@ MODEL_INFER = f"/{OPEN_INFERENCE}/ModelInfer"
 PROTOCOL = "open_inference"
 UNKNOWN = "unknown"
 """The model label of requests for models that do not exist: a caller must not be able to make time series."""
+
+_ADMIN_METHODS = tuple(
+    f"/{OPEN_INFERENCE}/{each}" for each in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+)
 
 _REASONS: dict[type[RequestError], str] = {
     CallerGone: "cancelled",
@@ -79,6 +84,7 @@ class Service:
             f"/{OPEN_INFERENCE}/ServerMetadata": self._server_metadata,
             f"/{OPEN_INFERENCE}/ModelMetadata": self._model_metadata,
             health_room.CHECK: health.check,
+            **dict.fromkeys(_ADMIN_METHODS, _not_admitted),
         }
         self._deferred: Mapping[str, Callable[[bytes, Callable[[bytes | RequestError], None]], None]] = {}
         self.methods = frozenset([*self._handlers, MODEL_INFER])
@@ -89,12 +95,9 @@ class Service:
 
     def admit(self, admin: Admin) -> None:
         """Answer an administrator's calls too."""
-        self._handlers = {**self._handlers, f"/{OPEN_INFERENCE}/RepositoryIndex": admin.index}
-        self._deferred = {
-            f"/{OPEN_INFERENCE}/RepositoryModelLoad": admin.load,
-            f"/{OPEN_INFERENCE}/RepositoryModelUnload": admin.unload,
-        }
-        self.methods |= {*self._handlers, *self._deferred}
+        index, load, unload = _ADMIN_METHODS
+        self._handlers = {**self._handlers, index: admin.index}
+        self._deferred = {load: admin.load, unload: admin.unload}
 
     def accept(self, calls: Sequence[Call]) -> None:
         """Answer what can be answered at once; put the rest in line."""
@@ -300,3 +303,10 @@ class Service:
             inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
             outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],
         ).SerializeToString()
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _not_admitted(_message: bytes) -> bytes:
+    raise NotImplementedHere("this server takes no administrator's calls; start it with --admin")

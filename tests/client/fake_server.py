@@ -121,6 +121,25 @@ class FakeServer:
         self.mangle(response)
         return response
 
+    def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        entry = oip.RepositoryIndexResponse.ModelIndex
+        return oip.RepositoryIndexResponse(
+            models=[
+                entry(
+                    name="mnist", version="1", state="READY", horngate_state="ready", age_seconds=7300, rows=12345,
+                    device="CPU", labels=["", "stable"], verification="verified (40 rows)",
+                ),
+                entry(name="mnist", version="2", state="READY", horngate_state="ready", shadow_rows=200,
+                      shadow_agreed=199),
+                entry(name="mnist", version="3", state="UNAVAILABLE", reason="it disagrees"),
+            ]
+        )  # fmt: skip
+
+    def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        if request.parameters["version"].int64_param == 3:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "version 3 cannot be served: it disagrees")
+        return oip.RepositoryModelLoadResponse()
+
     # --- private ---
 
     def _known(self, name: str, context: Any) -> None:
@@ -170,7 +189,10 @@ class FakeServer:
         )
 
 
-METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+METHODS = (
+    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
+    "RepositoryModelLoad",
+)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -50,6 +50,43 @@ def test_predict_prints_json(server: FakeServer, digit: str, tmp_path: Path, cap
     assert (answer["version"], answer["timing"]["queue_s"]) == ("1", 0.0002)
 
 
+def test_models_shows_every_version_with_its_state(server: FakeServer, capsys: Any) -> None:
+    """A table for people: labels, age, rows, why a version does not serve, how a shadow compares; JSON for programs."""
+    assert main(["--server", server.address, "models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [
+        "model",
+        "version",
+        "state",
+        "labels",
+        "age",
+        "rows",
+        "device",
+        "verification,",
+        "reason",
+    ]
+    assert lines[1].endswith("  verified (40 rows)")
+    assert "default, stable  2h   12,345  CPU" in lines[1]
+    assert "shadow: 99.50% of 200 rows agree" in lines[2]
+    assert lines[3].split() == ["mnist", "3", "unavailable", "-", "0s", "0", "-", "it", "disagrees"]
+    assert main(["--server", server.address, "models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["labels"] == ["", "stable"]
+
+
+def test_promote_gives_a_version_a_label(server: FakeServer, capsys: Any) -> None:
+    """Stable unless said otherwise; a version that cannot be served is exit code 1 with the server's reason."""
+    assert main(["--server", server.address, "promote", "2"]) == 0
+    assert "mnist version 2 is stable" in capsys.readouterr().out
+    assert main(["--server", server.address, "promote", "2", "--label", "canary"]) == 0
+    sent = server.requests("RepositoryModelLoad")
+    assert [(each.parameters["version"].int64_param, each.parameters["label"].string_param) for each in sent] == [
+        (2, "stable"), (2, "canary"),
+    ]  # fmt: skip
+    assert main(["--server", server.address, "promote", "3"]) == 1
+    assert "version 3 cannot be served: it disagrees" in capsys.readouterr().err
+    assert main(["--server", server.address, "promote", "newest"]) == 2
+
+
 def test_status_shows_the_server_and_the_signature(server: FakeServer, capsys: Any) -> None:
     """Exit code 0 when ready."""
     assert main(["--server", server.address, "status"]) == 0

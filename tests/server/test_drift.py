@@ -104,6 +104,7 @@ def test_the_window_forgets() -> None:
     drift = watch([0] * 4, batches=2 * WINDOW_ROWS // 1000, rows=1000, share=0.5)
     scores = np.array([[0.8, 0.2]] * 1000)
     for _ in range(2 * WINDOW_ROWS // 1000):
+        drift._next = 0.0
         drift.see(batch(np.zeros((1000, 4), np.uint8), scores))
     assert (drift.report().psi or 0) > 1
 
