@@ -95,6 +95,7 @@ class App:
             HorngateError: it cannot start.
         """
         settings_room.prepare_libraries(self._settings)
+        runtime.few_arenas()
         with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             if self._settings.worker is not None:
                 self._line = Line(self._settings.worker.line, self._stop.set)

@@ -14,6 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SMAPS = Path("/proc/self/smaps")
+_M_ARENA_MAX = -8  # glibc: <malloc.h>
 _MADV_DONTNEED = 4  # Linux: <bits/mman-linux.h>
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-.p \S+ \S+ \S+\s+\S*/libtensorflow\S*$")
 _FACT = re.compile(r"(Rss|Private_Dirty|Shared_Dirty|Anonymous):\s+(\d+) kB")
@@ -35,6 +36,12 @@ def release() -> int:
         log.debug("gave back %d MB of library pages that only loading needed", released // 10**6)
         return released
     return 0
+
+
+def few_arenas() -> None:
+    """Let glibc's threads share two arenas; before they start. Every loading thread would begin one of its own."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def trim() -> None:
