@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench soak clean
+.PHONY: help setup run test check format protos lock bench soak swaps clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ bench: setup  ## measure trainer, start and serving beside their limits and peer
 
 soak: setup  ## an hour of everything at once: memory must not grow, every request must be counted once
 	@$(BIN)/python benchmarks/soak.py
+
+swaps: setup  ## fifty versions take over under load: no call may fail, and memory must come back
+	@$(BIN)/python benchmarks/swaps.py
+	@$(BIN)/python benchmarks/render.py
 
 test: setup  ## the whole test-suite
 	@$(BIN)/pytest

@@ -165,6 +165,22 @@ def _others() -> list[str]:
             *(f"| {what} | {count:,} |" for what, count in soak["seen"].items()),
             "",
         ]  # fmt: skip
+    if (RESULTS / "swaps.json").exists():
+        swaps = json.loads((RESULTS / "swaps.json").read_text())
+        lines += [
+            "## Swaps under load",
+            "",
+            (
+                f"{swaps['swaps']} versions took over one after the other within {swaps['seconds']:.0f} s, under "
+                f"{swaps['requests_per_second']:,.0f} requests of 4 images a second: {swaps['requests']:,} calls, "
+                f"{swaps['failed']} failed, {swaps['wrong']} answered by anyone but the version that they name."
+            ),
+            (
+                f"p99 meanwhile: {swaps['p99_during_ms']:.2f} ms, {swaps['p99_ratio']:.1f} times that without swaps. "
+                f"Memory after the last, to that after the fifth: {swaps['rss_growth']:+.1%}."
+            ),
+            "",
+        ]
     return lines
 
 

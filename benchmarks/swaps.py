@@ -17,8 +17,8 @@ import urllib.request
 from pathlib import Path
 
 import grpc
+import harness
 import numpy as np
-from harness import RESULTS
 from serving_process import Server
 
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
@@ -91,6 +91,15 @@ def rss(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
+def train(scratch: Path, seed: int) -> Path:
+    """Train a model quickly; return its version's folder."""
+    harness.timed(
+        [sys.executable, "-m", "horngate_trainer.cli", "--output", scratch / str(seed), "--report", "none",
+         "--epochs", "2", "--seed", str(seed), "--min-accuracy", "0.9"]
+    )  # fmt: skip
+    return scratch / str(seed) / "mnist/1"
+
+
 async def measure(models: list[Path], swaps: int, per_second: float, flags: list[str]) -> dict[str, object]:
     """Swap so many times under load."""
     with np.load(DATA) as data:
@@ -144,15 +153,18 @@ async def measure(models: list[Path], swaps: int, per_second: float, flags: list
 def main() -> int:
     """Print and write what was measured; 1 if a request failed or got a wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs=2, type=Path, help="two version folders that answer differently")
+    parser.add_argument("models", nargs="*", type=Path, help="two versions that answer differently (default: trained)")
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--per-second", type=float, default=2000, help="requests of 4 images a second")
     parser.add_argument("--flag", action="append", default=[], help="of the server")
     asked = parser.parse_args()
-    result = asyncio.run(measure(asked.models, asked.swaps, asked.per_second, asked.flag))
-    text = json.dumps(result, indent=2)
-    print(text)
-    (RESULTS / "swaps.json").write_text(text + "\n")
+    if len(asked.models) not in (0, 2):
+        parser.error("expected two versions, or none")
+    with tempfile.TemporaryDirectory() as scratch:
+        models = asked.models or [train(Path(scratch), seed) for seed in (1, 2)]
+        result = asyncio.run(measure(models, asked.swaps, asked.per_second, asked.flag))
+    print(json.dumps(result, indent=2))
+    print(harness.save("swaps", result))
     return 1 if result["failed"] or result["wrong"] else 0
 
 
