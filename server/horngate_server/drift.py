@@ -9,6 +9,7 @@ The population stability index compares shares of classes: sum((p - q) * ln(p / 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log as ln
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.02
 """A look costs some 50 us: a quarter of a percent of one core at this pace, whatever the load."""
 LOOK_ROWS = 16
-WEIGHT = 0.02
-"""What the newest look at the inputs counts in the running mean: it follows a change within some fifty looks."""
+KEPT_LOOKS = 50
+"""What the inputs are like is what the last so many looks showed: a second under load."""
 LOOKS = 25
 """Before so many looks, nothing is said about the inputs."""
 WINDOW_ROWS = 10_000
@@ -107,8 +108,7 @@ class Drift:
         self._clock = clock
         self._lock = threading.Lock()
         self._next = 0.0
-        self._looks = 0
-        self._mean = self._low = self._high = 0.0
+        self._looks: deque[tuple[float, float, float]] = deque(maxlen=KEPT_LOOKS)
         self._counts = [_Counts(len(baseline.class_shares)), _Counts(len(baseline.class_shares))]
         self._suspicion = ""
         names = [spec.name for spec in info.signature.outputs]
@@ -130,13 +130,13 @@ class Drift:
         """Say how it is."""
         with self._lock:
             rows = sum(each.rows for each in self._counts)
-            seen = self._looks >= LOOKS
+            mean, low, high = self._inputs() if len(self._looks) >= LOOKS else (None, None, None)
             return DriftReport(
                 psi(self._shares(), self.baseline.class_shares) if rows >= LEAST_ROWS else None,
                 sum(each.confidence for each in self._counts) / rows if rows >= LEAST_ROWS else None,
-                self._mean if seen else None,
-                self._low if seen else None,
-                self._high if seen else None,
+                mean,
+                low,
+                high,
                 self._suspicion,
             )
 
@@ -164,17 +164,19 @@ class Drift:
         values = np.frombuffer(work.data[0], datatype, elements)
         if not len(values) or not np.isfinite(mean := float(values.mean(dtype=np.float64))):
             return
-        low, high = float(values.min()), float(values.max())
-        self._looks += 1
-        weight = max(WEIGHT, 1 / self._looks)
-        self._mean += weight * (mean - self._mean)
-        self._low += weight * (low - self._low)
-        self._high += weight * (high - self._high)
-        if self._looks >= LOOKS:
-            self._judge(suspicion(self.baseline, self._mean, self._high))
+        self._looks.append((mean, float(values.min()), float(values.max())))
+        if len(self._looks) >= LOOKS:
+            self._judge()
 
-    def _judge(self, found: str) -> None:
+    def _inputs(self) -> tuple[float, float, float]:
+        """Return mean, least and greatest value of the last looks."""
+        means, lows, highs = zip(*self._looks, strict=True)
+        return sum(means) / len(means), min(lows), max(highs)
+
+    def _judge(self) -> None:
         """Say once that the inputs look wrong, and once that they look right again."""
+        mean, _, high = self._inputs()
+        found = suspicion(self.baseline, mean, high)
         if found == self._suspicion:
             return
         self._suspicion = found
@@ -183,7 +185,7 @@ class Drift:
             log.warning(
                 "model %s version %s: its inputs look %s: mean %.3g, greatest %.3g; in training, mean %.3g, "
                 "from %g to %g",
-                self._info.name, self._info.version, found, self._mean, self._high,
+                self._info.name, self._info.version, found, mean, high,
                 baseline.mean, baseline.low, baseline.high,
             )  # fmt: skip
         else:

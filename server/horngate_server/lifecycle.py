@@ -297,6 +297,10 @@ class Lifecycle:
         except (ModelError, ModelFailed, MemoryError) as error:
             self._refuse(model, version, str(error) or type(error).__name__)
             return
+        except Exception as error:
+            log.exception("model %s version %d: unexpected failure while it was loaded", model.name, version.number)
+            self._refuse(model, version, f"{type(error).__name__}: {error}. This is a bug.")
+            return
         unfit = self._unfit(model, version, loaded)
         if unfit:
             loaded.executor.close()

@@ -37,11 +37,14 @@ class Observers:
     def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
         """Answer, then look (`executor.Finish`)."""
         self._finish(info, outcomes, report)
-        if report is not None:
-            if self.drift is not None:
+        try:
+            if report is not None and self.drift is not None:
                 self.drift.see(report)
-            if (shadow := self.shadow) is not None:
+            if report is not None and (shadow := self.shadow) is not None:
                 shadow.offer(report)
+        except Exception:  # a look must never cost an answer
+            log.exception("model %s version %s is not looked at any more", info.name, info.version)
+            self.drift = self.shadow = None
 
 
 @dataclass(slots=True, eq=False)

@@ -86,7 +86,7 @@ def test_the_cost_is_bounded_by_looking_now_and_then() -> None:
     drift = Drift(INFO, BASELINE, clock)
     for _ in range(1000):
         drift.see(batch(np.zeros((1, 4), np.uint8), np.array([[1.0, 0.0]])))
-    assert drift._looks == 1
+    assert len(drift._looks) == 1
 
 
 def test_class_shares_and_confidence_are_compared_with_the_baseline() -> None:

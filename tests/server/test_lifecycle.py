@@ -19,6 +19,7 @@ from horngate_server.config import ModelConfig
 from horngate_server.errors import ModelError, ModelNotFound, NotReady, RequestError, SettingsError
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
+from horngate_server.roster import Observers
 from horngate_server.served import Models
 from horngate_server.settings import Limits, Settings
 from horngate_server.signature import Signature
@@ -557,6 +558,35 @@ def test_versions_that_left_long_ago_are_forgotten(yard: Yard) -> None:
     yard.look()
     assert [each.version for each in yard.lifecycle.states()] == [5, 6, 7, 8, 9, 10, 11, 12, 13]
     assert yard.forgotten == ["1", "2", "3", "4"]
+
+
+def test_a_look_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """The callers have their answers; the version is not looked at any more, and the log says so once."""
+
+    class Broken:
+        def offer(self, _: object) -> None:
+            raise RuntimeError("broken")
+
+    with Desk() as desk:
+        observers = Observers(desk.executor._finish)
+        observers.shadow = Broken()  # type: ignore[assignment]
+        desk.executor._finish = observers.finish
+        assert desk.ask([[1, 2]]).status() == "OK"
+        assert desk.ask([[1, 2]]).status() == "OK"
+        assert not desk.died
+    assert caplog.text.count("model m version 3 is not looked at any more") == 1
+
+
+def test_an_unforeseen_failure_while_loading_refuses_the_version(yard: Yard) -> None:
+    """It is no reason to stop looking, nor to leave the version loading for ever."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    publish(yard.root, 2)
+    yard.broken[2] = ZeroDivisionError("unforeseen")
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert yard.state(2) == ("failed", "ZeroDivisionError: unforeseen. This is a bug.")
 
 
 def test_a_request_that_comes_too_late_for_a_version_goes_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
