@@ -155,7 +155,7 @@ class Lifecycle:
     def ready(self) -> list[Loaded]:
         """Return what can answer now."""
         models = [model for _, model in sorted(self._models.copy().items())]
-        return [each.loaded for model in models for _, each in sorted(model.versions.items()) if each.loaded]
+        return [each.loaded for model in models for _, each in sorted(model.versions.copy().items()) if each.loaded]
 
     # --- an administrator's wishes: done on the lifecycle's thread, told when they are done ------------
 
@@ -179,10 +179,14 @@ class Lifecycle:
             self._wake.clear()
             try:
                 self._step()
-                while not self._wishes.empty():
-                    self._wishes.get()()
+                self._carry_out()
             except Exception:
                 log.exception("the look at the models failed; the next one is in %g s", self._settings.watch_interval_s)
+
+    def _carry_out(self) -> None:
+        """Do what other threads have asked for."""
+        while not self._wishes.empty():
+            self._wishes.get()()
 
     def _wish(self, done: Done, run: Callable[[], None]) -> None:
         def wish() -> None:
@@ -252,7 +256,6 @@ class Lifecycle:
             while not self._stopping.is_set() and (version := model.next_to_load(self._ripe)) is not None:
                 self._load(model, version)
                 self._apply(model)
-
         self._expect()
 
     def _expect(self) -> None:
@@ -274,8 +277,7 @@ class Lifecycle:
 
     def _load(self, model: Roster, version: Entry) -> None:
         """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet."""
-        again = version.loaded is not None
-        if not again:
+        if version.loaded is None:
             version.become(LOADING, "", self._clock())
         observers = Observers(self._finish)
         try:
@@ -365,8 +367,9 @@ class Lifecycle:
         """Note why a version is not served; say it once, and only when it has stopped changing."""
         now = repository.fingerprint(version.path)
         if now != version.seen or not self._still(version):
-            version.become(FOUND, f"not whole yet: {reason}", self._clock())
             version.waiting = True
+            if version.loaded is None:
+                version.become(FOUND, f"not whole yet: {reason}", self._clock())
             if not now:
                 log.warning("model %s version %d vanished while it was loaded", model.name, version.number)
             return
@@ -428,17 +431,23 @@ class Lifecycle:
                 return
             loaded.executor.close()
             runtime.trim_memory()
-            if version is not None:
-                version.seen = frozenset()  # should it be wanted again, it is looked at anew
-                version.become(ENDED, version.reason, self._clock())
-                for number in model.forget_old():
-                    self._forget(model.name, str(number))
-                log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
+            self._wishes.put(lambda: self._left(model, loaded, version))
+            self._wake.set()
 
         thread = threading.Thread(target=drain, name=f"drain-{model.name}-{loaded.info.version}")
         model.drains = [each for each in model.drains if each.is_alive()]
         model.drains.append(thread)
         thread.start()
+
+    def _left(self, model: Roster, loaded: Loaded, version: Entry | None) -> None:
+        """Note that a version has left; None where it stays, and only its former limits have."""
+        if version is None:
+            return
+        version.seen = frozenset()  # should it be wanted again, it is looked at anew
+        version.become(ENDED, version.reason, self._clock())
+        log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
+        for number in model.forget_old():
+            self._forget(model.name, str(number))
 
     def _tell_health(self, name: str | None = None, *, serving: bool = False) -> None:
         if name is not None:

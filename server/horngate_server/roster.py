@@ -153,7 +153,8 @@ class Roster:
                 version = self.versions[number]
                 if version.loaded is not None and version.loaded.limits == self.config.limits:
                     continue
-                if version.state != DRAINING and not version.waiting and ripe(version):
+                tried = version.refused is not None or version.waiting or version.state == DRAINING
+                if not tried and ripe(version):
                     return version
                 if version.loaded is None:
                     later.add(number)

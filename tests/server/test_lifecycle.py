@@ -103,6 +103,7 @@ class Yard:
         for model in self.lifecycle._models.values():
             for thread in model.drains:
                 thread.join(WAIT_S)
+        self.lifecycle._carry_out()
 
     def state(self, version: int, name: str = "m") -> tuple[str, str]:
         """Return a version's state and reason."""
@@ -120,7 +121,7 @@ class Yard:
         """Make an administrator's wish, and return how it ended."""
         ended: list[RequestError | None] = []
         wish(ended.append)
-        self.lifecycle._wishes.get()()
+        self.lifecycle._carry_out()
         return ended[0]
 
 
@@ -470,6 +471,23 @@ def test_new_limits_take_effect_by_loading_beside(configured: Callable[[str], Ya
     yard.look()
     assert yard.models.get("m").executor.capacity_rows == 8
     assert [model.closed for model in yard.loaded] == [True, False]
+
+
+def test_new_limits_for_a_version_that_cannot_be_loaded_again_leave_it_serving(
+    configured: Callable[[str], Yard], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried once and serves on with the limits that it has; its state says so."""
+    yard = configured("")
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.look()
+    yard.broken[1] = ModelError("no memory")
+    configured("[models.m]\nqueue_rows = 8")
+    for _ in range(4):
+        yard.look()
+    assert yard.models.get("m").executor.capacity_rows == 64
+    assert yard.state(1) == ("ready", "it could not be loaded again, with other limits: no memory")
+    assert caplog.text.count("version 1 is refused") == 1
 
 
 def test_a_label_for_a_version_that_is_not_there_is_said_once(
