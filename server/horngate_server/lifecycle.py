@@ -89,6 +89,7 @@ class Lifecycle:
         self._looked = False
         self._settled = False
         self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._departed: queue.SimpleQueue[tuple[Roster, Loaded, Entry | None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._watch = Watch(settings.models, self._wake.set)
         self._thread = threading.Thread(target=self._run, name="lifecycle")
@@ -211,7 +212,8 @@ class Lifecycle:
     # --- private: looking -----------------------------------------------------------------------------
 
     def _look(self, *, first: bool = False) -> None:
-        """See what is on disk and in the configuration."""
+        """See what has left, what is on disk, and what is in the configuration."""
+        self._note_departures()
         self._look_at_config()
         try:
             found = repository.models(self._settings.models)
@@ -431,7 +433,7 @@ class Lifecycle:
                 return
             loaded.executor.close()
             runtime.trim_memory()
-            self._wishes.put(lambda: self._left(model, loaded, version))
+            self._departed.put((model, loaded, version))
             self._wake.set()
 
         thread = threading.Thread(target=drain, name=f"drain-{model.name}-{loaded.info.version}")
@@ -439,15 +441,17 @@ class Lifecycle:
         model.drains.append(thread)
         thread.start()
 
-    def _left(self, model: Roster, loaded: Loaded, version: Entry | None) -> None:
-        """Note that a version has left; None where it stays, and only its former limits have."""
-        if version is None:
-            return
-        version.seen = frozenset()  # should it be wanted again, it is looked at anew
-        version.become(ENDED, version.reason, self._clock())
-        log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
-        for number in model.forget_old():
-            self._forget(model.name, str(number))
+    def _note_departures(self) -> None:
+        """Take in which versions have left."""
+        while not self._departed.empty():
+            model, loaded, version = self._departed.get()
+            if version is None:
+                continue  # it stays: only the copy with its former limits has left
+            version.seen = frozenset()  # should it be wanted again, it is looked at anew
+            version.become(ENDED, version.reason, self._clock())
+            log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
+            for number in model.forget_old():
+                self._forget(model.name, str(number))
 
     def _tell_health(self, name: str | None = None, *, serving: bool = False) -> None:
         if name is not None:
@@ -465,6 +469,9 @@ class Lifecycle:
 
     def _admin_load(self, name: str) -> None:
         model = self._model(name)
+        for thread in model.drains:
+            thread.join()  # who is leaving can only be loaded again once it has left
+        self._note_departures()
         model.unloaded = False
         for version in model.versions.values():
             version.refused = None

@@ -116,7 +116,7 @@ def test_callers_that_never_read_cost_no_more_than_their_requests(server: Server
         for _ in range(8):
             stream = caller.open()
             caller.send(stream, body, end=True)
-        assert _good(server)
+        until(lambda: _good(server))  # the queue may be full for a moment
         assert grown_mib(server, before) < 64 + SLACK_MIB
         assert caller.ends(stream)["grpc-status"] in {OK, EXHAUSTED}
 
