@@ -40,7 +40,8 @@ def verify(version: Version, model: Model, rungs: Sequence[int]) -> str:
     path = version.path / RECORDS
     if not path.is_file():
         return "unverified: it has no recorded answers"
-    records = read(path, sealed=version.manifest is not None)
+    vouched = version.manifest is not None and RECORDS.as_posix() in version.manifest["files"]
+    records = read(path, sealed=vouched)
     pairs = [pair for pair in (_pair(log, model.signature, path) for log in records) if pair is not None]
     if not pairs:
         return "unverified: its recorded requests have no answers"

@@ -75,8 +75,8 @@ class Lifecycle:
         stopping: threading.Event,
     ) -> None:
         self._settings = settings
+        self._config_seen = _stamp(settings.config)  # before it is read: a change meanwhile is seen at the next look
         self._config: Config = config_room.read(settings.config, settings)
-        self._config_seen = _stamp(settings.config)
         self.config_valid = True
         self._served = models
         self._health = health

@@ -1,8 +1,13 @@
 """Every test against a server process runs on every transport."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from horngate_server.transports import envoy
+
+DATA = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"
 
 WHY_NOT_FAST = envoy.why_not()
 
@@ -17,3 +22,10 @@ WHY_NOT_FAST = envoy.why_not()
 def transport(request: pytest.FixtureRequest) -> str:
     """The name for ``--transport``."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The 10,000 test images and their labels."""
+    with np.load(DATA) as data:
+        return data["x_test"], data["y_test"]

@@ -25,14 +25,6 @@ from support.desk import request
 from support.process import ServerProcess
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
-DATA = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"
-
-
-@pytest.fixture(scope="module")
-def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """The 10,000 test images and their labels."""
-    with np.load(DATA) as data:
-        return data["x_test"], data["y_test"]
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,18 @@ def test_a_damaged_warm_up_file_is_noticed(version: Path) -> None:
         load(version)
 
 
+def test_a_manifest_vouches_only_for_the_files_that_it_lists(version: Path) -> None:
+    """A warm-up file that came after the manifest was written is held against its own checksums."""
+    seal(version)
+    record(version, softmax(X))
+    file = version / golden.RECORDS
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged at byte 0: not a whole TFRecord"):
+        load(version)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "graph"])
 def test_a_version_that_is_not_whole_is_refused_with_the_file_named(version: Path, damage: str) -> None:
     """Flipped bytes, truncation and missing files are found before TensorFlow sees them."""
