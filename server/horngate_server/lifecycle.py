@@ -6,11 +6,9 @@ before somebody who is wanted can answer.
 """
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from horngate_server import config as config_room
@@ -37,9 +35,6 @@ from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READ
 from horngate_server.watching import Watch
 
 log = logging.getLogger(__name__)
-
-NICE = 10
-"""How much whoever loads a version stands back behind those who serve."""
 
 Done = Callable[[RequestError | None], None]
 """Called once with how an administrator's wish ended."""
@@ -283,15 +278,14 @@ class Lifecycle:
             version.become(LOADING, "", self._clock())
         observers = Observers(self._finish)
         try:
-            loaded = self._beside(
-                lambda: loading.load(
-                    version.path,
-                    self._settings,
-                    model.config.limits,
-                    finish=observers.finish,
-                    clock=self._clock,
-                    on_death=self._on_death,
-                )
+            loaded = loading.load(
+                version.path,
+                self._settings,
+                model.config.limits,
+                finish=observers.finish,
+                clock=self._clock,
+                on_death=self._on_death,
+                beside=self._settled,
             )
         except DeviceUnavailable:
             if not self._settled:
@@ -343,27 +337,6 @@ class Lifecycle:
             f"its signature is {loaded.info.signature}, and version {serving.number}'s callers rely on "
             f"{serving.loaded.info.signature}; any_signature = true in --config lets it serve"
         )
-
-    def _beside(self, run: Callable[[], Loaded]) -> Loaded:
-        """Run it at a lower priority than those that serve, once anybody does."""
-        if not self._settled:
-            return run()
-        outcome: list[Loaded | BaseException] = []
-
-        def work() -> None:
-            with suppress(OSError, AttributeError):  # a nicety where the system has it
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-            try:
-                outcome.append(run())
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, name="loading")
-        thread.start()
-        thread.join()
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return outcome[0]
 
     def _refuse(self, model: Roster, version: Entry, reason: str) -> None:
         """Note why a version is not served; say it once, and only when it has stopped changing."""

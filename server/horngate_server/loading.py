@@ -3,6 +3,7 @@
 import logging
 import resource
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -16,6 +17,7 @@ from horngate_server.costs import Costs
 from horngate_server.errors import ModelError, ModelFailed
 from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.model import Model
+from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
@@ -122,13 +124,26 @@ def load(
     finish: Finish,
     clock: Clock,
     on_death: Callable[[BaseException], None],
+    beside: bool = False,
 ) -> Loaded:
     """Load one version, and let it prove itself.
+
+    Args:
+        path: its folder.
+        settings: device, threads, how to verify.
+        limits: what it may take.
+        finish: takes its executor's outcomes.
+        clock: monotonic seconds.
+        on_death: called should its executor's loop fail.
+        beside: stand back behind those who serve meanwhile.
 
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
         ModelFailed: it fails while it warms up.
     """
+    if beside:
+        with ThreadPoolExecutor(1, "loading", initializer=stand_back) as thread:
+            return thread.submit(load, path, settings, limits, finish=finish, clock=clock, on_death=on_death).result()
     began, memory = clock(), _resident()
     version = repository.read(path)
     model = runtime.load(path, device=settings.device, threads=settings.compute_threads or max(1, cores() - 1))

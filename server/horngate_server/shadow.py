@@ -5,11 +5,9 @@ that answers has anything to do, they wait, and those that find no room are let 
 """
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ import numpy as np
 from horngate_server.errors import ModelFailed
 from horngate_server.executor import BatchReport, Clock, Executor
 from horngate_server.model import Array, Model
+from horngate_server.priority import stand_back
 from horngate_server.request import Buffer
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ WAITING = 4
 """Batches that wait for a quiet moment."""
 QUIET_S = 0.001
 """How long to wait before looking again whether the executor is idle."""
-NICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +117,7 @@ class Shadow:
     # --- private --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with suppress(OSError, AttributeError):  # a nicety where the system has it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        stand_back()
         while (sample := self._next()) is not None:
             try:
                 self._compare(sample)
