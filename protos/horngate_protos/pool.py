@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 POOL = descriptor_pool.DescriptorPool()
 
@@ -16,9 +17,10 @@ for _file in _descriptors.file:
 
 
 def names(proto: str) -> Mapping[str, Any]:
-    """Return what a generated module holds: ``DESCRIPTOR`` and the top-level messages of one .proto file."""
+    """Return what a generated module holds: ``DESCRIPTOR``, the top-level messages and enums of one .proto file."""
     file = POOL.FindFileByName(proto)
     messages = {
         name: message_factory.GetMessageClass(descriptor) for name, descriptor in file.message_types_by_name.items()
     }
-    return {"DESCRIPTOR": file, **messages}
+    enums = {name: EnumTypeWrapper(descriptor) for name, descriptor in file.enum_types_by_name.items()}
+    return {"DESCRIPTOR": file, **messages, **enums}
