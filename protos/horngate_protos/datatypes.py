@@ -13,29 +13,31 @@ class Datatype:
         name: the Open Inference Protocol's name, as in ``TensorMetadata.datatype``.
         tensorflow: TensorFlow's number for it (``tensorflow.DataType``).
         numpy: how an element lies in memory, little-endian. BF16 lies in a uint16: NumPy has no such type.
+        values: the field of ``TensorProto`` that carries it typed; half floats as their 16 bits.
         contents: the field of ``InferTensorContents`` that carries it typed; None where it only travels raw.
     """
 
     name: str
     tensorflow: int
     numpy: np.dtype[np.generic]
+    values: str
     contents: str | None
 
 
 DATATYPES = (
-    Datatype("BOOL", 10, np.dtype(np.bool_), "bool_contents"),
-    Datatype("UINT8", 4, np.dtype(np.uint8), "uint_contents"),
-    Datatype("UINT16", 17, np.dtype("<u2"), "uint_contents"),
-    Datatype("UINT32", 22, np.dtype("<u4"), "uint_contents"),
-    Datatype("UINT64", 23, np.dtype("<u8"), "uint64_contents"),
-    Datatype("INT8", 6, np.dtype(np.int8), "int_contents"),
-    Datatype("INT16", 5, np.dtype("<i2"), "int_contents"),
-    Datatype("INT32", 3, np.dtype("<i4"), "int_contents"),
-    Datatype("INT64", 9, np.dtype("<i8"), "int64_contents"),
-    Datatype("FP16", 19, np.dtype("<f2"), None),
-    Datatype("BF16", 14, np.dtype("<u2"), None),
-    Datatype("FP32", 1, np.dtype("<f4"), "fp32_contents"),
-    Datatype("FP64", 2, np.dtype("<f8"), "fp64_contents"),
+    Datatype("BOOL", 10, np.dtype(np.bool_), "bool_val", "bool_contents"),
+    Datatype("UINT8", 4, np.dtype(np.uint8), "int_val", "uint_contents"),
+    Datatype("UINT16", 17, np.dtype("<u2"), "int_val", "uint_contents"),
+    Datatype("UINT32", 22, np.dtype("<u4"), "uint32_val", "uint_contents"),
+    Datatype("UINT64", 23, np.dtype("<u8"), "uint64_val", "uint64_contents"),
+    Datatype("INT8", 6, np.dtype(np.int8), "int_val", "int_contents"),
+    Datatype("INT16", 5, np.dtype("<i2"), "int_val", "int_contents"),
+    Datatype("INT32", 3, np.dtype("<i4"), "int_val", "int_contents"),
+    Datatype("INT64", 9, np.dtype("<i8"), "int64_val", "int64_contents"),
+    Datatype("FP16", 19, np.dtype("<f2"), "half_val", None),
+    Datatype("BF16", 14, np.dtype("<u2"), "half_val", None),
+    Datatype("FP32", 1, np.dtype("<f4"), "float_val", "fp32_contents"),
+    Datatype("FP64", 2, np.dtype("<f8"), "double_val", "fp64_contents"),
 )
 
 BY_NAME = {datatype.name: datatype for datatype in DATATYPES}

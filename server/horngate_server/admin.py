@@ -1,14 +1,14 @@
 """What administrators ask: Triton's model repository extension, and the same picture as JSON."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server.config import STABLE
 from horngate_server.errors import InvalidRequest, RequestError
 from horngate_server.executor import Clock
-from horngate_server.states import DRAINING, LOADING, READY, VersionState
+from horngate_server.names import OPEN_INFERENCE
 
 if TYPE_CHECKING:  # for the types alone
     from horngate_server.lifecycle import Lifecycle
@@ -16,9 +16,6 @@ if TYPE_CHECKING:  # for the types alone
 
 Answered = Callable[[bytes | RequestError], None]
 """Called once, from any thread, with the answer."""
-
-TRITON = {READY: "READY", LOADING: "LOADING", DRAINING: "UNLOADING"}
-"""Triton's names of states; any other is UNAVAILABLE."""
 
 
 class Admin:
@@ -35,11 +32,12 @@ class Admin:
         self._metrics = metrics
         self._clock = clock
 
-    def index(self, message: bytes) -> bytes:
-        """Answer a RepositoryIndexRequest."""
-        request = oip.RepositoryIndexRequest.FromString(message)
-        states = [each for each in self._lifecycle.states() if each.state == READY or not request.ready]
-        return oip.RepositoryIndexResponse(models=[self._entry(each) for each in states]).SerializeToString()
+    def deferred(self) -> Mapping[str, Callable[[bytes, Answered], None]]:
+        """Return the methods, by full name."""
+        return {
+            f"/{OPEN_INFERENCE}/RepositoryModelLoad": self.load,
+            f"/{OPEN_INFERENCE}/RepositoryModelUnload": self.unload,
+        }
 
     def load(self, message: bytes, answered: Answered) -> None:
         """Answer a RepositoryModelLoadRequest once the model serves, or cannot."""
@@ -83,21 +81,3 @@ class Admin:
             for each in self._lifecycle.states()
         ]
         return json.dumps(found, indent=2).encode() + b"\n"
-
-    # --- private --------------------------------------------------------------------------------------
-
-    def _entry(self, each: VersionState) -> oip.RepositoryIndexResponse.ModelIndex:
-        return oip.RepositoryIndexResponse.ModelIndex(
-            name=each.name,
-            version=str(each.version),
-            state=TRITON.get(each.state, "UNAVAILABLE"),
-            reason=each.reason or ("" if each.state == READY else each.state),
-            horngate_state=each.state,
-            age_seconds=self._clock() - each.since,
-            rows=self._metrics.rows(each.name, str(each.version)),
-            device=each.report.device if each.report else "",
-            labels=each.labels,
-            verification=each.report.verification if each.report else "",
-            shadow_rows=each.shadow.rows if each.shadow else 0,
-            shadow_agreed=each.shadow.agreed if each.shadow else 0,
-        )

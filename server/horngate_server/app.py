@@ -6,21 +6,31 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from horngate_protos import __version__
+from horngate_server import health as health_room
 from horngate_server import http, metrics, runtime
+from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
+from horngate_server.about import Sources, absent
+from horngate_server.about.open_inference import OpenInference
+from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
+from horngate_server.names import MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER
 from horngate_server.ports import write_port_file
 from horngate_server.served import Models
 from horngate_server.service import Service
 from horngate_server.settings import Settings
+from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop
+from horngate_server.streaming import model_stream_infer
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
+from horngate_server.transports.intake import Intake
 from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
@@ -48,6 +58,7 @@ class App:
         self._health = Health()
         self._models = Models()
         self._metrics = metrics.Metrics(metrics.default_registry())
+        self._statistics = Statistics()
         self._why = why
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
@@ -61,8 +72,8 @@ class App:
         )
         self._service = Service(
             models=self._models,
-            health=self._health,
             metrics=self._metrics,
+            statistics=self._statistics,
             deliver=self._transport.deliver,
             clock=self._clock,
         )
@@ -71,14 +82,13 @@ class App:
             models=self._models,
             health=self._health,
             finish=self._service.finish,
-            forget=self._metrics.forget,
+            forget=self._forget,
             clock=self._clock,
             on_death=self._on_death,
             stopping=self._stop,
         )
         self._admin = Admin(self._lifecycle, self._metrics, self._clock)
-        if settings.admin:
-            self._service.admit(self._admin)
+        self._add_methods()
         self._metrics.watch(self._lifecycle.executors, self._lifecycle.states, lambda: self._lifecycle.config_valid)
         self._line: Line | None = None
         self._http = http.HttpServer(
@@ -117,6 +127,32 @@ class App:
         return 0
 
     # --- private --------------------------------------------------------------------------------------
+
+    def _add_methods(self) -> None:
+        """Let the service answer what it does not compute."""
+        service, health = self._service, self._health
+        sources = Sources(
+            self._models,
+            health,
+            self._statistics,
+            self._lifecycle.states,
+            self._clock,
+            _wall_clock,
+            self._settings.admin,
+        )
+        service.add(absent.handlers())
+        service.add(OpenInference(sources).handlers())
+        service.add(TensorflowServing(sources).handlers())
+        service.add({health_room.CHECK: health.check}, streams={health_room.WATCH: health.watch})
+        if self._settings.admin:
+            service.add(deferred=self._admin.deferred())
+        service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept))})
+        service.add(streams=reflection_room.streams([OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]))
+
+    def _forget(self, model: str, version: str) -> None:
+        """Drop the numbers of a version that left long ago."""
+        self._metrics.forget(model, version)
+        self._statistics.forget(model, version)
 
     @contextmanager
     def _listening(self) -> Iterator[tuple[int, int]]:
@@ -177,6 +213,11 @@ SWITCH_INTERVAL_S = 0.0001
 """How long a thread may keep Python while another waits for it. The default, fifty times as long, is a request's whole
 latency many times over; see DESIGN.md."""
 YOUNG_OBJECTS = 50_000
+
+
+def _wall_clock() -> float:
+    """Return the seconds since 1970: only ever shown, never reckoned with."""
+    return datetime.now(UTC).timestamp()
 
 
 def _settle() -> None:

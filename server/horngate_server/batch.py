@@ -24,9 +24,9 @@ def ladder(max_rows: int) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def join(batch: Batch, model: Model, rows: int) -> Feed:
+def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
     """Write a batch into the model's memory, once; zeros in the rows that pad it to ``rows``."""
-    feed = model.feed([(rows, *shape) for shape in batch.shapes])
+    feed = model.feed(signature, [(rows, *shape) for shape in batch.shapes])
     for place, array in enumerate(feed.arrays):
         flat = array.reshape(-1).view(np.uint8)
         row_bytes = flat.size // rows

@@ -4,6 +4,8 @@ HorngateError
 ├── RequestError              one caller's request cannot be answered
 │   ├── InvalidRequest        malformed, or it does not fit the model: never retry
 │   ├── ModelNotFound         unknown model or version: never retry
+│   │   └── LabelNotFound     unknown label of a known model: never retry
+│   ├── SignatureNotFound     unknown signature of a known model: never retry
 │   ├── MessageTooLarge       a message over the limit, or one that expands beyond it: never retry
 │   ├── QueueFull             no room in the waiting line or in memory: retry later
 │   ├── DeadlineExpired       the caller's deadline has passed, or cannot be met
@@ -32,6 +34,14 @@ class InvalidRequest(RequestError):
 
 class ModelNotFound(RequestError):
     """No such model, or no such version of it."""
+
+
+class LabelNotFound(ModelNotFound):
+    """No version of the model has such a label."""
+
+
+class SignatureNotFound(RequestError):
+    """The model has no such signature."""
 
 
 class MessageTooLarge(RequestError):

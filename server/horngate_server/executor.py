@@ -34,21 +34,25 @@ class BatchReport:
     """One batch that was computed.
 
     Attributes:
+        info: the model, with the signature that answered.
         whole: the requests that were in it whole; its first rows are theirs, in this order.
         outputs: all rows, ready to be cut.
         began: when it was taken from the line.
         rows: rows that were asked for.
         padded_rows: rows that were computed.
         seconds: from taking it until its outputs were there.
+        run_s: of these, in the model.
         arrays: the model's outputs, padding included.
     """
 
+    info: ModelInfo
     whole: Sequence[Work]
     outputs: Outputs
     began: float
     rows: int
     padded_rows: int
     seconds: float
+    run_s: float
     arrays: Sequence[Array]
 
 
@@ -108,6 +112,16 @@ class Executor:
         return self._line.capacity_rows
 
     @property
+    def max_batch_rows(self) -> int:
+        """Rows that are computed together at most."""
+        return self._line.max_batch_rows
+
+    @property
+    def delay_s(self) -> float:
+        """How long a request may be kept waiting for others."""
+        return self._line.delay_s
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed, at this moment."""
         return not self._computing and not self._line
@@ -131,7 +145,7 @@ class Executor:
                 except RequestError as error:
                     refused.append(Outcome(work, error))
             if not self._computing and (due := self._line.due()) is not None:
-                if due <= (now := self._clock()) and self.costs.expected(self._line.rows) <= self._quick_s:
+                if due <= (now := self._clock()) and self._expected() <= self._quick_s:
                     self._computing = True
                     batch = self._line.take(now)
                 else:
@@ -163,14 +177,19 @@ class Executor:
 
     # --- private --------------------------------------------------------------------------------------
 
+    def _expected(self) -> float:
+        """Return the seconds that the next batch is likely to take."""
+        first = self._line.first()
+        return self.costs.expected(first.plan.info.signature.name, self._line.rows) if first else 0.0
+
     def _admit(self, work: Work) -> None:
         """Add to the line, or raise why not. Holds the lock."""
         if self._closed:
             raise NotReady(f"model {self.info.name} version {self.info.version} is draining")
-        waiting = self._line.rows
+        waiting = self._line.ahead(bulk=work.request.header.bulk)
         remaining = work.deadline - work.arrived
         if remaining < inf:
-            needed = self.costs.wait(waiting) + self.costs.least(work.plan.rows)
+            needed = self.costs.wait(waiting) + self.costs.least(work.plan.info.signature.name, work.plan.rows)
             if needed > remaining:
                 raise DeadlineExpired(
                     f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
@@ -234,14 +253,16 @@ class Executor:
         self._finish(self.info, ended, report)
 
     def _results(self, batch: Batch, began: float) -> tuple[list[Outcome], BatchReport]:
+        assert batch.info is not None
+        signature = batch.info.signature
         rung = self.costs.rung(batch.rows)
         rows = rung if self._pad else batch.rows
-        feed = join(batch, self._model, rows)
+        feed = join(batch, signature, self._model, rows)
         run_at = self._clock()
         arrays = self._model.run(feed)
-        computed = outputs(arrays, self.info.signature, rows)
+        computed = outputs(arrays, signature, rows)
         now = self._clock()
-        self.costs.measured(rung, now - run_at)
+        self.costs.measured(signature.name, rung, now - run_at)
         ended = []
         row = batch.rows - sum(part.stop - part.start for part in batch.slices)
         for part in batch.slices:
@@ -249,7 +270,9 @@ class Executor:
             row += part.stop - part.start
             if outcome is not None:
                 ended.append(outcome)
-        return ended, BatchReport(batch.whole, computed, began, batch.rows, rows, now - began, arrays)
+        return ended, BatchReport(
+            batch.info, batch.whole, computed, began, batch.rows, rows, now - began, now - run_at, arrays
+        )
 
     def _failures(self, batch: Batch, error: ModelFailed) -> list[Outcome]:
         """Answer everyone in a failed batch, once; what is left of them in the line is over."""

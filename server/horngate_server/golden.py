@@ -146,7 +146,7 @@ def _concatenate(records: Sequence[_Arrays]) -> _Arrays:
 def _run(model: Model, given: _Arrays, rungs: Sequence[int]) -> Sequence[Array]:
     rows = len(given[0])
     rung = next(rung for rung in rungs if rung >= rows)
-    feed = model.feed([(rung, *array.shape[1:]) for array in given])
+    feed = model.feed(model.signature, [(rung, *array.shape[1:]) for array in given])
     for memory, array in zip(feed.arrays, given, strict=True):
         memory[:rows] = array
         memory[rows:] = 0

@@ -29,7 +29,7 @@ from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded
 from horngate_server.roster import Entry, Observers, Roster
-from horngate_server.served import Models, Served
+from horngate_server.served import Models
 from horngate_server.settings import Settings
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
 from horngate_server.watching import Watch
@@ -309,7 +309,7 @@ class Lifecycle:
         observers.drift = Drift(loaded.info, baseline, self._clock) if baseline else None
         loaded.executor.start()
         version.observers, version.baseline = observers, baseline
-        version.loaded, version.served = loaded, Served(loaded.info, loaded.executor)
+        version.loaded, version.served = loaded, loaded.served()
         version.become(READY, "", self._clock())
         report = loaded.report
         log.info(
@@ -331,12 +331,17 @@ class Lifecycle:
         if model.route.default is None or model.config.any_signature:
             return ""
         serving = model.versions[model.route.default]
-        if serving.loaded is None or loaded.info.signature.stands_in_for(serving.loaded.info.signature):
+        if serving.loaded is None:
             return ""
-        return (
-            f"its signature is {loaded.info.signature}, and version {serving.number}'s callers rely on "
-            f"{serving.loaded.info.signature}; any_signature = true in --config lets it serve"
-        )
+        for name, other in serving.loaded.infos.items():
+            mine = loaded.infos.get(name)
+            if mine is None or not mine.signature.stands_in_for(other.signature):
+                has = f"is {mine.signature}" if mine else "is not there"
+                return (
+                    f"its signature {name} {has}, and version {serving.number}'s callers rely on {other.signature}; "
+                    "any_signature = true in --config lets it serve"
+                )
+        return ""
 
     def _refuse(self, model: Roster, version: Entry, reason: str) -> None:
         """Note why a version is not served; say it once, and only when it has stopped changing."""

@@ -2,7 +2,7 @@
 
 import logging
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
+from horngate_server.served import Served
 from horngate_server.settings import Limits, Settings, cores
 from horngate_server.signature import FREE
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 WARM_RUNS = 2
 """The first run of a size compiles and allocates; the last one is its cost."""
+LABELS = "assets.extra/labels.txt"
+"""The classes' names by index, one a line, as Triton has them."""
 STATM = Path("/proc/self/statm")
 
 
@@ -99,7 +102,7 @@ class Loaded:
 
     Attributes:
         version: as it is on disk.
-        info: name, version, signature.
+        infos: per signature, name, version, signature and labels.
         model: what computes; the executor's own once that is started.
         executor: idle, not started.
         device: where it computes.
@@ -108,12 +111,21 @@ class Loaded:
     """
 
     version: Version
-    info: ModelInfo
+    infos: Mapping[str, ModelInfo]
     model: Model
     executor: Executor
     device: runtime.Device
     limits: Limits
     report: LoadReport
+
+    @property
+    def info(self) -> ModelInfo:
+        """The default signature's."""
+        return self.executor.info
+
+    def served(self) -> Served:
+        """Return it as the request path sees it."""
+        return Served(self.info, self.executor, self.infos, self.device.kind)
 
 
 def load(
@@ -151,10 +163,15 @@ def load(
         costs = Costs(ladder(limits.max_batch_rows))
         _warm(model, costs, clock)
         verification = _verify(version, model, costs, settings.verify)
+        labels = _labels(path)
     except BaseException:
         model.close()
         raise
-    info = ModelInfo(version.name, str(version.number), model.signature)
+    infos = {
+        name: ModelInfo(version.name, str(version.number), signature, labels)
+        for name, signature in model.signatures.items()
+    }
+    info = infos[model.signature.name]
     line = Line(capacity_rows=limits.queue_rows, max_batch_rows=limits.max_batch_rows, delay_s=limits.max_queue_delay_s)
     pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
     executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death, pad=pad)
@@ -170,9 +187,13 @@ def load(
         seconds=clock() - began,
         memory_bytes=max(0, _resident() - memory),
         max_batch_rows=limits.max_batch_rows,
-        rungs=[Rung(rows, seconds * 1e3, rows / seconds) for rows, seconds in costs.report().items() if seconds],
+        rungs=[
+            Rung(rows, seconds * 1e3, rows / seconds)
+            for rows, seconds in costs.report(info.signature.name).items()
+            if seconds
+        ],
     )
-    return Loaded(version, info, model, executor, model.device, limits, report)
+    return Loaded(version, infos, model, executor, model.device, limits, report)
 
 
 def inspect(path: Path, settings: Settings) -> LoadReport:
@@ -206,20 +227,35 @@ def _resident() -> int:
         return 0
 
 
+def _labels(path: Path) -> Sequence[str]:
+    """Read the classes' names, one a line; none where there is no such file.
+
+    Raises:
+        ModelError: it is not text.
+    """
+    try:
+        return tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path / LABELS} cannot be read: {error}") from error
+
+
 def _warm(model: Model, costs: Costs, clock: Clock) -> None:
-    """Run every batch size; inputs with free axes cannot be guessed, and warm up under traffic."""
-    if any(FREE in spec.shape[1:] for spec in model.signature.inputs):
-        log.info("inputs with axes of any length are not warmed up: %s", model.signature)
-        return
-    for rung in costs.rungs:
-        for _ in range(WARM_RUNS):
-            feed = model.feed([(rung, *spec.shape[1:]) for spec in model.signature.inputs])
-            for array in feed.arrays:
-                array.reshape(-1).view(np.uint8)[:] = 0
-            began = clock()
-            model.run(feed)
-            seconds = clock() - began
-        costs.measured(rung, seconds)
+    """Run every signature at every batch size; inputs with free axes cannot be guessed, and warm up under traffic."""
+    for signature in model.signatures.values():
+        if any(FREE in spec.shape[1:] for spec in signature.inputs):
+            log.info("inputs with axes of any length are not warmed up: %s", signature)
+            continue
+        for rung in costs.rungs:
+            for _ in range(WARM_RUNS):
+                feed = model.feed(signature, [(rung, *spec.shape[1:]) for spec in signature.inputs])
+                for array in feed.arrays:
+                    array.reshape(-1).view(np.uint8)[:] = 0
+                began = clock()
+                model.run(feed)
+                seconds = clock() - began
+            costs.measured(signature.name, rung, seconds)
 
 
 def _verify(version: Version, model: Model, costs: Costs, mode: str) -> str:

@@ -115,7 +115,7 @@ class Metrics(Collector):
             self._batch_rows[model].add((report.rows,))
             self._batch_seconds[model].add((report.seconds,))
             self._queue_seconds[model].add(queue_s)
-            for spec, array in zip(info.signature.outputs, report.arrays, strict=True):
+            for spec, array in zip(report.info.signature.outputs, report.arrays, strict=True):
                 if spec.name == "probabilities" and array.ndim == 2 and 0 < array.shape[1] <= CLASSES:
                     self._predictions(key, array[: report.rows])
 

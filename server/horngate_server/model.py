@@ -1,6 +1,6 @@
 """The seam between the server and whatever computes. Nearly every test runs with a fake behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,15 +25,20 @@ class Model(Protocol):
 
     @property
     def signature(self) -> Signature:
-        """What it takes and returns."""
+        """What it takes and returns, unless a request asks for another signature."""
         ...
 
-    def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """All of them, by name."""
+        ...
+
+    def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
         """Return memory for one batch, with these full shapes; it holds until ``run`` has returned."""
         ...
 
     def run(self, feed: Feed) -> Sequence[Array]:
-        """Compute one batch; outputs in the signature's order, each with the batch's rows. Blocks without the GIL.
+        """Compute one batch; outputs in its signature's order, each with the batch's rows. Blocks without the GIL.
 
         Raises:
             ModelFailed: with the reason, in the framework's words.

@@ -3,8 +3,13 @@
 Not thread-safe and without a clock of its own: its owner, the executor, holds the lock and tells the time.
 
 The contract. An idle executor gets whatever is there at once (or, with a delay set, once the oldest has waited that
-long or a full batch is there). A request that fits into a batch is never split. A larger one takes a turn of a quarter
-of a batch, then goes behind those who came meanwhile. Rows waiting never exceed the capacity.
+long or a full batch is there). An interactive request that fits into a batch is never split. A larger one takes a turn
+of a quarter of a batch, then goes behind those who came meanwhile. Rows waiting never exceed the capacity.
+
+Bulk requests get the room that interactive ones leave, up to the same quarter. In as many batches as the longest
+possible line of interactive rows has, bulk is owed one such turn: where it got less, it goes first, once. So it never
+starves, and while an interactive request waits, it is overtaken once at most. Each of the two has the whole capacity:
+bulk takes nobody's place.
 """
 
 from collections import deque
@@ -14,11 +19,12 @@ from typing import NamedTuple
 
 from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
-from horngate_server.request import Buffer, InferenceRequest
+from horngate_server.protocols import Codec
+from horngate_server.request import Buffer, InferenceRequest, ModelInfo
 from horngate_server.transports import Reply
 
 BULK_SHARE = 4
-"""A batch has this many times the rows that larger requests may have in it."""
+"""A batch has this many times the rows that larger requests and bulk may have in it."""
 
 
 class Work(NamedTuple):
@@ -26,6 +32,7 @@ class Work(NamedTuple):
 
     Attributes:
         reply: where the answer goes.
+        codec: writes it.
         request: as decoded.
         plan: rows and shapes.
         data: the inputs in the signature's order.
@@ -34,6 +41,7 @@ class Work(NamedTuple):
     """
 
     reply: Reply
+    codec: Codec
     request: InferenceRequest
     plan: Plan
     data: Sequence[Buffer]
@@ -86,6 +94,7 @@ class Batch:
     """What is computed together.
 
     Attributes:
+        info: the model and the signature; None where nobody is left to be computed.
         whole: requests with all their rows, in the order in which these lie: first.
         slices: parts of larger requests, in the order in which their rows lie: after those.
         rows: their sum.
@@ -93,6 +102,7 @@ class Batch:
         dropped: who needs no computing any more, with the reason.
     """
 
+    info: ModelInfo | None
     whole: Sequence[Work]
     slices: Sequence[Slice]
     rows: int
@@ -104,9 +114,9 @@ class Line:
     """The waiting line.
 
     Args:
-        capacity_rows: rows that may wait; a put that would exceed them is refused.
+        capacity_rows: interactive rows that may wait, and bulk ones; a put that would exceed them is refused.
         max_batch_rows: rows in a batch at most.
-        bulk_rows: of these, how many may be parts of larger requests: what a small one may have to wait for.
+        bulk_rows: of these, how many may be bulk or parts of larger requests: what a small one may have to wait for.
         delay_s: how long the first of a batch may be kept waiting for more; 0 for not at all.
     """
 
@@ -115,13 +125,29 @@ class Line:
     ) -> None:
         self.capacity_rows = capacity_rows
         self.max_batch_rows = max_batch_rows
-        self.rows = 0
+        self.delay_s = delay_s
         self._bulk_rows = bulk_rows or max(1, max_batch_rows // BULK_SHARE)
-        self._delay_s = delay_s
-        self._waiting: deque[Work | Progress] = deque()
+        self._patience = -(-capacity_rows // max_batch_rows)
+        self._interactive = _Lane(bulk=False)
+        self._bulk = _Lane(bulk=True)
+        self._owed = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._interactive.waiting) + len(self._bulk.waiting)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._interactive.rows + self._bulk.rows
+
+    @property
+    def bulk_rows(self) -> int:
+        """Bulk rows that wait."""
+        return self._bulk.rows
+
+    def ahead(self, *, bulk: bool) -> int:
+        """Return the rows that a request would have to wait for."""
+        return self.rows if bulk else self._interactive.rows
 
     def put(self, work: Work, retry_after_s: float) -> None:
         """Add a request at the end.
@@ -129,78 +155,144 @@ class Line:
         Raises:
             QueueFull: at once, where its rows have no room.
         """
-        if self.rows + work.plan.rows > self.capacity_rows:
+        lane = self._bulk if work.request.header.bulk else self._interactive
+        rows = work.plan.rows
+        if lane.rows + rows > self.capacity_rows:
             raise QueueFull(
-                f"the queue is full: {self.rows} of {self.capacity_rows} rows wait, no room for {work.plan.rows} more",
+                f"the queue is full: {lane.rows} of {self.capacity_rows} {'bulk ' * lane.bulk}rows wait, "
+                f"no room for {rows} more",
                 retry_after_s=retry_after_s,
             )
-        self.rows += work.plan.rows
-        fits = work.plan.rows <= self.max_batch_rows
-        self._waiting.append(work if fits else Progress(work, 0, 0.0, 0.0, [], over=False))
+        lane.rows += rows
+        fits = rows <= (self._bulk_rows if lane.bulk else self.max_batch_rows)
+        lane.waiting.append(work if fits else Progress(work, 0, 0.0, 0.0, [], over=False))
+
+    def first(self) -> Work | None:
+        """Return whose turn is next; None while nothing waits."""
+        for lane in (self._interactive, self._bulk):
+            if lane.waiting:
+                item = lane.waiting[0]
+                return item if isinstance(item, Work) else item.work
+        return None
 
     def due(self) -> float | None:
         """Return when the next batch may be taken, on the clock of ``Work.arrived``; None while nothing waits."""
-        if not self._waiting:
+        first = self.first()
+        if first is None:
             return None
         if self.rows >= self.max_batch_rows:
             return 0.0
-        first = self._waiting[0]
-        work = first if isinstance(first, Work) else first.work
-        return work.arrived + self._delay_s
+        return first.arrived + self.delay_s
 
     def take(self, now: float) -> Batch:
         """Remove the next batch from the line, and whoever need not be computed any more."""
-        whole: list[Work] = []
-        slices: list[Slice] = []
-        dropped: list[tuple[Work, RequestError]] = []
+        taking = _Taking(self.max_batch_rows, self._bulk_rows)
+        if not self._bulk.waiting:
+            self._owed = 0
+            taking.take(self._interactive, now)
+            return taking.batch()
+        lanes = [self._interactive, self._bulk]
+        if self._owed >= self._bulk_rows * self._patience:
+            lanes.reverse()
+        before = self._bulk.rows
+        for lane in lanes:
+            taking.take(lane, now)
+        self._owed = max(0, self._owed + self._bulk_rows - self._patience * (before - self._bulk.rows))
+        return taking.batch()
+
+    def drain(self) -> Iterator[Work]:
+        """Empty the line and yield everyone in it who has not been answered."""
+        for lane in (self._interactive, self._bulk):
+            while lane.waiting:
+                item = lane.waiting.popleft()
+                if isinstance(item, Work):
+                    yield item
+                elif not item.over:
+                    item.over = True
+                    yield item.work
+            lane.rows = 0
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Lane:
+    """Requests in the order in which they take their turns, and how many rows they have."""
+
+    __slots__ = ("bulk", "rows", "waiting")
+
+    def __init__(self, *, bulk: bool) -> None:
+        self.bulk = bulk
+        self.waiting: deque[Work | Progress] = deque()
+        self.rows = 0
+
+
+class _Taking:
+    """A batch while it is put together."""
+
+    def __init__(self, rows: int, bulk_rows: int) -> None:
+        self._rows = rows
+        self._room = rows
+        self._bulk_room = bulk_rows
+        self._first: Work | None = None
+        self._whole: list[Work] = []
+        self._slices: list[Slice] = []
+        self._dropped: list[tuple[Work, RequestError]] = []
+
+    def take(self, lane: _Lane, now: float) -> None:
+        """Fill the room from a lane's front."""
+        waiting = lane.waiting
         passed: list[Work | Progress] = []
-        shapes: tuple[tuple[int, ...], ...] | None = None
         again: list[Work | Progress] = []
-        room, bulk_room = self.max_batch_rows, self._bulk_rows
-        waiting = self._waiting
-        while waiting and room:
+        while waiting and self._room:
             item = waiting.popleft()
             large = None if isinstance(item, Work) else item
             work = item if isinstance(item, Work) else item.work
             left = work.plan.rows - (large.taken if large else 0)
             if (large and large.over) or work.is_abandoned(now):
-                self.rows -= left
-                if not (large and large.over):
-                    dropped.append((work, work.abandoned(now)))
-                if large:
-                    large.over = True
+                lane.rows -= left
+                self._drop(work, large, now)
                 continue
-            if shapes is None:
-                shapes = work.plan.shapes
-            elif work.plan.shapes != shapes or (large and not bulk_room):
+            bulk = large or lane.bulk
+            if self._first is None:
+                self._first = work
+            elif work.plan.alike != self._first.plan.alike or (bulk and not self._bulk_room):
                 passed.append(item)
                 continue
             rows = left
             if large:
-                rows = min(left, room, bulk_room)
-                slices.append(Slice(large, large.taken, large.taken + rows))
+                rows = min(left, self._room, self._bulk_room)
+                self._slices.append(Slice(large, large.taken, large.taken + rows))
                 large.taken += rows
-                bulk_room -= rows
                 if rows < left:
-                    (passed if bulk_room else again).append(large)  # its turn goes on, or is over
-            elif left > room:
+                    (passed if self._bulk_room > rows else again).append(large)  # its turn goes on, or is over
+            elif left > (min(self._room, self._bulk_room) if bulk else self._room):
                 passed.append(item)
                 break  # it fits into a batch, so it waits for the next one whole; nobody overtakes it
             else:
-                whole.append(work)
-            room -= rows
-            self.rows -= rows
+                self._whole.append(work)
+            if bulk:
+                self._bulk_room -= rows
+            self._room -= rows
+            lane.rows -= rows
         waiting.extendleft(reversed(passed))
         waiting.extend(again)
-        return Batch(whole, slices, self.max_batch_rows - room, shapes or (), dropped)
 
-    def drain(self) -> Iterator[Work]:
-        """Empty the line and yield everyone in it who has not been answered."""
-        while self._waiting:
-            item = self._waiting.popleft()
-            if isinstance(item, Work):
-                yield item
-            elif not item.over:
-                item.over = True
-                yield item.work
-        self.rows = 0
+    def batch(self) -> Batch:
+        """Return it."""
+        plan = self._first.plan if self._first else None
+        return Batch(
+            plan.info if plan else None,
+            self._whole,
+            self._slices,
+            self._rows - self._room,
+            plan.shapes if plan else (),
+            self._dropped,
+        )
+
+    def _drop(self, work: Work, large: Progress | None, now: float) -> None:
+        if large is None:
+            self._dropped.append((work, work.abandoned(now)))
+        elif not large.over:
+            self._dropped.append((work, work.abandoned(now)))
+            large.over = True

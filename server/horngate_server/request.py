@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from horngate_server.signature import Signature
@@ -28,21 +29,27 @@ class InputHeader:
 class Header:
     """A request without its data and its id. Equal headers are often one object: a caller repeats itself.
 
+    A protocol adds what it must know to answer.
+
     Attributes:
         model: the model's name.
-        version: the version's number in digits; empty for the one that serves by default.
+        version: the version's number in digits, or a label; empty for the one that serves by default.
         inputs: in the order of the data.
         outputs: the names wanted; empty for all.
-        raw: answer with raw bytes rather than with typed lists.
-        timing: answer with how long the request queued and was computed.
+        signature: the SavedModel's key for it; empty for the default one.
+        bulk: it stands back behind those who are not.
+        timeout_s: how long the caller waits, beside the call's own deadline.
+        filled: an input's data may be shorter than its shape: its last element stands for all that is missing.
     """
 
     model: str
     version: str
     inputs: tuple[InputHeader, ...]
     outputs: tuple[str, ...] = ()
-    raw: bool = True
-    timing: bool = False
+    signature: str = ""
+    bulk: bool = False
+    timeout_s: float = inf
+    filled: bool = False
 
 
 class InferenceRequest(NamedTuple):
@@ -61,11 +68,19 @@ class InferenceRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model answers: its name, its version in digits, and its signature."""
+    """Which model answers, and how.
+
+    Attributes:
+        name: the model's.
+        version: its version in digits.
+        signature: the one that answers.
+        labels: of the classes, by index; empty where nobody has named them.
+    """
 
     name: str
     version: str
     signature: Signature
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,25 +100,6 @@ class Outputs:
     def rows(self, start: int, stop: int) -> Sequence[Buffer]:
         """Return the bytes of some rows, per output, without copying."""
         return [data[start * size : stop * size] for data, size in zip(self.data, self.row_bytes, strict=True)]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WholeResults:
-    """What a batch gave to the requests that were in it whole: its first rows, one request's after another's.
-
-    Attributes:
-        requests: whose rows they are.
-        rows: how many each has.
-        outputs: the batch's.
-        queue_s: per request, the seconds from its arrival until the batch began.
-        compute_s: seconds in the model, the neighbours included.
-    """
-
-    requests: Sequence[InferenceRequest]
-    rows: Sequence[int]
-    outputs: Outputs
-    queue_s: Sequence[float]
-    compute_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

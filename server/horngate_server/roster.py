@@ -38,9 +38,11 @@ class Observers:
         """Answer, then look (`executor.Finish`)."""
         self._finish(info, outcomes, report)
         try:
-            if report is not None and self.drift is not None:
+            if report is None or report.info is not info:
+                return  # another signature's rows are not what they know
+            if self.drift is not None:
                 self.drift.see(report)
-            if report is not None and (shadow := self.shadow) is not None:
+            if (shadow := self.shadow) is not None:
                 shadow.offer(report)
         except Exception:  # a look must never cost an answer
             log.exception("model %s version %s is not looked at any more", info.name, info.version)

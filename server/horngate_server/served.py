@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from horngate_server.admission import Plan, plan
-from horngate_server.errors import ModelNotFound, NotReady
+from horngate_server.errors import LabelNotFound, ModelNotFound, NotReady, SignatureNotFound
 from horngate_server.executor import Executor
 from horngate_server.request import Header, ModelInfo
 
@@ -19,25 +19,45 @@ class Served:
     Attributes:
         info: name, version, signature.
         executor: computes for it.
+        infos: by signature, the same but for that; only ``info`` where there are no others.
+        device: "CPU" or "GPU".
         platform: what the metadata says it is.
     """
 
     info: ModelInfo
     executor: Executor
+    infos: Mapping[str, ModelInfo] = field(default_factory=dict)
+    device: str = "CPU"
     platform: str = "tensorflow_savedmodel"
     _plans: "_Plans" = field(init=False)
 
     def __post_init__(self) -> None:
-        plans = _Plans(self.info, self.executor.capacity_rows)
-        object.__setattr__(self, "_plans", plans)
+        object.__setattr__(self, "infos", self.infos or {self.info.signature.name: self.info})
+        object.__setattr__(self, "_plans", _Plans(self))
 
     def plan(self, header: Header) -> Plan:
-        """Check a header against the signature; remembered per header, since callers repeat theirs.
+        """Check a header against its signature; remembered per header, since callers repeat theirs.
 
         Raises:
             InvalidRequest: it does not fit.
+            SignatureNotFound: there is no such signature.
         """
         return self._plans.of(header)
+
+    def signature(self, name: str) -> ModelInfo:
+        """Return what answers for a signature; the default one's for none.
+
+        Raises:
+            SignatureNotFound: there is no such signature.
+        """
+        if not name:
+            return self.info
+        info = self.infos.get(name)
+        if info is None:
+            raise SignatureNotFound(
+                f"model {self.info.name!r} has no signature {name!r}; it has {', '.join(sorted(self.infos))}"
+            )
+        return info
 
 
 class Models:
@@ -100,7 +120,8 @@ class Models:
         if (name, "") in self._table:
             labels = sorted(key[1] for key in self._table if key[0] == name and key[1] and not key[1].isdecimal())
             known = f"versions {', '.join(self.versions(name))}" + (f", labels {', '.join(labels)}" if labels else "")
-            return ModelNotFound(f"model {name!r} has no version {version!r}; it serves {known}")
+            missing = ModelNotFound if version.isdecimal() else LabelNotFound
+            return missing(f"model {name!r} has no version {version!r}; it serves {known}")
         if name in self._expected:
             reason = self._expected[name]
             return NotReady(f"model {name!r} " + (f"cannot be served: {reason}" if reason else "is loading"))
@@ -113,5 +134,6 @@ class Models:
 class _Plans:
     """Plans by header object: a header that a protocol remembers is checked once."""
 
-    def __init__(self, info: ModelInfo, max_rows: int) -> None:
-        self.of = lru_cache(maxsize=512)(lambda header: plan(header, info.signature, max_rows))
+    def __init__(self, served: Served) -> None:
+        max_rows = served.executor.capacity_rows
+        self.of = lru_cache(maxsize=512)(lambda header: plan(header, served.signature(header.signature), max_rows))

@@ -8,47 +8,54 @@ import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from math import inf
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from horngate_protos import __version__
-from horngate_protos import open_inference_pb2 as oip
-from horngate_server import health as health_room
-from horngate_server import reflection
-from horngate_server.admin import Admin
+from horngate_server import answers as answers_room
 from horngate_server.admission import arrange
 from horngate_server.errors import (
     CallerGone,
     DeadlineExpired,
     InvalidRequest,
     ModelFailed,
-    NotImplementedHere,
     NotReady,
     QueueFull,
     RequestError,
 )
 from horngate_server.executor import BatchReport, Clock, Executor, Outcome
-from horngate_server.health import Health
 from horngate_server.metrics import Metrics
-from horngate_server.protocols import open_inference
+from horngate_server.names import OPEN_INFERENCE, PREDICTION
+from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
-from horngate_server.request import InferenceResult, ModelInfo, WholeResults
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.served import Models
+from horngate_server.statistics import Statistics
 from horngate_server.status import OK, status_of
-from horngate_server.transports import Answer, Call, Deliver, Status, Stream
+from horngate_server.transports import Answer, Call, Deliver, Reply, Status, Stream
 
 log = logging.getLogger(__name__)
 
-OPEN_INFERENCE = "inference.GRPCInferenceService"
-MODEL_INFER = f"/{OPEN_INFERENCE}/ModelInfer"
-PROTOCOL = "open_inference"
+CODECS: Mapping[str, Codec] = MappingProxyType(
+    {
+        f"/{OPEN_INFERENCE}/ModelInfer": open_inference.INFER,
+        f"/{PREDICTION}/Predict": tensorflow_serving.PREDICT,
+        f"/{PREDICTION}/Classify": examples.CLASSIFY,
+        f"/{PREDICTION}/Regress": examples.REGRESS,
+    }
+)
+"""The methods that compute."""
 UNKNOWN = "unknown"
 """The model label of requests for models that do not exist: a caller must not be able to make time series."""
 
-_ADMIN_METHODS = tuple(
-    f"/{OPEN_INFERENCE}/{each}" for each in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
-)
+Handler = Callable[[bytes], bytes]
+"""Answers a call that needs no computing. Raises RequestError, or DecodeError for a message that is none."""
+Deferred = Callable[[bytes, Callable[[bytes | RequestError], None]], None]
+"""Sees to it that a call is answered later, from any thread; the same errors at once."""
 
 _REASONS: dict[type[RequestError], str] = {
     CallerGone: "cancelled",
@@ -63,41 +70,41 @@ class Service:
 
     Args:
         models: what is served.
-        health: who says whether traffic is welcome.
         metrics: counts.
+        statistics: counts per version.
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
     """
 
-    def __init__(self, *, models: Models, health: Health, metrics: Metrics, deliver: Deliver, clock: Clock) -> None:
+    def __init__(
+        self, *, models: Models, metrics: Metrics, statistics: Statistics, deliver: Deliver, clock: Clock
+    ) -> None:
         self._models = models
-        self._health = health
         self._metrics = metrics
+        self._statistics = statistics
         self._deliver = deliver
         self._clock = clock
         self._refusals = Refusals(clock)
         self._arrivals: threading.Event | None = None
-        self._handlers: Mapping[str, Callable[[bytes], bytes]] = {
-            f"/{OPEN_INFERENCE}/ServerLive": self._server_live,
-            f"/{OPEN_INFERENCE}/ServerReady": self._server_ready,
-            f"/{OPEN_INFERENCE}/ModelReady": self._model_ready,
-            f"/{OPEN_INFERENCE}/ServerMetadata": self._server_metadata,
-            f"/{OPEN_INFERENCE}/ModelMetadata": self._model_metadata,
-            health_room.CHECK: health.check,
-            **dict.fromkeys(_ADMIN_METHODS, _not_admitted),
-        }
-        self._deferred: Mapping[str, Callable[[bytes, Callable[[bytes | RequestError], None]], None]] = {}
-        self.methods = frozenset([*self._handlers, MODEL_INFER])
-        self.streams: Mapping[str, Stream] = {
-            health_room.WATCH: health.watch,
-            **reflection.streams([OPEN_INFERENCE, health_room.SERVICE]),
-        }
+        self._handlers: dict[str, Handler] = {}
+        self._deferred: dict[str, Deferred] = {}
+        self.streams: dict[str, Stream] = {}
 
-    def admit(self, admin: Admin) -> None:
-        """Answer an administrator's calls too."""
-        index, load, unload = _ADMIN_METHODS
-        self._handlers = {**self._handlers, index: admin.index}
-        self._deferred = {load: admin.load, unload: admin.unload}
+    @property
+    def methods(self) -> frozenset[str]:
+        """The unary methods' full names."""
+        return frozenset([*CODECS, *self._handlers, *self._deferred])
+
+    def add(
+        self,
+        handlers: Mapping[str, Handler] = MappingProxyType({}),
+        deferred: Mapping[str, Deferred] = MappingProxyType({}),
+        streams: Mapping[str, Stream] = MappingProxyType({}),
+    ) -> None:
+        """Answer these methods too, before the transport starts."""
+        self._handlers.update(handlers)
+        self._deferred.update(deferred)
+        self.streams.update(streams)
 
     def accept(self, calls: Sequence[Call]) -> None:
         """Answer what can be answered at once; put the rest in line."""
@@ -106,7 +113,7 @@ class Service:
         answers: list[Answer] = []
         infers = []
         for call in calls:
-            if call.method == MODEL_INFER:
+            if call.method in CODECS:
                 infers.append(call)
             elif call.method in self._deferred:
                 self._defer(call)
@@ -116,6 +123,15 @@ class Service:
             self._deliver(answers)
         if infers:
             self._infer(infers)
+
+    def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply) -> None:
+        """Compute a request that somebody else has decoded, and answer it like any other."""
+        now = self._clock()
+        self._metrics.began(1)
+        admitted = self._admitted(Call("", b"", deadline, reply), codec, lambda _: request, now)
+        if admitted is not None:
+            executor, work = admitted
+            self._submit({executor: [work]})
 
     def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
         """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""
@@ -135,51 +151,68 @@ class Service:
         for work, result in outcomes:
             if isinstance(result, InferenceResult):
                 queue_s.append(result.queue_s)
-                answers.append((work.reply, self._encoded(work, info, result)))
+                answers.append((work.reply, self._written(work, result)))
             else:
-                answers.append((work.reply, self._refusal(result)))
+                answers.append((work.reply, self._refusal(result, work.codec.protocol)))
         if report is not None:
             works += report.whole
             waited = [report.began - work.arrived for work in report.whole]
-            answers += self._whole_answers(info, report, waited, now)
+            answers += self._whole_answers(report, waited, now)
             queue_s += waited
         self._deliver(answers)
+        seconds = [now - work.arrived for work in works]
+        failed = [each for each, (_, answer) in zip(seconds, answers, strict=True) if isinstance(answer, Status)]
         if report is not None:
             self._metrics.batch(info, report, queue_s)
-        codes = Counter(answer.name for _, answer in answers if isinstance(answer, Status))
-        codes[OK] += len(answers) - codes.total()
-        self._metrics.ended(info.name, PROTOCOL, +codes, [now - work.arrived for work in works])
+            self._statistics.batch(
+                info,
+                report,
+                now=now,
+                write_s=self._clock() - now,
+                requests=len(works) - len(failed),
+                success_s=sum(seconds) - sum(failed),
+                queue_s=sum(queue_s),
+            )
+        if failed:
+            self._statistics.failed(info, failed)
+        self._count(info, works, answers, seconds)
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _whole_answers(
-        self, info: ModelInfo, report: BatchReport, queue_s: Sequence[float], now: float
-    ) -> Sequence[Answer]:
-        """Encode the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
+    def _count(
+        self, info: ModelInfo, works: Sequence[Work], answers: Sequence[Answer], seconds: Sequence[float]
+    ) -> None:
+        """Count what was answered, once, under the protocol by which it came."""
+        protocols = {work.codec.protocol for work in works}
+        for protocol in protocols:
+            mine: Sequence[int] = range(len(works))
+            if len(protocols) > 1:
+                mine = [place for place, work in enumerate(works) if work.codec.protocol == protocol]
+            codes = Counter(answer.name for place in mine if isinstance(answer := answers[place][1], Status))
+            codes[OK] += len(mine) - codes.total()
+            self._metrics.ended(info.name, protocol, +codes, [seconds[place] for place in mine])
+
+    def _whole_answers(self, report: BatchReport, queue_s: Sequence[float], now: float) -> Sequence[Answer]:
+        """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
         whole = report.whole
-        results = WholeResults(
-            [work.request for work in whole],
-            [work.plan.rows for work in whole],
-            report.outputs,
-            queue_s,
-            report.seconds,
-        )
         try:
-            encoded = open_inference.encode_whole(info, results)
+            written = answers_room.write_whole(report, queue_s)
         except Exception as error:
-            log.exception("cannot encode the answers of model %s", info.name)
+            log.exception("cannot encode the answers of model %s", report.info.name)
             failed = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
             return [(work.reply, self._refusal(failed)) for work in whole]
         return [
             (work.reply, self._refusal(work.abandoned(now)) if work.is_abandoned(now) else answer)
-            for work, answer in zip(whole, encoded, strict=True)
+            for work, answer in zip(whole, written, strict=True)
         ]
 
-    def _encoded(self, work: Work, info: ModelInfo, result: InferenceResult) -> bytes | Status:
+    def _written(self, work: Work, result: InferenceResult) -> bytes | Status:
         try:
-            return open_inference.encode(work.request, info, result)
+            return answers_room.write(work, result)
+        except RequestError as error:
+            return self._refusal(error, work.codec.protocol)
         except Exception as error:  # one answer's failure must not take its neighbours along
-            log.exception("cannot encode an answer of model %s", info.name)
+            log.exception("cannot encode an answer of model %s", work.plan.info.name)
             return self._refusal(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
     def _infer(self, calls: Sequence[Call]) -> None:
@@ -188,21 +221,41 @@ class Service:
         self._metrics.began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
-            model = UNKNOWN
-            try:
-                request = open_inference.decode(call.message)
-                served = self._models.get(request.header.model, request.header.version)
-                model = served.info.name
-                planned = served.plan(request.header)
-                data = arrange(request, planned, served.info.signature)
-            except RequestError as error:
-                self._refuse(call, model, error)
-            except Exception as error:  # an unforeseen message must not take its neighbours along
-                log.exception("cannot take in a request of %d bytes", len(call.message))
-                self._refuse(call, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
-            else:
-                works[served.executor].append(Work(call.reply, request, planned, data, now, call.deadline))
+            codec = CODECS[call.method]
+            admitted = self._admitted(call, codec, codec.decode, now)
+            if admitted is not None:
+                works[admitted[0]].append(admitted[1])
         self._submit(works)
+
+    def _admitted(
+        self, call: Call, codec: Codec, decode: Callable[[bytes | memoryview], InferenceRequest], now: float
+    ) -> tuple[Executor, Work] | None:
+        """Decode and plan one call; answer it at once where that cannot be done."""
+        model = UNKNOWN
+        try:
+            request = decode(call.message)
+            header = request.header
+            served = self._models.get(header.model, header.version)
+            model = served.info.name
+            if codec.fit is not None:
+                request = codec.fit(request, served.signature(header.signature).signature)
+                header = request.header
+            if call.bulk and not header.bulk:
+                request = request._replace(header=_as_bulk(header))
+                header = request.header
+            planned = served.plan(header)
+            data = arrange(request, planned)
+        except RequestError as error:
+            self._refuse(call, codec, model, error)
+        except Exception as error:  # an unforeseen message must not take its neighbours along
+            log.exception("cannot take in a request of %d bytes", len(call.message))
+            self._refuse(call, codec, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
+        else:
+            deadline = call.deadline
+            if header.timeout_s != inf:
+                deadline = min(deadline, now + header.timeout_s)
+            return served.executor, Work(call.reply, codec, request, planned, data, now, deadline)
+        return None
 
     def _submit(self, works: Mapping[Executor, Sequence[Work]]) -> None:
         """Enqueue, and answer those that are refused; who came a moment too late for a version goes to the next one."""
@@ -227,26 +280,26 @@ class Service:
             if served.executor is left:
                 return [outcome]  # the server is stopping
             planned = served.plan(header)
-            data = arrange(work.request, planned, served.info.signature)
+            data = arrange(work.request, planned)
         except RequestError as error:
             return [Outcome(work, error)]
         late[served.executor].append(work._replace(plan=planned, data=data))
         return []
 
-    def _refuse(self, call: Call, model: str, error: RequestError) -> None:
+    def _refuse(self, call: Call, codec: Codec, model: str, error: RequestError) -> None:
         """Answer a call that never became work."""
-        status = self._refusal(error)
+        status = self._refusal(error, codec.protocol)
         self._deliver([(call.reply, status)])
-        self._metrics.ended(model, PROTOCOL, {status.name: 1}, [0.0])
+        self._metrics.ended(model, codec.protocol, {status.name: 1}, [0.0])
 
-    def _refusal(self, error: RequestError) -> Status:
+    def _refusal(self, error: RequestError, protocol: str = "") -> Status:
         """Note an error, and say how its call ends."""
         reason = _REASONS.get(type(error))
         if reason is not None:
             self._metrics.refused(reason, 1)
             if reason != "cancelled":
                 self._refusals.note(reason, str(error))
-        return status_of(error)
+        return status_of(error, protocol)
 
     def _answer(self, call: Call) -> bytes | Status:
         """Answer a call that needs no model's computing."""
@@ -273,40 +326,11 @@ class Service:
         except RequestError as error:
             done(error)
 
-    def _server_live(self, _message: bytes) -> bytes:
-        return oip.ServerLiveResponse(live=True).SerializeToString()
-
-    def _server_ready(self, _message: bytes) -> bytes:
-        return oip.ServerReadyResponse(ready=self._health.serving()).SerializeToString()
-
-    def _model_ready(self, message: bytes) -> bytes:
-        request = oip.ModelReadyRequest.FromString(message)
-        served = self._models.get(request.name, request.version)
-        return oip.ModelReadyResponse(ready=self._health.serving(served.info.name)).SerializeToString()
-
-    def _server_metadata(self, _message: bytes) -> bytes:
-        return oip.ServerMetadataResponse(
-            name="horngate",
-            version=__version__,
-            extensions=["binary_tensor_data", "parameters", *(["model_repository"] if self._deferred else [])],
-        ).SerializeToString()
-
-    def _model_metadata(self, message: bytes) -> bytes:
-        request = oip.ModelMetadataRequest.FromString(message)
-        served = self._models.get(request.name, request.version)
-        tensor = oip.ModelMetadataResponse.TensorMetadata
-        signature = served.info.signature
-        return oip.ModelMetadataResponse(
-            name=served.info.name,
-            versions=self._models.versions(served.info.name),
-            platform=served.platform,
-            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
-            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],
-        ).SerializeToString()
-
 
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _not_admitted(_message: bytes) -> bytes:
-    raise NotImplementedHere("this server takes no administrator's calls; start it with --admin")
+@lru_cache(maxsize=512)
+def _as_bulk(header: Header) -> Header:
+    """Return the header with the priority that the call's metadata gave it: one object for one."""
+    return replace(header, bulk=True)

@@ -143,7 +143,7 @@ class Shadow:
     def _compare(self, sample: _Sample) -> None:
         """Compute a batch, and add how it compares."""
         signature = self._model.signature
-        feed = self._model.feed([(sample.rows, *shape) for shape in sample.shapes])
+        feed = self._model.feed(signature, [(sample.rows, *shape) for shape in sample.shapes])
         for memory, views in zip(feed.arrays, sample.inputs, strict=True):
             flat = memory.reshape(-1).view(np.uint8)
             flat[:] = np.frombuffer(b"".join(views), np.uint8)[: flat.size]

@@ -1,7 +1,7 @@
 """What a model takes and returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from horngate_protos.datatypes import Datatype
@@ -18,11 +18,13 @@ class TensorSpec:
         name: the signature's name for it, which callers use.
         datatype: its element type.
         shape: its axes; the first is the batch and FREE, others may be FREE too.
+        tensor: the graph's name for it, "node:index".
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+    tensor: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         axes = ",".join("?" if axis == FREE else str(axis) for axis in self.shape)
@@ -47,11 +49,13 @@ class Signature:
         name: the SavedModel's key for it.
         inputs: what a request must bring, sorted by name.
         outputs: what comes back, sorted by name.
+        method: what the SavedModel calls it for, as TensorFlow Serving's metadata show it.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    method: str = "tensorflow/serving/predict"
 
     def __str__(self) -> str:
         return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"

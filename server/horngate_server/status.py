@@ -12,6 +12,8 @@ OK = "OK"
 CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.LabelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.SignatureNotFound: grpc.StatusCode.FAILED_PRECONDITION,
     errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -22,13 +24,21 @@ CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
 }
 
+TENSORFLOW_SERVING: dict[type[errors.RequestError], grpc.StatusCode] = {
+    errors.LabelNotFound: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.QueueFull: grpc.StatusCode.UNAVAILABLE,
+}
+"""Where TensorFlow Serving's callers expect another code."""
+DIALECTS = {"tensorflow_serving": TENSORFLOW_SERVING}
+"""By protocol, what differs from `CODES`."""
+
 MESSAGE_CHARACTERS = 1024
 """Longer messages are cut: they travel in a header, and headers have limits."""
 
 
-def status_of(error: errors.RequestError) -> Status:
-    """Say how a call ends that failed with this error."""
-    code = CODES[type(error)]
+def status_of(error: errors.RequestError, protocol: str = "") -> Status:
+    """Say how a call ends that failed with this error, in the words of a protocol."""
+    code = DIALECTS.get(protocol, CODES).get(type(error), CODES[type(error)])
     message = str(error)
     if len(message) > MESSAGE_CHARACTERS:
         message = message[: MESSAGE_CHARACTERS - 3] + "..."

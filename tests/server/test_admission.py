@@ -7,7 +7,7 @@ import pytest
 from horngate_protos.datatypes import BY_NAME
 from horngate_server.admission import arrange, plan
 from horngate_server.errors import InvalidRequest
-from horngate_server.request import Header, InferenceRequest, InputHeader
+from horngate_server.request import Header, InferenceRequest, InputHeader, ModelInfo
 from horngate_server.signature import Signature, TensorSpec
 
 SIGNATURE = Signature(
@@ -15,6 +15,7 @@ SIGNATURE = Signature(
     (TensorSpec("flag", BY_NAME["BOOL"], (-1,)), TensorSpec("image", BY_NAME["UINT8"], (-1, 2, -1))),
     (TensorSpec("score", BY_NAME["FP32"], (-1,)),),
 )
+INFO = ModelInfo("m", "1", SIGNATURE)
 FLAG = InputHeader("flag", "BOOL", (3,))
 IMAGE = InputHeader("image", "UINT8", (3, 2, 5))
 
@@ -26,7 +27,7 @@ def header(*inputs: InputHeader, outputs: tuple[str, ...] = ()) -> Header:
 
 def test_a_fitting_request_is_planned_in_the_signatures_order() -> None:
     """Inputs may come in any order; rows, sizes and shapes follow the signature."""
-    planned = plan(header(IMAGE, FLAG), SIGNATURE, 10)
+    planned = plan(header(IMAGE, FLAG), INFO, 10)
     assert (planned.rows, planned.order, planned.sizes, planned.shapes) == (3, (1, 0), (3, 30), ((), (2, 5)))
 
 
@@ -64,12 +65,12 @@ def test_a_fitting_request_is_planned_in_the_signatures_order() -> None:
 def test_a_request_that_does_not_fit_says_what_was_expected_and_what_came(asked: Header, said: str | None) -> None:
     """Names, datatypes, shapes and rows are checked against the signature."""
     if said is None:
-        planned = plan(asked, SIGNATURE, 10)
+        planned = plan(asked, INFO, 10)
         with pytest.raises(InvalidRequest, match="expected 27670116110564327424 for the shape"):
-            arrange(InferenceRequest(asked, "", (b"\0" * 3, b"")), planned, SIGNATURE)
+            arrange(InferenceRequest(asked, "", (b"\0" * 3, b"")), planned)
         return
     with pytest.raises(InvalidRequest, match=said):
-        plan(asked, SIGNATURE, 10)
+        plan(asked, INFO, 10)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +87,4 @@ def test_bytes_must_fill_the_shape(data: Any, said: str) -> None:
     """Too few, too many or impossible bytes are refused before they meet a batch."""
     asked = header(FLAG, IMAGE)
     with pytest.raises(InvalidRequest, match=said):
-        arrange(InferenceRequest(asked, "", data), plan(asked, SIGNATURE, 10), SIGNATURE)
+        arrange(InferenceRequest(asked, "", data), plan(asked, INFO, 10))

@@ -12,6 +12,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_server.admission import plan
 from horngate_server.drift import LEAST_ROWS, LOOK_EVERY_S, LOOKS, WINDOW_ROWS, Baseline, Drift, psi
 from horngate_server.executor import BatchReport
+from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Work
 from horngate_server.request import Header, InferenceRequest, InputHeader, ModelInfo, Outputs
 from horngate_server.signature import Signature, TensorSpec
@@ -33,8 +34,9 @@ def batch(images: np.ndarray, scores: np.ndarray) -> BatchReport:
     """Make one request, computed."""
     header = Header("digits", "", (InputHeader("images", "UINT8", images.shape),))
     request = InferenceRequest(header, "", (images.tobytes(),))
-    work = Work(FakeReply(), request, plan(header, INFO.signature, 10_000), request.data, 0.0, 1e9)
-    return BatchReport([work], Outputs([], [], []), 0.0, len(images), len(images), 0.001, [scores.astype(np.float32)])
+    work = Work(FakeReply(), INFER, request, plan(header, INFO, 10_000), request.data, 0.0, 1e9)
+    rows = len(images)
+    return BatchReport(INFO, [work], Outputs([], [], []), 0.0, rows, rows, 0.001, 0.001, [scores.astype(np.float32)])
 
 
 def watch(image: list[int], *, batches: int = LOOKS, share: float = 0.5, rows: int = 20) -> Drift:

@@ -96,7 +96,7 @@ def test_a_foreign_model_is_served_as_unverified(version: Path) -> None:
 
 def test_every_rung_is_warm_and_measured_before_the_first_request(version: Path) -> None:
     """The costs of all batch sizes are known when loading ends."""
-    assert list(load(version).executor.costs.report()) == [1, 2, 4, 8, 16]
+    assert list(load(version).executor.costs.report("serving_default")) == [1, 2, 4, 8, 16]
 
 
 def test_a_model_that_reproduces_its_recorded_answers_is_verified(version: Path) -> None:

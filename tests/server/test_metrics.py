@@ -43,7 +43,7 @@ def test_folded_histograms_equal_prometheus_own(values: list[float]) -> None:
 
 def report(scores: Array) -> BatchReport:
     """A batch of three rows and one of padding, which nobody waits for."""
-    return BatchReport([], Outputs([], [], []), began=0.0, rows=3, padded_rows=4, seconds=0.1, arrays=[scores])
+    return BatchReport(CLASSIFIER, [], Outputs([], [], []), 0.0, 3, 4, 0.1, 0.1, arrays=[scores])
 
 
 def test_predictions_are_counted_by_class_without_the_padding() -> None:

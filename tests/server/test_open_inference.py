@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from horngate_server.admission import Plan
+from horngate_server.answers import write, write_whole
 from horngate_server.errors import InvalidRequest
-from horngate_server.protocols.open_inference import decode, encode, encode_whole
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, WholeResults
+from horngate_server.executor import BatchReport
+from horngate_server.protocols.open_inference import INFER
+from horngate_server.protocols.open_inference.header import InferHeader
+from horngate_server.protocols.open_inference.request import decode
+from horngate_server.protocols.open_inference.response import encode
+from horngate_server.protocols.tensorflow_serving import PREDICT
+from horngate_server.queue import Work
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
 from horngate_server.signature import Signature, TensorSpec
-from support.desk import SIGNATURE, request
+from support.desk import SIGNATURE, FakeReply, request
 
 INFO = ModelInfo("m", "3", SIGNATURE)
 RESULT = InferenceResult(
@@ -97,15 +105,22 @@ def test_fields_in_an_unusual_order_are_read_too() -> None:
 
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=1, max_size=30),
-    kinds=st.lists(st.sampled_from(["same", "id", "outputs", "typed", "timing"]), min_size=30, max_size=30),
+    kinds=st.lists(
+        st.sampled_from(["same", "id", "outputs", "typed", "timing", "top", "predict", "filter"]),
+        min_size=30,
+        max_size=30,
+    ),
 )
 def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int], kinds: list[str]) -> None:
     """Whatever the neighbours, each request gets the bytes that it would have got alone."""
     headers = {
-        "same": Header("m", "", ()),
-        "outputs": Header("m", "", (), outputs=("total",)),
-        "typed": Header("m", "", (), raw=False),
-        "timing": Header("m", "", (), timing=True),
+        "same": InferHeader("m", "", ()),
+        "outputs": InferHeader("m", "", (), outputs=("total",)),
+        "typed": InferHeader("m", "", (), raw=False),
+        "timing": InferHeader("m", "", (), timing=True),
+        "top": InferHeader("m", "", (), outputs=("total",), top=(1,)),
+        "predict": Header("m", "", ()),
+        "filter": Header("m", "", (), outputs=("total",)),
     }
     asked = [InferenceRequest(headers.get(kind, headers["same"]), "id" * (kind == "id"), ()) for kind in kinds]
     asked = asked[: len(sizes)]
@@ -113,11 +128,23 @@ def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int
     arrays = (np.arange(rows * 2, dtype=np.int64), np.arange(rows, dtype=np.float32))
     outputs = Outputs([(2,), ()], [array.data.cast("B") for array in arrays], [16, 4])
     waited = [0.001 * n for n in range(len(sizes))]
-    together = encode_whole(INFO, WholeResults(asked, sizes, outputs, waited, 0.002))
+    works = [
+        Work(
+            FakeReply(),
+            INFER if isinstance(each.header, InferHeader) else PREDICT,
+            each,
+            Plan(INFO, size, (0,), (), (), ("", ())),
+            (),
+            0.0,
+            0.0,
+        )
+        for each, size in zip(asked, sizes, strict=True)
+    ]
+    together = write_whole(BatchReport(INFO, works, outputs, 0.0, rows, rows, 0.002, 0.002, []), waited)
     starts = np.cumsum([0, *sizes])
     alone = [
-        encode(each, INFO, InferenceResult(size, outputs.shapes, outputs.rows(start, start + size), wait, 0.002))
-        for each, size, start, wait in zip(asked, sizes, starts.tolist(), waited, strict=False)
+        write(each, InferenceResult(size, outputs.shapes, outputs.rows(start, start + size), wait, 0.002))
+        for each, size, start, wait in zip(works, sizes, starts.tolist(), waited, strict=False)
     ]
     assert list(together) == alone
 
@@ -148,6 +175,7 @@ def test_typed_contents_carry_every_datatype_both_ways(name: str) -> None:
     read = decode(message.SerializeToString())
     array = np.array(values, datatype.numpy)
     assert read.data[0] == array.tobytes()
+    assert isinstance(read.header, InferHeader)
     assert not read.header.raw
     info = ModelInfo("m", "1", Signature("s", (), (TensorSpec("y", datatype, (-1,)),)))
     result = InferenceResult(rows=4, shapes=[()], outputs=[array.tobytes()], queue_s=0, compute_s=0)
@@ -159,7 +187,7 @@ def test_typed_contents_carry_every_datatype_both_ways(name: str) -> None:
 @pytest.mark.parametrize("name", ["FP16", "BF16"])
 def test_half_floats_answer_raw_even_to_typed_requests(name: str) -> None:
     """FP16 and BF16 have no typed list: an answer that holds one is raw as a whole."""
-    typed = InferenceRequest(Header("m", "", (), raw=False), "", ())
+    typed = InferenceRequest(InferHeader("m", "", (), raw=False), "", ())
     info = ModelInfo("m", "1", Signature("s", (), (TensorSpec("y", BY_NAME[name], (-1,)),)))
     result = InferenceResult(rows=1, shapes=[()], outputs=[b"\0\1"], queue_s=0, compute_s=0)
     answer = ModelInferResponse.FromString(encode(typed, info, result))
@@ -168,7 +196,7 @@ def test_half_floats_answer_raw_even_to_typed_requests(name: str) -> None:
 
 def test_an_answer_names_the_model_the_version_the_id_and_every_output() -> None:
     """A response says who computed it, for which request, and what its bytes are."""
-    asked = InferenceRequest(Header("m", "", ()), "id-7", ())
+    asked = InferenceRequest(InferHeader("m", "", ()), "id-7", ())
     answer = ModelInferResponse.FromString(encode(asked, INFO, RESULT))
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "3", "id-7")
     assert [(t.name, t.datatype, list(t.shape)) for t in answer.outputs] == [
@@ -180,7 +208,7 @@ def test_an_answer_names_the_model_the_version_the_id_and_every_output() -> None
 
 def test_only_the_requested_outputs_come_back_in_the_requested_order() -> None:
     """Naming outputs leaves the others out."""
-    asked = InferenceRequest(Header("m", "", (), outputs=("total", "double")), "", ())
+    asked = InferenceRequest(InferHeader("m", "", (), outputs=("total", "double")), "", ())
     answer = ModelInferResponse.FromString(encode(asked, INFO, RESULT))
     assert [t.name for t in answer.outputs] == ["total", "double"]
     assert answer.raw_output_contents == [bytes(RESULT.outputs[1]), bytes(RESULT.outputs[0])]

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 
 from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull
+from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Batch, Line, Work
-from horngate_server.request import Header, InferenceRequest
-from support.desk import FakeReply
+from horngate_server.request import Header, InferenceRequest, ModelInfo
+from support.desk import SIGNATURE, FakeReply
 
 NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())
+BULK = InferenceRequest(Header("m", "", (), bulk=True), "", ())
+INFO = ModelInfo("m", "3", SIGNATURE)
 
 
-def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any = ((2,),)) -> Work:
+def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any = ((2,),), bulk: bool = False) -> Work:
     """Make a request of so many rows."""
-    plan = Plan(rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes)
-    return Work(FakeReply(), NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
+    plan = Plan(INFO, rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes, alike=("s", shapes))
+    return Work(FakeReply(), INFER, BULK if bulk else NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
 
 
 def line(*works: Work, capacity: int = 1000, batch: int = 8, bulk: int | None = None, delay: float = 0.0) -> Line:

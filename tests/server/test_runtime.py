@@ -17,7 +17,7 @@ def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -
     """Feeds and fetches follow the signature's names, sorted."""
     model = runtime.load(foreign_models / "several" / "2")
     assert str(model.signature) == "(a UINT8[?,2], b FP32[?,2]) -> (many INT64[?,2], sum FP32[?,2])"
-    feed = model.feed([(3, 2), (3, 2)])
+    feed = model.feed(model.signature, [(3, 2), (3, 2)])
     feed.arrays[0][:] = [[1, 2], [3, 4], [5, 6]]
     feed.arrays[1][:] = 0.5
     many, total = model.run(feed)
@@ -30,7 +30,7 @@ def test_every_datatype_of_the_protocol_goes_in_and_comes_out_unchanged(foreign_
     """BOOL, all integers and all floats, BF16 as its sixteen bits."""
     model = runtime.load(foreign_models / "every" / "1")
     assert sorted(spec.datatype.name for spec in model.signature.inputs) == sorted(each.name for each in DATATYPES)
-    feed = model.feed([(4, 3)] * len(DATATYPES))
+    feed = model.feed(model.signature, [(4, 3)] * len(DATATYPES))
     rng = np.random.default_rng(7)
     for array in feed.arrays:
         flat = array.reshape(-1).view(np.uint8)
@@ -45,10 +45,10 @@ def test_every_datatype_of_the_protocol_goes_in_and_comes_out_unchanged(foreign_
 def test_results_stay_what_they_were_when_the_memory_is_used_again(foreign_models: Path) -> None:
     """Outputs are copies: filling the same feed for the next batch does not change them."""
     model = runtime.load(foreign_models / "free" / "1")
-    feed = model.feed([(2, 3)])
+    feed = model.feed(model.signature, [(2, 3)])
     feed.arrays[0][:] = 1
     (first,) = model.run(feed)
-    again = model.feed([(2, 3)])
+    again = model.feed(model.signature, [(2, 3)])
     assert again is feed
     again.arrays[0][:] = 7
     assert model.run(again)[0].tolist() == [21, 21]
@@ -60,18 +60,18 @@ def test_large_batches_are_not_kept_in_memory(foreign_models: Path, monkeypatch:
     """A feed above the limit is freed after its run; the next one is new."""
     monkeypatch.setattr(saved_model, "KEPT_FEED_BYTES", 8)
     model = runtime.load(foreign_models / "free" / "1")
-    feed = model.feed([(2, 3)])
+    feed = model.feed(model.signature, [(2, 3)])
     feed.arrays[0][:] = 1
     assert model.run(feed)[0].tolist() == [3, 3]
     assert not feed.arrays
-    assert model.feed([(2, 3)]) is not feed
+    assert model.feed(model.signature, [(2, 3)]) is not feed
     model.close()
 
 
 def test_an_error_while_computing_is_said_in_tensorflows_words_and_the_session_goes_on(foreign_models: Path) -> None:
     """A failing run raises ModelFailed; the next one works."""
     model = runtime.load(foreign_models / "fails" / "1")
-    feed = model.feed([(1, 1)])
+    feed = model.feed(model.signature, [(1, 1)])
     feed.arrays[0][:] = np.nan
     with pytest.raises(ModelFailed, match="not a number in the batch"):
         model.run(feed)
@@ -111,7 +111,7 @@ def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on
         "rss = lambda: int(re.search(r'VmRSS:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "before = rss(); released = runtime.release_pages(); after = rss();"
-        "feed = model.feed([(1, 2)]); feed.arrays[0][:] = 3;"
+        "feed = model.feed(model.signature, [(1, 2)]); feed.arrays[0][:] = 3;"
         "print(released > 10**8, before - after > 10**8, model.run(feed)[0].tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
@@ -123,7 +123,7 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
     script = (
         "import sys; from pathlib import Path; from horngate_server import app, runtime;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
-        "feed = model.feed([(1, 1)]); model.run(feed);"
+        "feed = model.feed(model.signature, [(1, 1)]); model.run(feed);"
         "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)

@@ -163,7 +163,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_it_queues() -> None:
     """With the measured cost of a row and the rows that wait, a hopeless deadline is refused at once."""
     clock = Clock()
     with Desk(clock=clock) as desk:
-        desk.executor.costs.measured(8, 8.0)
+        desk.executor.costs.measured("serving_default", 8, 8.0)
         desk.hold()
         desk.ask(np.zeros((8, 2)))
         hopeless = desk.ask([[1, 1]], deadline=clock.now + 7.9)

@@ -66,21 +66,21 @@ def test_costs_follow_measurements_without_believing_a_single_hiccup() -> None:
     """One slow run moves the estimate by a tenth of its surprise."""
     costs = Costs(ladder(8))
     assert costs.wait(100) == 0.0
-    costs.measured(8, 1.0)
-    costs.measured(8, 11.0)
+    costs.measured("s", 8, 1.0)
+    costs.measured("s", 8, 11.0)
     assert costs.wait(8) == pytest.approx(2.0)
-    assert costs.least(5) == pytest.approx(2.0)
-    assert costs.report() == {8: pytest.approx(2.0)}
+    assert costs.least("s", 5) == pytest.approx(2.0)
+    assert costs.report("s") == {8: pytest.approx(2.0)}
 
 
 def test_a_batch_is_expected_to_take_what_its_size_took_lately_and_for_ever_if_it_never_ran() -> None:
     """A size that never ran, or was slow just now, is not taken for quick."""
     costs = Costs(ladder(8))
-    assert costs.expected(3) == float("inf")
-    costs.measured(4, 0.001)
-    assert costs.expected(3) == 0.001
-    costs.measured(4, 1.0)
-    assert costs.expected(4) == 1.0
+    assert costs.expected("s", 3) == float("inf")
+    costs.measured("s", 4, 0.001)
+    assert costs.expected("s", 3) == 0.001
+    costs.measured("s", 4, 1.0)
+    assert costs.expected("s", 4) == 1.0
 
 
 def test_not_serving_until_told_so_and_never_again_after_shutting_down() -> None:

@@ -18,11 +18,13 @@ from horngate_server.executor import Executor
 from horngate_server.health import Health
 from horngate_server.metrics import Metrics
 from horngate_server.model import Array
+from horngate_server.names import INFER
 from horngate_server.queue import Line
 from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
-from horngate_server.service import MODEL_INFER, Service
+from horngate_server.service import Service
 from horngate_server.signature import Signature, TensorSpec
+from horngate_server.statistics import Statistics
 from horngate_server.transports import Answer, Call, Status
 
 SIGNATURE = Signature(
@@ -58,6 +60,7 @@ class FakeModel:
 
     def __init__(self, signature: Signature = SIGNATURE) -> None:
         self.signature = signature
+        self.signatures = {signature.name: signature}
         self.compute: Callable[[Sequence[Array]], Sequence[Array]] = double
         self.gate = threading.Event()
         self.gate.set()
@@ -65,10 +68,8 @@ class FakeModel:
         self.ran: list[Array] = []
         self.closed = False
 
-    def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        return Feed(
-            [np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, self.signature.inputs, strict=True)]
-        )
+    def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
+        return Feed([np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, signature.inputs, strict=True)])
 
     def run(self, feed: object) -> Sequence[Array]:
         assert isinstance(feed, Feed)
@@ -151,8 +152,13 @@ class Desk:
         self.health = Health()
         self.models = Models()
         self.died: list[BaseException] = []
+        self.statistics = Statistics()
         self.service = Service(
-            models=self.models, health=self.health, metrics=self.metrics, deliver=self.deliver, clock=clock
+            models=self.models,
+            metrics=self.metrics,
+            statistics=self.statistics,
+            deliver=self.deliver,
+            clock=clock,
         )
         self.line = Line(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature)
@@ -188,7 +194,7 @@ class Desk:
     def send(self, message: bytes, *, deadline: float = inf) -> FakeReply:
         """Send the bytes of a ModelInferRequest."""
         reply = FakeReply()
-        self.service.accept([Call(MODEL_INFER, message, deadline, reply)])
+        self.service.accept([Call(INFER, message, deadline, reply)])
         return reply
 
     def ask(self, x: object, *, deadline: float = inf, **extra: Any) -> FakeReply:

@@ -1,8 +1,9 @@
 """A SavedModel in a TensorFlow session: the `model.Model` that serves."""
 
 import ctypes
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_char_p, c_int64, c_void_p
 from math import prod
 from pathlib import Path
@@ -18,6 +19,8 @@ from horngate_server.runtime import devices
 from horngate_server.runtime.capi import Deallocator, Output, check, library
 from horngate_server.signature import FREE, Signature, TensorSpec
 
+log = logging.getLogger(__name__)
+
 SIGNATURE = "serving_default"
 TAG = b"serve"
 KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keeping every size would hold gigabytes
@@ -25,7 +28,7 @@ KEPT_FEEDS = 64
 
 
 def load(path: Path, *, device: str = "auto", threads: int = 0) -> "SavedModel":
-    """Load a SavedModel's ``serving_default`` signature.
+    """Load a SavedModel; it must have the signature ``serving_default``, and serves the others too that it can.
 
     Args:
         path: the version's folder, which holds ``saved_model.pb``.
@@ -41,9 +44,10 @@ def load(path: Path, *, device: str = "auto", threads: int = 0) -> "SavedModel":
 
 
 class SavedModel:
-    """A session and its signature: the `Model` that serves. Made by `load`."""
+    """A session and its signatures: the `Model` that serves. Made by `load`."""
 
     signature: Signature
+    signatures: Mapping[str, Signature]
     device: devices.Device
 
     def __init__(self, session: int, graph: int) -> None:
@@ -51,35 +55,40 @@ class SavedModel:
         self._session: int | None = session
         self._graph = graph
         self._status = self._tf.TF_NewStatus()
-        self._feeds: OrderedDict[tuple[tuple[int, ...], ...], _Feed] = OrderedDict()
+        self._ends: dict[str, _Ends] = {}
+        self._feeds: OrderedDict[tuple[str, tuple[tuple[int, ...], ...]], _Feed] = OrderedDict()
 
     def bind(self, path: Path, definition: MetaGraphDef, device: str, complaints: Callable[[], list[str]]) -> None:
-        """Read the signature and the devices; find the graph's ends."""
+        """Read the signatures and the devices; find the graph's ends."""
         self.device = devices.choose(self._devices(), device, complaints())
         if SIGNATURE not in definition.signature_def:
             found = ", ".join(sorted(definition.signature_def)) or "none"
             raise ModelError(f"{path} has no signature {SIGNATURE}; it has: {found}")
-        signature: SignatureDef = definition.signature_def[SIGNATURE]
-        self.signature = Signature(
-            SIGNATURE,
-            tuple(_spec(path, "input", *item) for item in sorted(signature.inputs.items())),
-            tuple(_spec(path, "output", *item) for item in sorted(signature.outputs.items())),
-        )
-        if not self.signature.inputs or not self.signature.outputs:
-            raise ModelError(f"{path}: signature {SIGNATURE} has no inputs or no outputs: {self.signature}")
-        self._inputs = self._ends([signature.inputs[spec.name].name for spec in self.signature.inputs])
-        self._outputs = self._ends([signature.outputs[spec.name].name for spec in self.signature.outputs])
+        signatures = {}
+        for name, each in sorted(definition.signature_def.items(), key=lambda item: item[0] != SIGNATURE):
+            if name.startswith("__"):  # TensorFlow's own
+                continue
+            try:
+                signature = _signature(path, name, each)
+                self._ends[name] = self._find(signature)
+            except ModelError as error:
+                if name == SIGNATURE:
+                    raise
+                log.info("not served: %s", error)
+            else:
+                signatures[name] = signature
+        self.signature, self.signatures = signatures[SIGNATURE], signatures
 
-    def feed(self, shapes: Sequence[tuple[int, ...]]) -> Feed:
+    def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
         """Return memory for a batch; small ones are kept and used again, at any number of rows up to a power of two."""
         rows = shapes[0][0]
         capacity = 1 << (rows - 1).bit_length()
-        key = tuple((capacity, *shape[1:]) for shape in shapes)
+        key = (signature.name, tuple((capacity, *shape[1:]) for shape in shapes))
         feed = self._feeds.get(key)
         if feed is not None:
             self._feeds.move_to_end(key)
         else:
-            feed = _Feed(self._tf, self.signature.inputs, key)
+            feed = _Feed(self._tf, signature, key[1])
             if feed.nbytes <= KEPT_FEED_BYTES:
                 self._feeds[key] = feed
                 feed.kept = True
@@ -92,16 +101,17 @@ class SavedModel:
         """Compute one batch (`Model.run`)."""
         assert isinstance(feed, _Feed)
         tf = self._tf
-        results = (c_void_p * len(self._outputs))()
+        inputs, outputs = self._ends[feed.signature.name]
+        results = (c_void_p * len(outputs))()
         try:
             tf.TF_SessionRun(
                 self._session, None,
-                self._inputs, feed.tensors, len(self._inputs),
-                self._outputs, results, len(self._outputs),
+                inputs, feed.tensors, len(inputs),
+                outputs, results, len(outputs),
                 None, 0, None, self._status,
             )  # fmt: skip
             check(self._status, ModelFailed, "the model failed on this batch")
-            return [_copy(tf, tensor, spec) for tensor, spec in zip(results, self.signature.outputs, strict=True)]
+            return [_copy(tf, tensor, spec) for tensor, spec in zip(results, feed.signature.outputs, strict=True)]
         finally:
             for tensor in results:
                 if tensor:
@@ -137,7 +147,14 @@ class SavedModel:
         finally:
             tf.TF_DeleteDeviceList(devices)
 
-    def _ends(self, names: Sequence[str]) -> ctypes.Array[Output]:
+    def _find(self, signature: Signature) -> "_Ends":
+        """Find a signature's inputs and outputs in the graph."""
+        inputs, outputs = (
+            self._resolve([spec.tensor for spec in side]) for side in (signature.inputs, signature.outputs)
+        )
+        return inputs, outputs
+
+    def _resolve(self, names: Sequence[str]) -> ctypes.Array[Output]:
         """Resolve "node:index" names in the graph."""
         ends = (Output * len(names))()
         for end, name in zip(ends, names, strict=True):
@@ -150,6 +167,9 @@ class SavedModel:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+_Ends = tuple[ctypes.Array[Output], ctypes.Array[Output]]
+"""A signature's inputs and outputs in the graph."""
 
 
 def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[str]]) -> SavedModel:
@@ -196,9 +216,10 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
 class _Feed:
     """Aligned memory for the inputs of batches up to a size, seen as TensorFlow's tensors and as NumPy's arrays."""
 
-    def __init__(self, tf: ctypes.CDLL, specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, tf: ctypes.CDLL, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> None:
         self._tf = tf
-        self._specs = specs
+        self.signature = signature
+        self._specs = specs = signature.inputs
         try:
             self._memory = [_aligned(spec, shape) for spec, shape in zip(specs, shapes, strict=True)]
         except MemoryError as error:
@@ -256,6 +277,23 @@ def _copy(tf: ctypes.CDLL, tensor: int, spec: TensorSpec) -> Array:
     return np.frombuffer(data, spec.datatype.numpy).reshape(shape)
 
 
+def _signature(path: Path, name: str, definition: SignatureDef) -> Signature:
+    """Read a SignatureDef.
+
+    Raises:
+        ModelError: it has types or shapes that cannot be served.
+    """
+    signature = Signature(
+        name,
+        tuple(_spec(path, f"{name}: input", *item) for item in sorted(definition.inputs.items())),
+        tuple(_spec(path, f"{name}: output", *item) for item in sorted(definition.outputs.items())),
+        definition.method_name,
+    )
+    if not signature.inputs or not signature.outputs:
+        raise ModelError(f"{path}: signature {name} has no inputs or no outputs: {signature}")
+    return signature
+
+
 def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
     """Read one input or output of a SignatureDef."""
     datatype = BY_TENSORFLOW.get(info.dtype)
@@ -266,4 +304,4 @@ def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
         raise ModelError(
             f"{path}: {role} {name} has shape {list(shape)}; the first axis must be a batch of any length (-1)"
         )
-    return TensorSpec(name, datatype, shape)
+    return TensorSpec(name, datatype, shape, info.name)

@@ -3,9 +3,16 @@
 Nothing else in Horngate knows which transport runs.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from horngate_server.errors import InvalidRequest
+
+PRIORITY = "horngate-priority"
+"""The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""
 
 
 class Reply(Protocol):
@@ -26,12 +33,14 @@ class Call(NamedTuple):
         message: the request's bytes.
         deadline: on the server's monotonic clock, in seconds; infinite where the caller set none.
         reply: where the answer goes.
+        bulk: its metadata say that it may wait (`PRIORITY`).
     """
 
     method: str
     message: bytes | memoryview
     deadline: float
     reply: Reply
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,49 @@ class Status:
     name: str
     message: str
     trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+
+class Later:
+    """A reply that somebody else than the transport waits for. Made and awaited on one asyncio loop."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[bytes | Status] = self._loop.create_future()
+
+    def done(self) -> bool:
+        """Whether nobody waits any more (`Reply.done`)."""
+        return self._future.done()
+
+    def give(self, answer: "bytes | Status") -> None:
+        """Answer, from any thread."""
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            self._loop.call_soon_threadsafe(self._set, answer)
+
+    def cancel(self) -> None:
+        """Wait no more."""
+        self._future.cancel()
+
+    def __await__(self) -> "Generator[Any, None, bytes | Status]":
+        """Wait for the answer."""
+        return self._future.__await__()
+
+    def _set(self, answer: "bytes | Status") -> None:
+        if not self._future.done():
+            self._future.set_result(answer)
+
+
+def bulk(priority: bytes | str) -> bool:
+    """Read the value of `PRIORITY`.
+
+    Raises:
+        InvalidRequest: it is neither of the two.
+    """
+    value = priority.decode(errors="replace") if isinstance(priority, bytes) else priority
+    if value not in {"interactive", "bulk"}:
+        raise InvalidRequest(f"{PRIORITY}: {value}; expected interactive or bulk")
+    return value == "bulk"
 
 
 Answer = tuple[Reply, bytes | Status]

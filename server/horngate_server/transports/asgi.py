@@ -1,6 +1,7 @@
 """gRPC in ASGI's events: how responses begin and end, and streams."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from horngate_server.errors import MessageTooLarge, RequestError
 from horngate_server.status import status_of
 from horngate_server.transports import Status, Stream, framing
+from horngate_server.transports.memory import Memory
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -37,40 +39,35 @@ def send_unsupported(send: Send) -> None:
     send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
 
 
-async def stream(method: Stream, receive: Receive, send: Send, max_message_bytes: int) -> None:
+async def stream(method: Stream, inbox: "Inbox", send: Send) -> None:
     """Run a streaming method until it ends, fails, or its caller goes."""
-    with suppress(OSError):  # the caller has gone
-        await _stream(method, receive, send, max_message_bytes)
-
-
-# --- private ------------------------------------------------------------------------------------------
-
-
-async def _stream(method: Stream, receive: Receive, send: Send, max_message_bytes: int) -> None:
-    inbox = _Inbox(receive, max_message_bytes)
-    task = asyncio.current_task()
-    assert task
-    reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))
-    end: framing.Headers = [(b"grpc-status", b"0")]
     try:
-        await send(START)
-        async for message in method(inbox.messages()):
-            await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
-    except RequestError as error:
-        end = framing.trailers(status_of(error))
+        with suppress(OSError):  # the caller has gone
+            await _stream(method, inbox, send)
     finally:
-        reader.cancel()
-    await send({"type": "http.response.body"})
-    await send({"type": "http.response.trailers", "headers": end})
+        inbox.close()
 
 
-class _Inbox:
-    """The messages of a stream, as they come."""
+class Inbox:
+    """The messages of a stream, as they come; no further ones are received before these are taken.
 
-    def __init__(self, receive: Receive, max_message_bytes: int) -> None:
+    A message counts as being in memory until as many answers were given, or the stream has ended.
+
+    Args:
+        receive: ASGI's.
+        encoding: the value of ``grpc-encoding``; empty where there was none.
+        max_message_bytes: what a message may have, as it came or expanded.
+        memory: where its bytes are counted.
+    """
+
+    def __init__(self, receive: Receive, encoding: bytes, max_message_bytes: int, memory: Memory) -> None:
         self._receive = receive
+        self._encoding = encoding
         self._max_message_bytes = max_message_bytes
-        self._messages: asyncio.Queue[bytes | RequestError | None] = asyncio.Queue()
+        self._memory = memory
+        self._counted: deque[int] = deque()
+        self._messages: asyncio.Queue[bytes | RequestError | None] = asyncio.Queue(1)
+        self._pending = bytearray()
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Yield them."""
@@ -79,36 +76,75 @@ class _Inbox:
                 raise message
             yield message
 
+    def answered(self) -> None:
+        """Note that an answer was given."""
+        if self._counted:
+            self._memory.give(self._counted.popleft())
+
+    def close(self) -> None:
+        """Count nothing any more."""
+        self._memory.give(sum(self._counted))
+        self._counted.clear()
+
     async def fill(self, on_disconnect: Callable[[], object]) -> None:
         """Receive until the caller has sent everything, then watch whether it is still there."""
-        pending = b""
         while True:
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 break
+            self._pending += event.get("body", b"")
             try:
-                pending = self._cut(pending + event.get("body", b""))
+                while (message := self._cut()) is not None:
+                    await self._messages.put(message)
             except RequestError as error:
-                self._messages.put_nowait(error)
+                await self._messages.put(error)
                 return
             if not event.get("more_body"):
-                self._messages.put_nowait(None)
+                await self._messages.put(None)
                 while (await self._receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - there is no event
                     await asyncio.sleep(ASK_EVERY_S)
                 break
         on_disconnect()
 
-    def _cut(self, pending: bytes) -> bytes:
-        """Take whole messages off the front; return what is left."""
-        while len(pending) >= framing.PREFIX_BYTES:
-            length = framing.length(pending)
-            if length > self._max_message_bytes:
-                raise MessageTooLarge(
-                    f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
-                )
-            end = framing.PREFIX_BYTES + length
-            if len(pending) < end:
-                break
-            self._messages.put_nowait(bytes(framing.unframe(pending[:end])[0]))
-            pending = pending[end:]
-        return pending
+    # --- private --------------------------------------------------------------------------------------
+
+    def _cut(self) -> bytes | None:
+        """Take a whole message off the front; None while there is none."""
+        if len(self._pending) < framing.PREFIX_BYTES:
+            return None
+        length = framing.length(self._pending)
+        if length > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
+            )
+        end = framing.PREFIX_BYTES + length
+        if len(self._pending) < end:
+            return None
+        message, compressed = framing.unframe(bytes(self._pending[:end]))
+        del self._pending[:end]
+        if compressed:
+            message = framing.expand(message, self._encoding, self._max_message_bytes)
+        self._memory.take(len(message))
+        self._counted.append(len(message))
+        return bytes(message)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+async def _stream(method: Stream, inbox: Inbox, send: Send) -> None:
+    task = asyncio.current_task()
+    assert task
+    reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))
+    end: framing.Headers = [(b"grpc-status", b"0")]
+    try:
+        await send(START)
+        async for message in method(inbox.messages()):
+            inbox.answered()
+            await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
+    except RequestError as error:
+        end = framing.trailers(status_of(error))
+    finally:
+        reader.cancel()
+    await send({"type": "http.response.body"})
+    await send({"type": "http.response.trailers", "headers": end})

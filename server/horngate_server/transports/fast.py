@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import unix_http
+from horngate_server import transports, unix_http
 from horngate_server.errors import (
     HorngateError,
     InvalidRequest,
@@ -28,12 +28,13 @@ from horngate_server.errors import (
 )
 from horngate_server.executor import Clock
 from horngate_server.status import status_of
-from horngate_server.transports import Answer, Call, Service, Status, Stream, asgi, framing
+from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, asgi, bulk, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 from horngate_server.transports.memory import Memory
 
 log = logging.getLogger(__name__)
 
+PRIORITY = transports.PRIORITY.encode()
 ASK_AFTER_S = 0.01
 """A caller that has waited this long is asked whether it is still there, and again after three times as long."""
 PIECE_BYTES = 64 * 1024
@@ -87,6 +88,9 @@ class FastTransport:
         """Send answers (`Transport.deliver`)."""
         freed = 0
         for reply, answer in answers:
+            if isinstance(reply, Later):
+                reply.give(answer)
+                continue
             assert isinstance(reply, _Reply)
             reply.answered = True
             send = reply.send
@@ -132,11 +136,14 @@ class FastTransport:
 
     # --- private --------------------------------------------------------------------------------------
 
-    async def _call(self, scope: Event, receive: Receive, send: Send) -> Call | None:
+    async def _call(  # noqa: C901 - on the hot path: a function for the headers would cost more than it explains
+        self, scope: Event, receive: Receive, send: Send
+    ) -> Call | None:
         """Read a unary call; None where it is no such thing and has been taken care of."""
         method = scope["path"]
         headers = scope["headers"]
         timeout = content_type = encoding = b""
+        stands_back = False
         for name, value in headers:
             if name == b"grpc-timeout":
                 timeout = value
@@ -144,8 +151,10 @@ class FastTransport:
                 content_type = value
             elif name == b"grpc-encoding":
                 encoding = value
+            elif name == PRIORITY:
+                stands_back = bulk(value)
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
-            self._other(method, content_type, receive, send)
+            self._other(method, content_type, encoding, receive, send)
             return None
         deadline = self._clock() + framing.timeout(timeout) if timeout else inf
         event = await receive()
@@ -162,7 +171,7 @@ class FastTransport:
         if compressed:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
         self._memory.take(len(message))
-        return Call(method, message, deadline, _Reply(receive, send, len(message)))
+        return Call(method, message, deadline, _Reply(receive, send, len(message)), stands_back)
 
     def _hand_over(self) -> None:
         """Give the service what has come in this turn of the loop."""
@@ -229,7 +238,7 @@ class FastTransport:
         finally:
             self._memory.give(size)
 
-    def _other(self, method: str, content_type: bytes, receive: Receive, send: Send) -> None:
+    def _other(self, method: str, content_type: bytes, encoding: bytes, receive: Receive, send: Send) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
         if not content_type.startswith(b"application/grpc"):
             asgi.send_unsupported(send)
@@ -237,7 +246,8 @@ class FastTransport:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            self._spawn(asgi.stream(self._streams[method], receive, send, self._max_message_bytes))
+            inbox = asgi.Inbox(receive, encoding, self._max_message_bytes, self._memory)
+            self._spawn(asgi.stream(self._streams[method], inbox, send))
         else:
             raise NotImplementedHere(f"no method {method}")
 

@@ -28,7 +28,7 @@ def frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def length(prefix: bytes | memoryview) -> int:
+def length(prefix: bytes | bytearray | memoryview) -> int:
     """Return how many bytes follow the prefix that this begins with."""
     return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
 

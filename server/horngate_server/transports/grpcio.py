@@ -2,17 +2,19 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from math import inf
 from typing import TypeAlias, TypeVar
 
 import grpc
 
-from horngate_server.errors import RequestError, SettingsError
+from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
 from horngate_server.status import status_of
 from horngate_server.tls import Tls
-from horngate_server.transports import Answer, Call, Service, Status, Stream
+from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, bulk
+from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
 
 _T = TypeVar("_T")
@@ -119,52 +121,39 @@ class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
     def __init__(self, service: Service, memory: Memory, clock: Clock) -> None:
-        intake = _Intake(service)
+        intake = Intake(service.accept)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
                 method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, memory, clock))
                 for method in service.methods
             },
             **{
-                method: grpc.stream_stream_rpc_method_handler(_streaming(stream))
+                method: grpc.stream_stream_rpc_method_handler(_streaming(stream, memory))
                 for method, stream in service.streams.items()
             },
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        return self._handlers.get(details.method)
+        return self._handlers.get(details.method) or grpc.unary_unary_rpc_method_handler(_absent(details.method))
 
 
-class _Intake:
-    """Hands the service what came in one turn of the loop, together: that is what makes batches."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._calls: list[Call] = []
-
-    def take(self, call: Call) -> None:
-        if not self._calls:
-            asyncio.get_running_loop().call_soon(self._hand_over)
-        self._calls.append(call)
-
-    def _hand_over(self) -> None:
-        calls, self._calls = self._calls, []
-        self._service.accept(calls)
-
-
-def _unary(method: str, intake: _Intake, memory: Memory, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+def _unary(method: str, intake: Intake, memory: Memory, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
+        stands_back = False
         remaining: float | None = context.time_remaining()
         deadline = inf if remaining is None else clock() + remaining
         future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
         try:
+            for name, value in context.invocation_metadata() or ():
+                if name == PRIORITY:
+                    stands_back = bulk(value)
             memory.take(len(message))
         except RequestError as error:
             await _abort(context, status_of(error))
         try:
-            intake.take(Call(method, message, deadline, future))
+            intake.take(Call(method, message, deadline, future, stands_back))
             answer = await future
         finally:
             memory.give(len(message))
@@ -176,15 +165,40 @@ def _unary(method: str, intake: _Intake, memory: Memory, clock: Clock) -> Callab
     return handle
 
 
-def _streaming(stream: Stream) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
-    """Wrap one streaming method; domain errors become statuses."""
+def _streaming(stream: Stream, memory: Memory) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+    """Wrap one streaming method; domain errors become statuses.
+
+    A message counts as being in memory until as many answers were given, or the stream has ended.
+    """
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        counted: deque[int] = deque()
+
+        async def count() -> AsyncIterator[bytes]:
+            async for message in messages:
+                memory.take(len(message))
+                counted.append(len(message))
+                yield message
+
         try:
-            async for message in stream(aiter(messages)):
+            async for message in stream(count()):
+                if counted:
+                    memory.give(counted.popleft())
                 yield message
         except RequestError as error:
             await _abort(context, status_of(error))
+        finally:
+            memory.give(sum(counted))
+
+    return handle
+
+
+def _absent(method: str) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    """Return what answers a method that there is not: gRPC's own words are no sentence."""
+
+    async def handle(_message: bytes, context: _Context) -> bytes:
+        await _abort(context, status_of(NotImplementedHere(f"no method {method}")))
+        raise AssertionError  # it was aborted
 
     return handle
 
@@ -206,6 +220,9 @@ async def _abort(context: _Context, status: Status) -> None:
 
 def _hand_out(answers: Sequence[Answer]) -> None:
     for reply, answer in answers:
+        if isinstance(reply, Later):
+            reply.give(answer)
+            continue
         assert isinstance(reply, asyncio.Future)
         if not reply.done():
             reply.set_result(answer)

@@ -1,0 +1,216 @@
+"""The Open Inference Protocol's questions, and those that Triton's clients ask beside."""
+
+from collections.abc import Callable, Mapping
+
+from horngate_protos import __version__
+from horngate_protos import open_inference_pb2 as oip
+from horngate_protos import triton_pb2 as triton
+from horngate_server.about import Sources
+from horngate_server.errors import ModelNotFound
+from horngate_server.names import OPEN_INFERENCE
+from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
+from horngate_server.served import Served
+from horngate_server.signature import TensorSpec
+from horngate_server.states import DRAINING, LOADING, READY, VersionState
+from horngate_server.statistics import Duration, Stages
+
+EXTENSIONS = (
+    "binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics",
+)  # fmt: skip
+"""Triton's names of what is beyond the protocol; and, for administrators, this:"""
+ADMIN_EXTENSION = "model_repository"
+STATES = {READY: "READY", LOADING: "LOADING", DRAINING: "UNLOADING"}
+"""Triton's names of states; any other is UNAVAILABLE."""
+
+
+class OpenInference:
+    """Answers them.
+
+    Args:
+        sources: where the answers are.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def handlers(self) -> Mapping[str, Callable[[bytes], bytes]]:
+        """Return the methods, by full name."""
+        return {
+            f"/{OPEN_INFERENCE}/{name}": handler
+            for name, handler in {
+                "ServerLive": self.live,
+                "ServerReady": self.ready,
+                "ServerMetadata": self.server,
+                "ModelReady": self.model_ready,
+                "ModelMetadata": self.model,
+                "ModelConfig": self.config,
+                "ModelStatistics": self.statistics,
+                "RepositoryIndex": self.index,
+            }.items()
+        }
+
+    def live(self, _message: bytes) -> bytes:
+        """Answer a ServerLiveRequest."""
+        return oip.ServerLiveResponse(live=True).SerializeToString()
+
+    def ready(self, _message: bytes) -> bytes:
+        """Answer a ServerReadyRequest."""
+        return oip.ServerReadyResponse(ready=self._sources.health.serving()).SerializeToString()
+
+    def server(self, _message: bytes) -> bytes:
+        """Answer a ServerMetadataRequest."""
+        return oip.ServerMetadataResponse(
+            name="horngate",
+            version=__version__,
+            extensions=[*EXTENSIONS, *([ADMIN_EXTENSION] if self._sources.admin else [])],
+        ).SerializeToString()
+
+    def model_ready(self, message: bytes) -> bytes:
+        """Answer a ModelReadyRequest."""
+        request = oip.ModelReadyRequest.FromString(message)
+        served = self._sources.models.get(request.name, request.version)
+        return oip.ModelReadyResponse(ready=self._sources.health.serving(served.info.name)).SerializeToString()
+
+    def model(self, message: bytes) -> bytes:
+        """Answer a ModelMetadataRequest: the default signature, and the versions that may be asked for."""
+        request = oip.ModelMetadataRequest.FromString(message)
+        served = self._sources.models.get(request.name, request.version)
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        signature = served.info.signature
+        return oip.ModelMetadataResponse(
+            name=served.info.name,
+            versions=self._sources.models.versions(served.info.name),
+            platform=served.platform,
+            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
+            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],
+        ).SerializeToString()
+
+    def config(self, message: bytes) -> bytes:
+        """Answer a ModelConfigRequest: how the model is served, in the words of Triton's config.pbtxt."""
+        request = triton.ModelConfigRequest.FromString(message)
+        served = self._sources.models.get(request.name, request.version)
+        versions = map(int, self._sources.models.versions(served.info.name))
+        return triton.ModelConfigResponse(config=_config(served, versions=list(versions))).SerializeToString()
+
+    def statistics(self, message: bytes) -> bytes:
+        """Answer a ModelStatisticsRequest, for one version, all of a model's or everybody's."""
+        request = triton.ModelStatisticsRequest.FromString(message)
+        models = self._sources.models
+        if request.name:
+            served = [models.get(request.name, request.version)]
+            if not request.version:
+                served = [models.get(request.name, version) for version in models.versions(request.name)]
+        elif request.version:
+            raise ModelNotFound(f"version {request.version!r} of no model; expected the model's name too")
+        else:
+            served = sorted(models, key=lambda each: (each.info.name, int(each.info.version)))
+        memory = {
+            (each.name, str(each.version)): each.report.memory_bytes for each in self._sources.states() if each.report
+        }
+        return triton.ModelStatisticsResponse(
+            model_stats=[
+                self._statistics_of(each, memory.get((each.info.name, each.info.version), 0)) for each in served
+            ]
+        ).SerializeToString()
+
+    def index(self, message: bytes) -> bytes:
+        """Answer a RepositoryIndexRequest: every version, with what Horngate knows beyond Triton's four states."""
+        request = oip.RepositoryIndexRequest.FromString(message)
+        states = [each for each in self._sources.states() if each.state == READY or not request.ready]
+        return oip.RepositoryIndexResponse(models=[self._entry(each) for each in states]).SerializeToString()
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _statistics_of(self, served: Served, memory_bytes: int) -> triton.ModelStatistics:
+        info = served.info
+        totals = self._sources.statistics.of(info.name, info.version)
+        age = self._sources.clock() - totals.last
+        return triton.ModelStatistics(
+            name=info.name,
+            version=info.version,
+            last_inference=round((self._sources.wall_clock() - age) * 1000) if totals.batches else 0,
+            inference_count=totals.rows,
+            execution_count=totals.batches,
+            inference_stats=triton.InferStatistics(
+                success=_duration(totals.success),
+                fail=_duration(totals.fail),
+                queue=_duration(totals.queue),
+                **_stages(totals.requests),
+            ),
+            batch_stats=[
+                triton.InferBatchStatistics(batch_size=rows, **_stages(each)) for rows, each in totals.sizes.items()
+            ],
+            memory_usage=[triton.MemoryUsage(type=served.device, byte_size=memory_bytes)],
+        )
+
+    def _entry(self, each: VersionState) -> oip.RepositoryIndexResponse.ModelIndex:
+        return oip.RepositoryIndexResponse.ModelIndex(
+            name=each.name,
+            version=str(each.version),
+            state=STATES.get(each.state, "UNAVAILABLE"),
+            reason=each.reason or ("" if each.state == READY else each.state),
+            horngate_state=each.state,
+            age_seconds=self._sources.clock() - each.since,
+            rows=self._sources.statistics.of(each.name, str(each.version)).rows,
+            device=each.report.device if each.report else "",
+            labels=each.labels,
+            verification=each.report.verification if each.report else "",
+            shadow_rows=each.shadow.rows if each.shadow else 0,
+            shadow_agreed=each.shadow.agreed if each.shadow else 0,
+        )
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _config(served: Served, versions: list[int]) -> triton.ModelConfig:
+    signature, executor = served.info.signature, served.executor
+    batching = triton.ModelDynamicBatching(
+        max_queue_delay_microseconds=round(executor.delay_s * 1e6),
+        priority_levels=BULK,
+        default_priority_level=INTERACTIVE,
+        default_queue_policy=triton.ModelQueuePolicy(
+            timeout_action=triton.ModelQueuePolicy.REJECT,
+            allow_timeout_override=True,
+            max_queue_size=executor.capacity_rows,
+        ),
+    )
+    kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU
+    return triton.ModelConfig(
+        name=served.info.name,
+        platform=served.platform,
+        backend="horngate",
+        version_policy=triton.ModelVersionPolicy(specific=triton.ModelVersionPolicy.Specific(versions=versions)),
+        max_batch_size=executor.max_batch_rows,
+        input=[
+            triton.ModelInput(name=spec.name, data_type=f"TYPE_{spec.datatype.name}", dims=_dims(spec))
+            for spec in signature.inputs
+        ],
+        output=[
+            triton.ModelOutput(name=spec.name, data_type=f"TYPE_{spec.datatype.name}", dims=_dims(spec))
+            for spec in signature.outputs
+        ],
+        instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
+        default_model_filename="saved_model.pb",
+        dynamic_batching=batching,
+        model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),
+    )
+
+
+def _dims(spec: TensorSpec) -> tuple[int, ...]:
+    return spec.shape[1:] or (1,)  # a row of one element: Triton has no empty dims
+
+
+def _duration(duration: Duration) -> triton.StatisticDuration:
+    return triton.StatisticDuration(count=duration.count, ns=round(duration.seconds * 1e9))
+
+
+def _stages(stages: Stages) -> dict[str, triton.StatisticDuration]:
+    return {
+        name: _duration(Duration(stages.count, seconds))
+        for name, seconds in (
+            ("compute_input", stages.join_s),
+            ("compute_infer", stages.run_s),
+            ("compute_output", stages.write_s),
+        )
+    }

@@ -1,0 +1,8 @@
+"""The gRPC services that Horngate speaks beside grpc.health.v1 and reflection."""
+
+OPEN_INFERENCE = "inference.GRPCInferenceService"
+PREDICTION = "tensorflow.serving.PredictionService"
+MODEL = "tensorflow.serving.ModelService"
+INFER = f"/{OPEN_INFERENCE}/ModelInfer"
+"""The method that most calls are for."""
+STREAM_INFER = f"/{OPEN_INFERENCE}/ModelStreamInfer"

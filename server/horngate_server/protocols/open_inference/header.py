@@ -1,0 +1,103 @@
+"""What a ModelInferRequest says beside its tensors' bytes, its parameters included."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
+from horngate_server.errors import InvalidRequest
+from horngate_server.request import Header, InputHeader
+
+TIMING = "horngate_timing"
+"""The request parameter (bool) that asks for timings in the response's parameters."""
+PRIORITY = "priority"
+"""1 is interactive, which is the default; 2 and what comes after is bulk. Triton's names and numbers."""
+TIMEOUT = "timeout"
+"""Microseconds until nobody wants the answer any more."""
+FINAL = "triton_enable_empty_final_response"
+"""Asks for ``triton_final_response`` in the response's parameters; here every response is its request's last one."""
+CLASSIFICATION = "classification"
+"""Of a requested output: how many of the highest values are wanted, as strings ``value:index[:label]``."""
+SHARED_MEMORY = "shared_memory_region"
+
+INTERACTIVE, BULK = 1, 2
+_LEVELS = {"interactive": INTERACTIVE, "bulk": BULK}
+_Parameters = Mapping[str, InferParameter]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferHeader(Header):
+    """A `Header` that knows how its response is written.
+
+    Attributes:
+        raw: answer with raw bytes rather than with typed lists.
+        timing: answer with how long the request queued and was computed.
+        final: answer that this is the last response.
+        top: per output in ``outputs``, how many of the highest values are wanted; 0 for the whole tensor.
+    """
+
+    raw: bool = True
+    timing: bool = False
+    final: bool = False
+    top: tuple[int, ...] = ()
+
+
+def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
+    """Read everything but the id and the data.
+
+    Raises:
+        InvalidRequest: a parameter that is known and makes no sense, or shared memory.
+    """
+    for name, parameters in [
+        *((tensor.name, tensor.parameters) for tensor in request.inputs),
+        *((tensor.name, tensor.parameters) for tensor in request.outputs),
+    ]:
+        if SHARED_MEMORY in parameters:
+            raise InvalidRequest(f"{name!r} is in shared memory, which this server does not share")
+    parameters = request.parameters
+    top = tuple(_top(tensor) for tensor in request.outputs)
+    return InferHeader(
+        model=request.model_name,
+        version=request.model_version,
+        inputs=tuple(InputHeader(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs),
+        outputs=tuple(tensor.name for tensor in request.outputs),
+        bulk=_priority(parameters) >= BULK,
+        timeout_s=_whole(parameters, TIMEOUT) * 1e-6 or inf,
+        raw=raw,
+        timing=TIMING in parameters and parameters[TIMING].bool_param,
+        final=FINAL in parameters and parameters[FINAL].bool_param,
+        top=top if any(top) else (),
+    )
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _top(tensor: ModelInferRequest.InferRequestedOutputTensor) -> int:
+    top = _whole(tensor.parameters, CLASSIFICATION)
+    if CLASSIFICATION in tensor.parameters and not top:
+        raise InvalidRequest(f"output {tensor.name!r}: {CLASSIFICATION} 0; expected how many classes, at least 1")
+    return top
+
+
+def _priority(parameters: _Parameters) -> int:
+    """Return the level; 0 where it does not say."""
+    if PRIORITY in parameters and parameters[PRIORITY].WhichOneof("parameter_choice") == "string_param":
+        name = parameters[PRIORITY].string_param
+        if name not in _LEVELS:
+            raise InvalidRequest(f"{PRIORITY} {name!r}; expected interactive or bulk, 1 or 2")
+        return _LEVELS[name]
+    return _whole(parameters, PRIORITY)
+
+
+def _whole(parameters: _Parameters, name: str) -> int:
+    """Return a whole number that is not negative; 0 where there is none."""
+    if name not in parameters:
+        return 0
+    kind = parameters[name].WhichOneof("parameter_choice")
+    if kind not in {"int64_param", "uint64_param"}:
+        raise InvalidRequest(f"parameter {name} is {kind or 'empty'}; expected int64_param or uint64_param")
+    value: int = getattr(parameters[name], kind)
+    if value < 0:
+        raise InvalidRequest(f"parameter {name} is {value}; expected a whole number that is not negative")
+    return value

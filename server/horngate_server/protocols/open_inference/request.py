@@ -1,0 +1,183 @@
+"""ModelInferRequest: bytes to a request.
+
+A ModelInferRequest is a small header and then the tensors' bytes. Callers repeat the header again and again, so it
+is parsed once and remembered under its own bytes; a request then costs a walk over its few top-level fields and a
+view of each tensor. What the walk does not expect (legal, but nobody sends it) goes through protobuf's own parser.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from horngate_protos.datatypes import BY_NAME
+from horngate_protos.open_inference_pb2 import ModelInferRequest
+from horngate_server.errors import InvalidRequest
+from horngate_server.protocols.open_inference.header import InferHeader, read_header
+from horngate_server.request import InferenceRequest
+
+
+def decode(message: bytes | memoryview) -> InferenceRequest:
+    """Read a ModelInferRequest; the data are views of ``message``.
+
+    Raises:
+        InvalidRequest: it is not such a message, mixes raw and typed tensors, or holds values out of range.
+    """
+    known = _known.get(len(message))
+    if known is not None and message[: len(known.head)] == known.head:
+        return InferenceRequest(known.header, "", (memoryview(message)[len(known.head) :],))
+    walked = _walk(message)
+    if walked is None:
+        return _parse(message)
+    head, identity, data = walked
+    if not data:  # typed contents: the values are in the header, which is then worth no memory
+        return _parse(message)
+    header = _raw_header(head) if len(head) <= _REMEMBERED_BYTES else _raw_header.__wrapped__(head)
+    if len(data) != len(header.inputs):
+        raise InvalidRequest(
+            f"raw_input_contents has {len(data)} entries for {len(header.inputs)} inputs; expected one for each"
+        )
+    if len(data) == 1 and not identity:
+        _remember(header, bytes(message[: len(message) - len(data[0])]), len(message))
+    return InferenceRequest(header, identity, data)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+_REMEMBERED_BYTES = 4096
+_REMEMBERED_LENGTHS = 512
+_ID = 0x1A  # field 3, length-delimited
+_RAW = 0x3A  # field 7, length-delimited
+_LENGTH_DELIMITED = 2
+
+
+class _Known(NamedTuple):
+    """A message that came: the next one of its length is likely to differ in the tensor's bytes alone.
+
+    Attributes:
+        head: everything before those bytes, their length included.
+        header: what it says.
+    """
+
+    head: bytes
+    header: InferHeader
+
+
+_known: dict[int, _Known] = {}
+
+
+def _remember(header: InferHeader, head: bytes, length: int) -> None:
+    """Keep the last head of a message length: with one tensor and no id, nothing else can vary before the data."""
+    if len(head) <= _REMEMBERED_BYTES:
+        if len(_known) >= _REMEMBERED_LENGTHS:
+            _known.clear()
+        _known[length] = _Known(head, header)
+
+
+def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls would cost more than they explain
+    message: bytes | memoryview,
+) -> tuple[bytes, str, list[memoryview]] | None:
+    """Split a message into header bytes, id and raw tensors; None where it is not in the usual form."""
+    view = memoryview(message)
+    end = len(message)
+    position = 0
+    head_end = 0
+    identity = ""
+    id_start = id_end = 0
+    data: list[memoryview] = []
+    try:
+        while position < end:
+            tag = message[position]
+            if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F:
+                return None
+            start = position
+            length = message[position + 1]
+            position += 2
+            shift = 7
+            if length > 0x7F:
+                length &= 0x7F
+                while True:
+                    byte = message[position]
+                    position += 1
+                    length |= (byte & 0x7F) << shift
+                    shift += 7
+                    if byte <= 0x7F:
+                        break
+                    if shift > 35:
+                        return None
+            stop = position + length
+            if stop > end:
+                return None
+            if tag == _RAW:
+                data.append(view[position:stop])
+            elif data:
+                return None
+            else:
+                head_end = stop
+                if tag == _ID:
+                    identity = str(view[position:stop], "utf-8")
+                    id_start, id_end = start, stop
+            position = stop
+    except (IndexError, UnicodeDecodeError):
+        return None
+    if id_end:
+        return bytes(view[:id_start]) + bytes(view[id_end:head_end]), identity, data
+    return bytes(view[:head_end]), identity, data
+
+
+@lru_cache(maxsize=512)
+def _raw_header(head: bytes) -> InferHeader:
+    """Parse a header whose tensors travel raw."""
+    request = _from_bytes(head)
+    if any(tensor.HasField("contents") for tensor in request.inputs):
+        raise InvalidRequest(_MIXED)
+    return read_header(request, raw=True)
+
+
+def _parse(message: bytes | memoryview) -> InferenceRequest:
+    """Read any ModelInferRequest with protobuf's parser: typed contents, unusual field order."""
+    request = _from_bytes(bytes(message))
+    if request.raw_input_contents:
+        if any(tensor.HasField("contents") for tensor in request.inputs):
+            raise InvalidRequest(_MIXED)
+        if len(request.raw_input_contents) != len(request.inputs):
+            raise InvalidRequest(
+                f"raw_input_contents has {len(request.raw_input_contents)} entries for "
+                f"{len(request.inputs)} inputs; expected one for each"
+            )
+        return InferenceRequest(read_header(request, raw=True), request.id, list(request.raw_input_contents))
+    data = [_typed(tensor) for tensor in request.inputs]
+    return InferenceRequest(read_header(request, raw=False), request.id, data)
+
+
+_MIXED = "raw_input_contents and typed contents in one request; expected one or the other"
+
+
+def _from_bytes(message: bytes) -> ModelInferRequest:
+    try:
+        return ModelInferRequest.FromString(message)
+    except DecodeError as error:
+        raise InvalidRequest(f"not a ModelInferRequest: {error}") from error
+
+
+def _typed(tensor: ModelInferRequest.InferInputTensor) -> bytes:
+    """Turn typed contents into the bytes that they would have been raw."""
+    datatype = BY_NAME.get(tensor.datatype)
+    if datatype is None:
+        raise InvalidRequest(
+            f"input {tensor.name!r} has datatype {tensor.datatype!r}; expected one of {', '.join(BY_NAME)}"
+        )
+    if datatype.contents is None:
+        raise InvalidRequest(f"input {tensor.name!r} is {datatype.name}, which only travels raw")
+    filled = [field.name for field, _ in tensor.contents.ListFields()]
+    if filled not in ([], [datatype.contents]):
+        raise InvalidRequest(
+            f"input {tensor.name!r} is {datatype.name}; expected its values in {datatype.contents}, "
+            f"found {' and '.join(filled)}"
+        )
+    values = getattr(tensor.contents, datatype.contents)
+    try:
+        return np.array(values, datatype.numpy).tobytes()
+    except OverflowError as error:
+        raise InvalidRequest(f"input {tensor.name!r} has a value out of {datatype.name}'s range") from error

@@ -1,0 +1,130 @@
+"""ModelInferResponse: a result to bytes."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from horngate_protos.datatypes import Datatype
+from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferResponse
+from horngate_server.protocols import Template, wanted
+from horngate_server.protocols.open_inference.header import InferHeader
+from horngate_server.protocols.wire import varint
+from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
+from horngate_server.signature import TensorSpec
+
+QUEUE_US = "horngate_queue_us"
+COMPUTE_US = "horngate_compute_us"
+FINAL = "triton_final_response"
+
+
+def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> Template | None:
+    """Write what raw answers without an id have in common (`Codec.template`)."""
+    assert isinstance(header, InferHeader)
+    if not _is_plain(header):
+        return None
+    places = wanted(header, model.signature)
+    fixed = _response_head(model.name, model.version, _shapes(model, places, rows, outputs.shapes))
+    columns = []
+    for place in places:
+        size = rows * outputs.row_bytes[place]
+        fixed += b"\x32" + varint(size)
+        columns.append((place, len(fixed)))
+        fixed += bytes(size)
+    return Template(fixed, columns)
+
+
+def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
+    """Write a ModelInferResponse: raw where the request was raw, typed where it was typed (`Codec.encode`)."""
+    header = request.header
+    assert isinstance(header, InferHeader)
+    places = wanted(header, model.signature)
+    if not _is_plain(header):
+        return _encode_any(request, header, model, result, places)
+    parts: list[Buffer] = [
+        _response_head(model.name, model.version, _shapes(model, places, result.rows, result.shapes))
+    ]
+    if request.id:
+        identity = request.id.encode()
+        parts += (b"\x1a", varint(len(identity)), identity)
+    for place in places:
+        output = result.outputs[place]
+        parts += (b"\x32", varint(len(output)), output)
+    return b"".join(parts)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+_Shapes = tuple[tuple[TensorSpec, tuple[int, ...]], ...]
+
+
+def _is_plain(header: InferHeader) -> bool:
+    """Whether the answer holds nothing but the outputs as they are, raw."""
+    return header.raw and not (header.timing or header.final or header.top)
+
+
+def _shapes(model: ModelInfo, places: Sequence[int], rows: int, shapes: Sequence[tuple[int, ...]]) -> _Shapes:
+    return tuple((model.signature.outputs[place], (rows, *shapes[place])) for place in places)
+
+
+@lru_cache(maxsize=4096)
+def _response_head(model: str, version: str, outputs: _Shapes) -> bytes:
+    """Serialize a response without its id and its data: for one model, it varies with the rows alone."""
+    return ModelInferResponse(
+        model_name=model,
+        model_version=version,
+        outputs=[
+            ModelInferResponse.InferOutputTensor(name=spec.name, datatype=spec.datatype.name, shape=shape)
+            for spec, shape in outputs
+        ],
+    ).SerializeToString()
+
+
+def _encode_any(
+    request: InferenceRequest, header: InferHeader, model: ModelInfo, result: InferenceResult, places: Sequence[int]
+) -> bytes:
+    """Write a response with protobuf's own serializer: typed contents, classes, parameters."""
+    shapes = _shapes(model, places, result.rows, result.shapes)
+    response = ModelInferResponse.FromString(_response_head(model.name, model.version, shapes))
+    response.id = request.id
+    if header.timing:
+        response.parameters[QUEUE_US].int64_param = round(result.queue_s * 1e6)
+        response.parameters[COMPUTE_US].int64_param = round(result.compute_s * 1e6)
+    if header.final:
+        response.parameters[FINAL].bool_param = True
+    tops = header.top or (0,) * len(places)
+    typed = not header.raw and all(top or spec.datatype.contents for (spec, _), top in zip(shapes, tops, strict=True))
+    for tensor, (spec, _), place, top in zip(response.outputs, shapes, places, tops, strict=True):
+        data = result.outputs[place]
+        if top:
+            classes = _classes(spec.datatype, data, result.rows, top, model.labels)
+            tensor.datatype = "BYTES"
+            tensor.shape[:] = [result.rows, len(classes) // result.rows]
+            contents = InferTensorContents(bytes_contents=classes)
+            data = b"".join(len(each).to_bytes(4, "little") + each for each in classes)
+        elif typed:
+            contents = _contents(spec.datatype, data)
+        if typed:
+            tensor.contents.CopyFrom(contents)
+        else:
+            response.raw_output_contents.append(bytes(data))
+    return response.SerializeToString()
+
+
+def _contents(datatype: Datatype, data: Buffer) -> InferTensorContents:
+    assert datatype.contents is not None
+    return InferTensorContents(**{datatype.contents: np.frombuffer(data, datatype.numpy).tolist()})
+
+
+def _classes(datatype: Datatype, data: Buffer, rows: int, top: int, labels: Sequence[str]) -> list[bytes]:
+    """Return each row's highest values as ``value:index[:label]``, the highest first; equals by index."""
+    values = np.frombuffer(data, datatype.numpy).reshape(rows, -1)
+    if datatype.name == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    written = "{:f}:{}" if values.dtype.kind == "f" else "{:d}:{}"
+    found = []
+    for row in values:
+        for index in np.argsort(-row.astype(np.float64), kind="stable")[:top].tolist():
+            label = f":{labels[index]}" if index < len(labels) else ""
+            found.append((written.format(row[index].item(), index) + label).encode())
+    return found

@@ -1,0 +1,319 @@
+"""TensorFlow Serving's Predict: PredictRequest to a request, a result to PredictResponse.
+
+As for the Open Inference Protocol, what callers repeat is parsed once: everything but the tensors' ``tensor_content``
+is remembered under its own bytes, and the contents are views of the message. Typed lists go through protobuf's parser.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from horngate_protos.datatypes import BY_TENSORFLOW
+from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
+from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
+from horngate_server.errors import InvalidRequest, LabelNotFound
+from horngate_server.protocols import Codec, Template, wanted
+from horngate_server.protocols.wire import field, varint
+from horngate_server.request import (
+    Buffer,
+    Header,
+    InferenceRequest,
+    InferenceResult,
+    InputHeader,
+    ModelInfo,
+    Outputs,
+)
+from horngate_server.signature import TensorSpec
+
+PROTOCOL = "tensorflow_serving"
+STRING = 7
+"""TensorFlow's number for strings, which no signature that is served has."""
+
+
+class Asked(NamedTuple):
+    """Which model a ModelSpec asks for: its name, its version in digits or a label, a signature; empty for defaults."""
+
+    model: str
+    version: str
+    signature: str
+
+
+def read_spec(spec: ModelSpec | None) -> Asked:
+    """Read a ModelSpec.
+
+    Raises:
+        InvalidRequest: there is none, or it names no model.
+        LabelNotFound: a label that cannot be one.
+    """
+    if spec is None:
+        raise InvalidRequest("Missing ModelSpec: expected model_spec with the model's name")
+    if not spec.name:
+        raise InvalidRequest("ModelSpec has no name specified: expected the model's name")
+    match spec.WhichOneof("version_choice"):
+        case "version":
+            return Asked(spec.name, str(spec.version.value), spec.signature_name)
+        case "version_label":
+            if not spec.version_label or spec.version_label.isdecimal():
+                raise LabelNotFound(
+                    f"Unrecognized servable version label: {spec.version_label!r}; numbers are versions"
+                )
+            return Asked(spec.name, spec.version_label, spec.signature_name)
+        case _:
+            return Asked(spec.name, "", spec.signature_name)
+
+
+@lru_cache(maxsize=512)
+def write_spec(model: str, version: str, signature: str) -> bytes:
+    """Serialize the ModelSpec of an answer: name, number, signature."""
+    spec = ModelSpec(name=model, signature_name=signature)
+    spec.version.value = int(version)
+    return spec.SerializeToString()
+
+
+def decode(message: bytes | memoryview) -> InferenceRequest:
+    """Read a PredictRequest; contents are views of ``message`` (`Codec.decode`).
+
+    Raises:
+        InvalidRequest: it is not such a message, names no model, or holds values out of range.
+    """
+    length = len(message)
+    known = _known.get(length)
+    if known is not None:
+        start, stop = len(known.head), length - len(known.tail)
+        if message[:start] == known.head and message[stop:] == known.tail:
+            return InferenceRequest(known.header, "", (memoryview(message)[start:stop],))
+    spans = _spans(message)
+    if spans is None:
+        return _parse(bytes(message))
+    view = memoryview(message)
+    around = _around(view, spans)
+    skeleton = b"".join(around)
+    header = _headers.get(skeleton)
+    if header is None:
+        header = _whole_header(bytes(message), view, spans)
+        if header is None:
+            return _parse(bytes(message))
+        if len(skeleton) <= _REMEMBERED_BYTES:
+            if len(_headers) >= _REMEMBERED:
+                _headers.clear()
+            _headers[skeleton] = header
+    if len(spans) == 1 and len(skeleton) <= _REMEMBERED_BYTES:
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        _known[length] = _Known(around[0], around[1], header)
+    return InferenceRequest(header, "", [view[span.start : span.stop] for span in spans])
+
+
+def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
+    """Write a PredictResponse; tensors as ``tensor_content`` (`Codec.encode`)."""
+    specs = model.signature.outputs
+    parts: list[Buffer] = []
+    for place in wanted(request.header, model.signature):
+        output = result.outputs[place]
+        parts += (_entry_head(specs[place], (result.rows, *result.shapes[place]), len(output)), output)
+    parts.append(_tail(model))
+    return b"".join(parts)
+
+
+def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> Template:
+    """Write what answers have in common (`Codec.template`)."""
+    specs = model.signature.outputs
+    fixed = b""
+    columns = []
+    for place in wanted(header, model.signature):
+        size = rows * outputs.row_bytes[place]
+        fixed += _entry_head(specs[place], (rows, *outputs.shapes[place]), size)
+        columns.append((place, len(fixed)))
+        fixed += bytes(size)
+    return Template(fixed + _tail(model), columns)
+
+
+PREDICT = Codec(PROTOCOL, decode, encode, template)
+
+# --- private: reading ---------------------------------------------------------------------------------
+
+_REMEMBERED = 512
+_REMEMBERED_BYTES = 4096
+_LENGTH_DELIMITED = 2
+_INPUTS = 0x12  # PredictRequest, field 2
+_KEY = 0x0A  # a map's entry, field 1
+_VALUE = 0x12  # and field 2
+_DTYPE = 0x08  # TensorProto, field 1, a varint
+_SHAPE = 0x12  # field 2
+_CONTENT = 0x22  # field 4
+
+
+class _Span(NamedTuple):
+    """Where an input's content lies in a message, and where its name does."""
+
+    name: slice
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """A message with one tensor: the next one of its length is likely to differ in that tensor's content alone."""
+
+    head: bytes
+    tail: bytes
+    header: Header
+
+
+_known: dict[int, _Known] = {}
+_headers: dict[bytes, Header] = {}
+"""By everything but the contents."""
+
+
+def _spans(message: bytes | memoryview) -> list[_Span] | None:
+    """Find the contents; None where the message has another form than the one that everybody sends."""
+    spans = []
+    try:
+        for tag, start, stop in _fields(message, 0, len(message)):
+            if tag == _INPUTS:
+                entry = list(_fields(message, start, stop))
+                if [each[0] for each in entry] != [_KEY, _VALUE]:
+                    return None
+                tensor = list(_fields(message, entry[1][1], entry[1][2]))
+                if [each[0] for each in tensor] not in _TENSORS:
+                    return None
+                spans.append(_Span(slice(entry[0][1], entry[0][2]), *tensor[-1][1:]))
+    except (IndexError, _NotUsual):
+        return None
+    return spans or None
+
+
+_TENSORS = ([_DTYPE, _SHAPE, _CONTENT], [_DTYPE, _CONTENT])
+
+
+class _NotUsual(Exception):
+    """Legal, perhaps, but nobody sends it."""
+
+
+def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[int, int, int]]:
+    """Return the fields between two places: tag, and where the value begins and ends."""
+    found = []
+    while position < end:
+        tag = message[position]
+        start = position + 1
+        length, position = _varint(message, start)
+        if tag == _DTYPE:
+            found.append((tag, start, position))
+            continue
+        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end:
+            raise _NotUsual
+        found.append((tag, position, position + length))
+        position += length
+    if position != end:
+        raise _NotUsual
+    return found
+
+
+def _varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
+    """Read a number; return it and where it ends."""
+    number = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte <= 0x7F:
+            return number, position
+        shift += 7
+        if shift > 35:
+            raise _NotUsual
+
+
+def _around(view: memoryview, spans: list[_Span]) -> list[bytes]:
+    """Return what lies before, between and after the contents."""
+    stops = [0, *(span.stop for span in spans)]
+    starts = [*(span.start for span in spans), len(view)]
+    return [bytes(view[stop:start]) for stop, start in zip(stops, starts, strict=True)]
+
+
+def _whole_header(message: bytes, view: memoryview, spans: list[_Span]) -> Header | None:
+    """Read the header of a message whose contents were found; None where they are not all that protobuf finds."""
+    request = _from_bytes(message)
+    try:
+        names = [str(view[span.name], "utf-8") for span in spans]
+    except UnicodeDecodeError:
+        return None
+    if sorted(names) != sorted(request.inputs):
+        return None
+    return _header(request, names)
+
+
+def _parse(message: bytes) -> InferenceRequest:
+    """Read any PredictRequest with protobuf's parser."""
+    request = _from_bytes(message)
+    names = list(request.inputs)
+    return InferenceRequest(_header(request, names), "", [_data(name, request.inputs[name]) for name in names])
+
+
+def _from_bytes(message: bytes) -> PredictRequest:
+    try:
+        return PredictRequest.FromString(message)
+    except DecodeError as error:
+        raise InvalidRequest(f"not a PredictRequest: {error}") from error
+
+
+def _header(request: PredictRequest, names: list[str]) -> Header:
+    asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
+    return Header(
+        model=asked.model,
+        version=asked.version,
+        inputs=tuple(
+            InputHeader(name, _datatype(request.inputs[name]), _shape(name, request.inputs[name])) for name in names
+        ),
+        outputs=tuple(request.output_filter),
+        signature=asked.signature,
+        filled=any(not tensor.tensor_content for tensor in request.inputs.values()),
+    )
+
+
+def _datatype(tensor: TensorProto) -> str:
+    datatype = BY_TENSORFLOW.get(tensor.dtype)
+    return datatype.name if datatype else "BYTES" if tensor.dtype == STRING else f"TensorFlow's {tensor.dtype}"
+
+
+def _shape(name: str, tensor: TensorProto) -> tuple[int, ...]:
+    if tensor.tensor_shape.unknown_rank:
+        raise InvalidRequest(f"input {name!r} has a tensor_shape of unknown rank; expected the axes that it has")
+    return tuple(dim.size for dim in tensor.tensor_shape.dim)
+
+
+def _data(name: str, tensor: TensorProto) -> bytes:
+    """Return a tensor's elements; as many as came."""
+    datatype = BY_TENSORFLOW.get(tensor.dtype)
+    if tensor.tensor_content or datatype is None:
+        return tensor.tensor_content
+    values = getattr(tensor, datatype.values)
+    # Half floats travel as their bits, in integers.
+    kind = np.dtype("<u2") if datatype.values == "half_val" else datatype.numpy
+    try:
+        return np.array(values, kind).tobytes()
+    except OverflowError as error:
+        raise InvalidRequest(
+            f"input {name!r} has a value in {datatype.values} out of {datatype.name}'s range"
+        ) from error
+
+
+# --- private: writing ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _entry_head(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
+    """Write an output up to its content: the map's entry, the key, the TensorProto's type and shape."""
+    axes = TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in shape])
+    tensor = TensorProto(dtype=spec.datatype.tensorflow, tensor_shape=axes).SerializeToString()
+    tensor += bytes([_CONTENT]) + varint(size)
+    key = field(1, spec.name.encode())
+    value = bytes([_VALUE]) + varint(len(tensor) + size) + tensor
+    return b"\x0a" + varint(len(key) + len(value) + size) + key + value
+
+
+def _tail(model: ModelInfo) -> bytes:
+    """Write what comes after the outputs."""
+    return field(2, write_spec(model.name, model.version, model.signature.name))

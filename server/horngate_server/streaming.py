@@ -1,0 +1,77 @@
+"""Triton's ModelStreamInfer: requests in one after the other, answers out in the same order, each as a call of its own.
+
+What is wrong with one request is said in its answer, and the stream goes on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from math import inf
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelStreamInferResponse
+from horngate_server.errors import RequestError
+from horngate_server.names import INFER
+from horngate_server.protocols.wire import field
+from horngate_server.transports import Call, Later, Status, Stream
+from horngate_server.transports.intake import Intake
+
+WINDOW = 256
+"""Requests of a stream that are worked on at once; further ones are left to flow control."""
+
+
+def model_stream_infer(intake: Intake) -> Stream:
+    """Return the method; calls go in through ``intake``."""
+
+    async def stream(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        waiting: asyncio.Queue[_Asked | RequestError | None] = asyncio.Queue(WINDOW)
+        reader = asyncio.get_running_loop().create_task(_read(messages, waiting, intake))
+        try:
+            while (asked := await waiting.get()) is not None:
+                if isinstance(asked, RequestError):
+                    raise asked
+                yield _response(asked.message, await asked.answer)
+        finally:
+            reader.cancel()
+            while not waiting.empty():
+                left = waiting.get_nowait()
+                if isinstance(left, _Asked):
+                    left.answer.cancel()
+
+    return stream
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Asked(NamedTuple):
+    """A request, and where its answer comes."""
+
+    message: bytes
+    answer: Later
+
+
+async def _read(
+    messages: AsyncIterator[bytes], waiting: "asyncio.Queue[_Asked | RequestError | None]", intake: Intake
+) -> None:
+    """Take requests as they come, as many as the window has room for."""
+    try:
+        async for message in messages:
+            answer = Later()
+            await waiting.put(_Asked(message, answer))
+            intake.take(Call(INFER, message, inf, answer))
+    except RequestError as error:
+        await waiting.put(error)
+    else:
+        await waiting.put(None)
+
+
+def _response(message: bytes, answer: bytes | Status) -> bytes:
+    if not isinstance(answer, Status):
+        return field(2, answer)
+    response = ModelStreamInferResponse(error_message=f"[StatusCode.{answer.name}] {answer.message}")
+    with suppress(DecodeError):
+        response.infer_response.id = ModelInferRequest.FromString(message).id
+    return response.SerializeToString()
