@@ -18,7 +18,7 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@rm -f $@
 	@echo "installing the pinned development environment into .venv (about 2 GB, once)"
-	@$(BIN)/pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK)
+	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $(LOCK)
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
     models = _command(
-        commands, "models", "show every version that the server knows, with its state; the server runs with --admin"
+        commands, "models", "show every version that the server knows, with its state"
     )
     models.add_argument("--json", action="store_true", help="print JSON")
     models.set_defaults(run=_models)

@@ -97,7 +97,7 @@ class Client(BaseClient):
         return self._run(self._job(calls.server_info(ready=ready), span, turns=same))
 
     def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
-        """Return every version that the server knows, of all models; the server must run with ``--admin``.
+        """Return every version that the server knows, of all models.
 
         Of several servers, one is asked.
         """

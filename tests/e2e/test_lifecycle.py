@@ -185,8 +185,10 @@ def test_an_empty_root_is_live_and_becomes_ready(trained: Path, transport: str, 
         server.wait_for("version 1 answers from now on")
         until(lambda: Client(server.grpc).ready())
         assert urllib.request.urlopen(f"{server.http}/readyz", timeout=10).status == 200
-        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-            triton.InferenceServerClient(server.grpc).get_model_repository_index()
+        client = triton.InferenceServerClient(server.grpc)
+        assert [each.state for each in client.get_model_repository_index().models] == ["READY"]
+        with pytest.raises(InferenceServerException, match="start it with --admin"):
+            client.unload_model("mnist")
         assert server.stop() == 0
 
 
