@@ -93,9 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "show the server and the model: ready or not, versions, signature")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
-    models = _command(
-        commands, "models", "show every version that the server knows, with its state"
-    )
+    models = _command(commands, "models", "show every version that the server knows, with its state")
     models.add_argument("--json", action="store_true", help="print JSON")
     models.set_defaults(run=_models)
     promote = _command(

@@ -88,11 +88,21 @@ class App:
             stopping=self._stop,
         )
         self._admin = Admin(self._lifecycle, self._metrics, self._clock)
-        self._add_methods()
+        sources = Sources(
+            self._models,
+            self._health,
+            self._statistics,
+            self._lifecycle.states,
+            self._clock,
+            _wall_clock,
+            settings.admin,
+        )
+        self._about = OpenInference(sources)
+        self._add_methods(TensorflowServing(sources))
         self._metrics.watch(self._lifecycle.executors, self._lifecycle.states, lambda: self._lifecycle.config_valid)
         self._line: Line | None = None
         self._http = http.HttpServer(
-            http.app(self._health.serving, self._metrics.exposition, self._admin.json),
+            http.app(self._health.serving, self._metrics.exposition, self._admin.json, self._rest),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -128,26 +138,24 @@ class App:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _add_methods(self) -> None:
+    def _add_methods(self, tensorflow_serving: TensorflowServing) -> None:
         """Let the service answer what it does not compute."""
         service, health = self._service, self._health
-        sources = Sources(
-            self._models,
-            health,
-            self._statistics,
-            self._lifecycle.states,
-            self._clock,
-            _wall_clock,
-            self._settings.admin,
-        )
         service.add(absent.handlers())
-        service.add(OpenInference(sources).handlers())
-        service.add(TensorflowServing(sources).handlers())
+        service.add(self._about.handlers())
+        service.add(tensorflow_serving.handlers())
         service.add({health_room.CHECK: health.check}, streams={health_room.WATCH: health.watch})
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
         service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept))})
         service.add(streams=reflection_room.streams([OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]))
+
+    def _rest(self) -> http.App:
+        """Return the app for ``/v2``."""
+        from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
+
+        settings = self._settings
+        return rest.app(self._service.take, self._about, self._transport.memory, settings.max_message_bytes)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""
@@ -201,7 +209,7 @@ class App:
             lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/saved_model.pb")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
-            f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz",
+            f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
             f"  batches    up to {settings.max_batch_rows} rows, {settings.max_queue_delay_s * 1000:g} ms queue delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]

@@ -1,8 +1,9 @@
-"""Everything that is not gRPC: /metrics, /models, /livez and /readyz, as one ASGI app, and uvicorn to serve it."""
+"""Everything that is not gRPC: /metrics, /models, /livez, /readyz and /v2, as one ASGI app, and uvicorn to serve it."""
 
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message]
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
-ROUTES = ("/metrics", "/models", "/livez", "/readyz")
+ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
 
 
-def app(ready: Callable[[], bool], exposition: Callable[[], bytes], models: Callable[[], bytes]) -> App:
+def app(
+    ready: Callable[[], bool], exposition: Callable[[], bytes], models: Callable[[], bytes], rest: Callable[[], App]
+) -> App:
     """Return the ASGI app.
 
     ``/models`` has every version with its state, its reason and its load report, as JSON.
@@ -29,7 +32,9 @@ def app(ready: Callable[[], bool], exposition: Callable[[], bytes], models: Call
         ready: whether traffic is welcome.
         exposition: makes the text of ``/metrics``.
         models: makes the JSON of ``/models``.
+        rest: makes the app for what is under ``/v2``, when it is asked for the first time.
     """
+    rest = cache(rest)
 
     def respond(method: str, path: str) -> tuple[int, str, bytes]:
         if path not in ROUTES:
@@ -46,11 +51,14 @@ def app(ready: Callable[[], bool], exposition: Callable[[], bytes], models: Call
 
     async def serve(
         scope: _Message,
-        receive: Callable[[], Awaitable[_Message]],  # noqa: ARG001 - no route reads a body
+        receive: Callable[[], Awaitable[_Message]],
         send: Callable[[_Message], Awaitable[None]],
     ) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
+        if scope["path"].split("/")[1] == "v2":
+            await rest()(scope, receive, send)
+            return
         status, content_type, body = respond(scope["method"], scope["path"])
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})

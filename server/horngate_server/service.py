@@ -124,11 +124,11 @@ class Service:
         if infers:
             self._infer(infers)
 
-    def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply) -> None:
+    def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
         """Compute a request that somebody else has decoded, and answer it like any other."""
         now = self._clock()
         self._metrics.began(1)
-        admitted = self._admitted(Call("", b"", deadline, reply), codec, lambda _: request, now)
+        admitted = self._admitted(Call("", b"", deadline, reply, bulk), codec, lambda _: request, now)
         if admitted is not None:
             executor, work = admitted
             self._submit({executor: [work]})

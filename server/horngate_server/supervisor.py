@@ -4,6 +4,7 @@ Every worker listens on the same port (SO_REUSEPORT): the kernel gives each new 
 nothing of each other. This process serves no gRPC; it has the HTTP port, where it shows all workers' metrics as one.
 """
 
+import itertools
 import logging
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 10.0
 """Between a crash and the next start: doubled from the first to the last while a worker keeps crashing."""
+FORWARD_S = 600.0
+"""How long a worker may take to answer what came by the HTTP port."""
 HEALTHY_S = 60.0
 """A worker that served this long begins at the first pause again."""
 
@@ -57,7 +60,9 @@ class Supervisor:
         """
         settings = self._settings
         server = http.HttpServer(
-            http.app(self._ready, self._exposition, self._models), host=settings.host, port=settings.http_port
+            http.app(self._ready, self._exposition, self._models, self._rest),
+            host=settings.host,
+            port=settings.http_port,
         )
         with self._scratch, self._stop.on_signals(), reserve(settings.host, settings.grpc_port) as held:
             grpc_port = held.getsockname()[1]
@@ -102,6 +107,19 @@ class Supervisor:
         """Return what the first worker that answers says: all of them look at the same disk."""
         return next((text for worker in self._workers if (text := worker.page("/models"))), "[]").encode()
 
+    def _rest(self) -> http.App:
+        """Return what lets the workers answer, in turn."""
+        from horngate_server.rest import forwarding  # noqa: PLC0415 - only those who ask pay for it
+
+        turn = itertools.count()
+
+        def ask(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> unix_http.Answer:
+            serving = [worker for worker in self._workers if worker.serves()] or self._workers
+            return serving[next(turn) % len(serving)].forward(method, path, body, headers)
+
+        app: http.App = forwarding(ask, self._settings.max_message_bytes)
+        return app
+
     def _banner(self, grpc_port: int, http_port: int) -> None:
         """Say what serves, once everybody does."""
         for worker in self._workers:
@@ -110,7 +128,7 @@ class Supervisor:
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
             f"  grpc       {settings.host}:{grpc_port}, shared by all",
-            f"  http       http://{settings.host}:{http_port}/metrics, /models, /livez, /readyz, for all",
+            f"  http       http://{settings.host}:{http_port}/metrics, /models, /livez, /readyz, /v2, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)
@@ -153,10 +171,18 @@ class _Process:
     def page(self, path: str) -> str:
         """Return one of the worker's HTTP pages; empty while it is not there."""
         try:
-            status, body = unix_http.get(self._http, path)
+            answer = unix_http.ask(self._http, path)
         except OSError:
             return ""
-        return body.decode() if status == 200 else ""
+        return answer.body.decode() if answer.status == 200 else ""
+
+    def forward(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> unix_http.Answer:
+        """Let it answer what this process cannot.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return unix_http.ask(self._http, path, method=method, body=body, headers=headers, timeout_s=FORWARD_S)
 
     def stop(self) -> None:
         """Let it drain and end."""

@@ -2,22 +2,42 @@
 
 import http.client
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 TIMEOUT_S = 5.0
 
 
-def get(path: Path, url: str) -> tuple[int, bytes]:
-    """Ask; return the status and the body.
+class Answer(NamedTuple):
+    """What came back: HTTP's status, its headers with lower-case names, the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    path: Path,
+    url: str,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    headers: Mapping[str, str] = MappingProxyType({}),
+    timeout_s: float = TIMEOUT_S,
+) -> Answer:
+    """Ask the process that listens on the socket.
 
     Raises:
         OSError: nobody answers there.
     """
-    connection = _Connection(path)
+    connection = _Connection(path, timeout_s)
     try:
-        connection.request("GET", url)
+        connection.request(method, url, body, dict(headers))
         response = connection.getresponse()
-        return response.status, response.read()
+        given = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, given, response.read())
     except http.client.HTTPException as error:
         raise ConnectionError(f"{path}: {error}") from error
     finally:
@@ -28,8 +48,8 @@ def get(path: Path, url: str) -> tuple[int, bytes]:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:

@@ -89,7 +89,7 @@ class Inbox:
     async def fill(self, on_disconnect: Callable[[], object]) -> None:
         """Receive until the caller has sent everything, then watch whether it is still there."""
         while True:
-            event = await self._receive()
+            event = await self._next()
             if event["type"] == "http.disconnect":
                 break
             self._pending += event.get("body", b"")
@@ -101,12 +101,16 @@ class Inbox:
                 return
             if not event.get("more_body"):
                 await self._messages.put(None)
-                while (await self._receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - there is no event
+                while (await self._next())["type"] != "http.disconnect":  # noqa: ASYNC110 - there is no event
                     await asyncio.sleep(ASK_EVERY_S)
                 break
         on_disconnect()
 
     # --- private --------------------------------------------------------------------------------------
+
+    async def _next(self) -> Event:
+        """Receive; pyvoy sets the result of what it promised even where nobody waits for it any more."""
+        return await asyncio.shield(asyncio.ensure_future(self._receive()))
 
     def _cut(self) -> bytes | None:
         """Take a whole message off the front; None while there is none."""

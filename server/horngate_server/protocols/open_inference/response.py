@@ -53,6 +53,20 @@ def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult)
     return b"".join(parts)
 
 
+def classes(datatype: Datatype, data: Buffer, rows: int, top: int, labels: Sequence[str]) -> list[bytes]:
+    """Return each row's highest values as ``value:index[:label]``, the highest first; equals by index."""
+    values = np.frombuffer(data, datatype.numpy).reshape(rows, -1)
+    if datatype.name == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    written = "{:f}:{}" if values.dtype.kind == "f" else "{:d}:{}"
+    found = []
+    for row in values:
+        for index in np.argsort(-row.astype(np.float64), kind="stable")[:top].tolist():
+            label = f":{labels[index]}" if index < len(labels) else ""
+            found.append((written.format(row[index].item(), index) + label).encode())
+    return found
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 _Shapes = tuple[tuple[TensorSpec, tuple[int, ...]], ...]
@@ -97,11 +111,11 @@ def _encode_any(
     for tensor, (spec, _), place, top in zip(response.outputs, shapes, places, tops, strict=True):
         data = result.outputs[place]
         if top:
-            classes = _classes(spec.datatype, data, result.rows, top, model.labels)
+            found = classes(spec.datatype, data, result.rows, top, model.labels)
             tensor.datatype = "BYTES"
-            tensor.shape[:] = [result.rows, len(classes) // result.rows]
-            contents = InferTensorContents(bytes_contents=classes)
-            data = b"".join(len(each).to_bytes(4, "little") + each for each in classes)
+            tensor.shape[:] = [result.rows, len(found) // result.rows]
+            contents = InferTensorContents(bytes_contents=found)
+            data = b"".join(len(each).to_bytes(4, "little") + each for each in found)
         elif typed:
             contents = _contents(spec.datatype, data)
         if typed:
@@ -114,17 +128,3 @@ def _encode_any(
 def _contents(datatype: Datatype, data: Buffer) -> InferTensorContents:
     assert datatype.contents is not None
     return InferTensorContents(**{datatype.contents: np.frombuffer(data, datatype.numpy).tolist()})
-
-
-def _classes(datatype: Datatype, data: Buffer, rows: int, top: int, labels: Sequence[str]) -> list[bytes]:
-    """Return each row's highest values as ``value:index[:label]``, the highest first; equals by index."""
-    values = np.frombuffer(data, datatype.numpy).reshape(rows, -1)
-    if datatype.name == "BF16":  # the upper half of a float32
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    written = "{:f}:{}" if values.dtype.kind == "f" else "{:d}:{}"
-    found = []
-    for row in values:
-        for index in np.argsort(-row.astype(np.float64), kind="stable")[:top].tolist():
-            label = f":{labels[index]}" if index < len(labels) else ""
-            found.append((written.format(row[index].item(), index) + label).encode())
-    return found

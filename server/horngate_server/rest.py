@@ -1,0 +1,199 @@
+"""``/v2`` on the HTTP port: the Open Inference Protocol in JSON, as a convenience for people with ``curl``.
+
+Imported when somebody asks for the first time: nobody else pays for it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from horngate_protos import open_inference_pb2 as oip
+from horngate_server import unix_http
+from horngate_server.about.open_inference import OpenInference
+from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.protocols import Codec
+from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.request import InferenceRequest
+from horngate_server.status import status_of
+from horngate_server.transports import PRIORITY, Later, Reply, Status, bulk
+from horngate_server.transports.memory import Memory
+
+CODES = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""gRPC's codes in HTTP's (google/rpc/code.proto)."""
+JSON_COST = 8
+"""A byte of JSON is taken for so many in memory: numbers become objects before they become tensors."""
+RETRY_AFTER_S = 1
+"""HTTP's Retry-After has whole seconds."""
+
+
+class Take(Protocol):
+    """Takes a request that is decoded (`service.Service.take`)."""
+
+    def __call__(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
+        """Answer it through ``reply``."""
+        ...
+
+
+def app(take: Take, about: OpenInference, memory: Memory, max_message_bytes: int) -> Starlette:
+    """Return the ASGI app of a server process.
+
+    Args:
+        take: where requests go.
+        about: answers what needs no computing.
+        memory: where requests' bytes are counted.
+        max_message_bytes: larger bodies are refused.
+    """
+
+    async def infer(request: Request) -> Response:
+        body = await _body(request, max_message_bytes)
+        cost = len(body) * JSON_COST
+        memory.take(cost)
+        try:
+            asked = decode_json(body, *_asked(request))
+            priority = request.headers.get(PRIORITY)
+            reply = Later()
+            take(asked, JSON, float("inf"), reply, bulk=priority is not None and bulk(priority))
+            answer = await reply
+        finally:
+            memory.give(cost)
+        return _error(answer) if isinstance(answer, Status) else Response(answer, media_type="application/json")
+
+    async def server(_request: Request) -> Response:
+        metadata = oip.ServerMetadataResponse.FromString(about.server(b""))
+        return JSONResponse(
+            {"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)}
+        )
+
+    async def live(_request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(_request: Request) -> Response:
+        is_ready = oip.ServerReadyResponse.FromString(about.ready(b"")).ready
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def model(request: Request) -> Response:
+        name, version = _asked(request)
+        question = oip.ModelMetadataRequest(name=name, version=version)
+        metadata = oip.ModelMetadataResponse.FromString(about.model(question.SerializeToString()))
+        return JSONResponse(
+            {
+                "name": metadata.name,
+                "versions": list(metadata.versions),
+                "platform": metadata.platform,
+                "inputs": [_tensor(each) for each in metadata.inputs],
+                "outputs": [_tensor(each) for each in metadata.outputs],
+            }
+        )
+
+    async def model_ready(request: Request) -> Response:
+        name, version = _asked(request)
+        question = oip.ModelReadyRequest(name=name, version=version)
+        is_ready = oip.ModelReadyResponse.FromString(about.model_ready(question.SerializeToString())).ready
+        return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+
+    one = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+    return Starlette(
+        routes=[
+            Route("/v2", server),
+            Route("/v2/health/live", live),
+            Route("/v2/health/ready", ready),
+            *(Route(path, model) for path in one),
+            *(Route(f"{path}/ready", model_ready) for path in one),
+            *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
+        ],
+        exception_handlers=_HANDLERS,
+    )
+
+
+def forwarding(
+    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], max_message_bytes: int
+) -> Starlette:
+    """Return the ASGI app of a process that computes nothing: it lets another one answer.
+
+    Args:
+        ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
+        max_message_bytes: larger bodies are refused.
+    """
+
+    async def forward(request: Request) -> Response:
+        body = await _body(request, max_message_bytes)
+        headers = {name: request.headers[name] for name in (PRIORITY,) if name in request.headers}
+        try:
+            answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
+        except OSError as error:
+            raise NotReady("no worker answers") from error
+        kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
+        return Response(answer.body, answer.status, kept, media_type="application/json")
+
+    paths = ("/v2", "/v2/{rest:path}")
+    return Starlette(
+        routes=[Route(path, forward, methods=["GET", "POST"]) for path in paths], exception_handlers=_HANDLERS
+    )
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _asked(request: Request) -> tuple[str, str]:
+    """Return the model and the version that the path names."""
+    return request.path_params["name"], request.path_params.get("version", "")
+
+
+async def _body(request: Request, at_most: int) -> bytes:
+    """Receive a body, and stop where it becomes too large."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InvalidRequest("the body is compressed; expected JSON as it is")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > at_most:
+            raise MessageTooLarge(f"a body of more than {at_most} bytes (--max-message-bytes)")
+    return bytes(body)
+
+
+def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def _error(status: Status) -> Response:
+    headers = {}
+    code = CODES[status.name]
+    pushback = dict(status.trailers).get("grpc-retry-pushback-ms")
+    if pushback == "-1":  # too large: it is of no use to try again
+        code = 413
+    elif pushback is not None:
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    return JSONResponse({"error": status.message}, code, headers)
+
+
+async def _on_request_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _error(status_of(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentence = f"{request.method} {request.url.path}: {error.detail.lower()}; see the README's table of HTTP paths"
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+
+
+_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    RequestError: _on_request_error,
+    HTTPException: _on_http_error,
+}
