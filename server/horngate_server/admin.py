@@ -1,14 +1,18 @@
-"""What administrators ask: Triton's model repository extension, and the same picture as JSON."""
+"""What administrators ask: Triton's model repository extension, TensorFlow Serving's reload, the picture as JSON."""
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from horngate_protos import open_inference_pb2 as oip
-from horngate_server.config import STABLE
+from horngate_protos import tensorflow_serving_pb2 as tfs
+from horngate_server.config import STABLE, ModelConfig
 from horngate_server.errors import InvalidRequest, RequestError
 from horngate_server.executor import Clock
-from horngate_server.names import OPEN_INFERENCE
+from horngate_server.names import MODEL, OPEN_INFERENCE
 
 if TYPE_CHECKING:  # for the types alone
     from horngate_server.lifecycle import Lifecycle
@@ -37,6 +41,7 @@ class Admin:
         return {
             f"/{OPEN_INFERENCE}/RepositoryModelLoad": self.load,
             f"/{OPEN_INFERENCE}/RepositoryModelUnload": self.unload,
+            f"/{MODEL}/HandleReloadConfigRequest": self.reload,
         }
 
     def load(self, message: bytes, answered: Answered) -> None:
@@ -64,6 +69,17 @@ class Admin:
         response = oip.RepositoryModelUnloadResponse().SerializeToString()
         self._lifecycle.unload(request.model_name, lambda error: answered(error or response))
 
+    def reload(self, message: bytes, answered: Answered) -> None:
+        """Answer TensorFlow Serving's ReloadConfigRequest once what it asks for serves."""
+        config = tfs.ReloadConfigRequest.FromString(message).config
+        if config.WhichOneof("config") != "model_config_list":
+            raise InvalidRequest("expected a ModelConfigList: no other configuration is supported")
+        configs = {each.name: self._config(each) for each in config.model_config_list.config}
+        if len(configs) != len(config.model_config_list.config):
+            raise InvalidRequest("expected every model once")
+        response = tfs.ReloadConfigResponse(status=tfs.StatusProto()).SerializeToString()
+        self._lifecycle.reload(configs, lambda error: answered(error or response))
+
     def json(self) -> bytes:
         """Return every version with its load report."""
         now = self._clock()
@@ -81,3 +97,31 @@ class Admin:
             for each in self._lifecycle.states()
         ]
         return json.dumps(found, indent=2).encode() + b"\n"
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _config(self, given: tfs.ModelConfig) -> ModelConfig:
+        """Read what TensorFlow Serving's ModelConfig says of one model."""
+        expected = self._lifecycle.root / given.name
+        if given.base_path and Path(given.base_path).resolve() != expected.resolve():
+            raise InvalidRequest(f"model {given.name!r}: base_path {given.base_path}; expected {expected}, or nothing")
+        if given.model_platform not in {"", "tensorflow"}:
+            raise InvalidRequest(f"model {given.name!r}: model_platform {given.model_platform}; expected tensorflow")
+        for label in given.version_labels:
+            if not label or label.isdecimal():
+                raise InvalidRequest(f"model {given.name!r}: label {label!r}; expected a name that is no number")
+        policy = given.model_version_policy
+        versions: frozenset[int] | None = None
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                versions = frozenset()
+            case "specific":
+                versions = frozenset(policy.specific.versions)
+                if not versions:
+                    raise InvalidRequest(f"model {given.name!r}: no specific versions; expected at least one")
+        return replace(
+            self._lifecycle.defaults,
+            latest=policy.latest.num_versions or 1,
+            versions=versions,
+            labels=MappingProxyType(dict(given.version_labels)),
+        )

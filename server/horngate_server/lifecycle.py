@@ -8,12 +8,14 @@ before somebody who is wanted can answer.
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from horngate_server import config as config_room
 from horngate_server import loading, policy, repository, runtime
-from horngate_server.config import Config
+from horngate_server.config import Config, ModelConfig
 from horngate_server.drift import Baseline, Drift
 from horngate_server.errors import (
     DeviceUnavailable,
@@ -33,6 +35,7 @@ from horngate_server.served import Models
 from horngate_server.settings import Settings
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
 from horngate_server.watching import Watch
+from horngate_server.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -155,17 +158,31 @@ class Lifecycle:
 
     # --- an administrator's wishes: done on the lifecycle's thread, told when they are done ------------
 
+    @property
+    def defaults(self) -> ModelConfig:
+        """What is wanted of a model of which nobody says anything."""
+        return self._config.default
+
+    @property
+    def root(self) -> Path:
+        """Where the models are."""
+        return self._settings.models
+
     def load(self, name: str, done: Done) -> None:
         """Serve a model as its configuration says; versions that were refused are tried again."""
-        self._wish(done, lambda: self._admin_load(name))
+        self._wish(done, lambda wishes: wishes.load(name))
 
     def unload(self, name: str, done: Done) -> None:
         """Stop serving a model until it is loaded again."""
-        self._wish(done, lambda: self._admin_unload(name))
+        self._wish(done, lambda wishes: wishes.unload(name))
 
     def promote(self, name: str, version: int, label: str, done: Done) -> None:
         """Give a version a label, loading it first where it is not loaded."""
-        self._wish(done, lambda: self._admin_promote(name, version, label))
+        self._wish(done, lambda wishes: wishes.promote(name, version, label))
+
+    def reload(self, models: Mapping[str, ModelConfig], done: Done) -> None:
+        """Serve these models and no others, as these configurations say; not where ``--config`` says it."""
+        self._wish(done, lambda wishes: self._reload(wishes, models))
 
     # --- private: the thread --------------------------------------------------------------------------
 
@@ -184,11 +201,20 @@ class Lifecycle:
         while not self._wishes.empty():
             self._wishes.get()()
 
-    def _wish(self, done: Done, run: Callable[[], None]) -> None:
+    def _reload(self, wishes: Wishes, models: Mapping[str, ModelConfig]) -> None:
+        if self._settings.config is not None:
+            raise Refused(f"models are configured in {self._settings.config}: change it there")
+        unknown = sorted(set(models) - set(self._models))
+        if unknown:
+            raise ModelNotFound(f"no model {', '.join(unknown)} in {self.root}; it has {sorted(self._models)}")
+        self._config = replace(self._config, models=MappingProxyType(dict(models)))
+        wishes.reload(models)
+
+    def _wish(self, done: Done, run: Callable[[Wishes], None]) -> None:
         def wish() -> None:
             try:
                 self._look()
-                run()
+                run(Wishes(self._models, self._reconcile, self._note_departures))
             except RequestError as error:
                 done(error)
             except HorngateError as error:
@@ -436,51 +462,6 @@ class Lifecycle:
             self._health.set(name, serving=serving)
         if self._settled:
             self._health.set(OVERALL, serving=any(True for _ in self._served))
-
-    # --- private: an administrator's wishes -----------------------------------------------------------
-
-    def _model(self, name: str) -> Roster:
-        model = self._models.get(name)
-        if model is None:
-            raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._models)}")
-        return model
-
-    def _admin_load(self, name: str) -> None:
-        model = self._model(name)
-        for thread in model.drains:
-            thread.join()  # who is leaving can only be loaded again once it has left
-        self._note_departures()
-        model.unloaded = False
-        for version in model.versions.values():
-            version.refused = None
-        self._reconcile()
-        if model.route.default is None:
-            raise Refused(f"model {name}: no version can be served: {model.why_not() or 'there is none'}")
-
-    def _admin_unload(self, name: str) -> None:
-        model = self._model(name)
-        model.unloaded = True
-        log.info("model %s is unloaded, as an administrator wishes", name)
-        self._reconcile()
-
-    def _admin_promote(self, name: str, number: int, label: str) -> None:
-        model = self._model(name)
-        if label in model.config.labels:
-            raise Refused(f"label {label} of model {name} is set in --config: change it there")
-        version = model.versions.get(number)
-        if version is None or not (version.on_disk or version.loaded):
-            raise ModelNotFound(f"model {name!r} has no version {number} on disk; it has {sorted(model.versions)}")
-        version.refused = None
-        model.unloaded = False
-        model.promoting = {number}  # loaded first, before any label moves
-        self._reconcile()
-        model.promoting = set()
-        if version.loaded is None:
-            self._reconcile()
-            raise Refused(f"model {name} version {number} cannot be served: {version.reason}")
-        model.promoted[label] = number
-        self._reconcile()
-        log.info("model %s: version %d is %s, as an administrator wishes", name, number, label)
 
 
 # --- private ------------------------------------------------------------------------------------------
