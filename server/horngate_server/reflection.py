@@ -1,11 +1,13 @@
 """gRPC reflection: what grpcurl and `buf curl` explore. Answers come from grpcio-reflection; v1 and v1alpha alike."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as ALPHA
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from horngate_protos.pool import POOL
@@ -38,10 +40,26 @@ def streams(services: Sequence[str]) -> dict[str, Stream]:
 # --- private ------------------------------------------------------------------------------------------
 
 
-class _Pools:
-    """Our messages' pool, then the default one, which holds those of health and reflection."""
+def _reflection_v1() -> descriptor_pool.DescriptorPool:
+    """Return a pool with reflection's own v1: the same as v1alpha, which grpcio-reflection has, but for the name."""
+    old, new = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+    file = descriptor_pb2.FileDescriptorProto.FromString(ALPHA.serialized_pb)
+    file.name, file.package = "grpc/reflection/v1/reflection.proto", new
+    for message in file.message_type:
+        for field in message.field:
+            field.type_name = field.type_name.replace(old, new)
+    for method in file.service[0].method:
+        method.input_type = method.input_type.replace(old, new)
+        method.output_type = method.output_type.replace(old, new)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool
 
-    _pools = (POOL, descriptor_pool.Default())
+
+class _Pools:
+    """Our messages' pool, then the default one, which holds those of health and reflection v1alpha."""
+
+    _pools = (POOL, descriptor_pool.Default(), _reflection_v1())
 
     def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - protobuf's name
         return self._first("FindFileByName", name)
@@ -59,8 +77,8 @@ class _Pools:
         return self._first("FindMessageTypeByName", name)
 
     def _first(self, method: str, name: str) -> FileDescriptor:
-        try:
-            found: FileDescriptor = getattr(self._pools[0], method)(name)
-        except KeyError:
-            found = getattr(self._pools[1], method)(name)
-        return found
+        for pool in self._pools:
+            with suppress(KeyError):
+                found: FileDescriptor = getattr(pool, method)(name)
+                return found
+        raise KeyError(name)
