@@ -25,23 +25,19 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
         queue_s: per request, the seconds from its arrival until the batch began.
     """
     works, outputs = report.whole, report.outputs
+    requests = [work.request for work in works]
     answers: list[bytes] = []
     start = row = 0
     while start < len(works):
-        first = works[start]
-        header, rows = first.request.header, first.plan.rows
+        header, rows = requests[start].header, works[start].plan.rows  # who has the same header has as many
         stop = start + 1
-        while (
-            stop < len(works)
-            and (work := works[stop]).request.header is header
-            and work.plan.rows == rows
-            and not (work.request.id or first.request.id)
-        ):
-            stop += 1
+        if not requests[start].id:
+            while stop < len(works) and requests[stop].header is header and not requests[stop].id:
+                stop += 1
         count = stop - start
         alike = None
         if count >= _WORTH_IT:
-            alike = _write_alike(first, report.info, outputs, row, count)
+            alike = _write_alike(works[start], report.info, outputs, row, count)
         answers += alike or [
             write(
                 works[start + index],

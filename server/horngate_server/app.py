@@ -31,6 +31,7 @@ from horngate_server.streaming import model_stream_infer
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
+from horngate_server.transports.memory import Memory
 from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ class App:
         from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(self._service.take, self._about, self._transport.memory, settings.max_message_bytes)
+        memory = Memory(settings.max_request_bytes)
+        return rest.app(self._service.take, self._about, memory, settings.max_message_bytes)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""

@@ -186,16 +186,16 @@ class Executor:
         """Add to the line, or raise why not. Holds the lock."""
         if self._closed:
             raise NotReady(f"model {self.info.name} version {self.info.version} is draining")
-        waiting = self._line.ahead(bulk=work.request.header.bulk)
         remaining = work.deadline - work.arrived
         if remaining < inf:
+            waiting = self._line.ahead(work)
             needed = self.costs.wait(waiting) + self.costs.least(work.plan.info.signature.name, work.plan.rows)
             if needed > remaining:
                 raise DeadlineExpired(
                     f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
                     f"the deadline is in {remaining:.3f} s"
                 )
-        self._line.put(work, retry_after_s=self.costs.wait(waiting))
+        self._line.put(work, self.costs.wait)
 
     def _run(self) -> None:
         def loop() -> None:

@@ -13,7 +13,7 @@ bulk takes nobody's place.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -145,12 +145,16 @@ class Line:
         """Bulk rows that wait."""
         return self._bulk.rows
 
-    def ahead(self, *, bulk: bool) -> int:
+    def ahead(self, work: Work) -> int:
         """Return the rows that a request would have to wait for."""
-        return self.rows if bulk else self._interactive.rows
+        return self.rows if work.request.header.bulk else self._interactive.rows
 
-    def put(self, work: Work, retry_after_s: float) -> None:
+    def put(self, work: Work, wait: Callable[[int], float]) -> None:
         """Add a request at the end.
+
+        Args:
+            work: the request.
+            wait: says how many seconds so many rows take: when those who are refused may come again.
 
         Raises:
             QueueFull: at once, where its rows have no room.
@@ -161,7 +165,7 @@ class Line:
             raise QueueFull(
                 f"the queue is full: {lane.rows} of {self.capacity_rows} {'bulk ' * lane.bulk}rows wait, "
                 f"no room for {rows} more",
-                retry_after_s=retry_after_s,
+                retry_after_s=wait(lane.rows),
             )
         lane.rows += rows
         fits = rows <= (self._bulk_rows if lane.bulk else self.max_batch_rows)
@@ -234,7 +238,7 @@ class _Taking:
         self._rows = rows
         self._room = rows
         self._bulk_room = bulk_rows
-        self._first: Work | None = None
+        self._plan: Plan | None = None
         self._whole: list[Work] = []
         self._slices: list[Slice] = []
         self._dropped: list[tuple[Work, RequestError]] = []
@@ -244,7 +248,8 @@ class _Taking:
         waiting = lane.waiting
         passed: list[Work | Progress] = []
         again: list[Work | Progress] = []
-        while waiting and self._room:
+        room, bulk_room, plan, whole = self._room, self._bulk_room, self._plan, self._whole
+        while waiting and room:
             item = waiting.popleft()
             large = None if isinstance(item, Work) else item
             work = item if isinstance(item, Work) else item.work
@@ -254,33 +259,34 @@ class _Taking:
                 self._drop(work, large, now)
                 continue
             bulk = large or lane.bulk
-            if self._first is None:
-                self._first = work
-            elif work.plan.alike != self._first.plan.alike or (bulk and not self._bulk_room):
+            if plan is None:
+                plan = work.plan
+            elif (work.plan is not plan and work.plan.alike != plan.alike) or (bulk and not bulk_room):
                 passed.append(item)
                 continue
             rows = left
             if large:
-                rows = min(left, self._room, self._bulk_room)
+                rows = min(left, room, bulk_room)
                 self._slices.append(Slice(large, large.taken, large.taken + rows))
                 large.taken += rows
                 if rows < left:
-                    (passed if self._bulk_room > rows else again).append(large)  # its turn goes on, or is over
-            elif left > (min(self._room, self._bulk_room) if bulk else self._room):
+                    (passed if bulk_room > rows else again).append(large)  # its turn goes on, or is over
+            elif left > (min(room, bulk_room) if bulk else room):
                 passed.append(item)
                 break  # it fits into a batch, so it waits for the next one whole; nobody overtakes it
             else:
-                self._whole.append(work)
+                whole.append(work)
             if bulk:
-                self._bulk_room -= rows
-            self._room -= rows
+                bulk_room -= rows
+            room -= rows
             lane.rows -= rows
+        self._room, self._bulk_room, self._plan = room, bulk_room, plan
         waiting.extendleft(reversed(passed))
         waiting.extend(again)
 
     def batch(self) -> Batch:
         """Return it."""
-        plan = self._first.plan if self._first else None
+        plan = self._plan
         return Batch(
             plan.info if plan else None,
             self._whole,

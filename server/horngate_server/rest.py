@@ -56,7 +56,7 @@ def app(take: Take, about: OpenInference, memory: Memory, max_message_bytes: int
     Args:
         take: where requests go.
         about: answers what needs no computing.
-        memory: where requests' bytes are counted.
+        memory: where bodies' bytes are counted; this app's own.
         max_message_bytes: larger bodies are refused.
     """
 

@@ -126,12 +126,7 @@ class Service:
 
     def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
         """Compute a request that somebody else has decoded, and answer it like any other."""
-        now = self._clock()
-        self._metrics.began(1)
-        admitted = self._admitted(Call("", b"", deadline, reply, bulk), codec, lambda _: request, now)
-        if admitted is not None:
-            executor, work = admitted
-            self._submit({executor: [work]})
+        self._infer([Call("", b"", deadline, reply, bulk)], replace(codec, decode=lambda _: request))
 
     def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
         """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""
@@ -161,7 +156,8 @@ class Service:
             queue_s += waited
         self._deliver(answers)
         seconds = [now - work.arrived for work in works]
-        failed = [each for each, (_, answer) in zip(seconds, answers, strict=True) if isinstance(answer, Status)]
+        failed = {place: answer.name for place, (_, answer) in enumerate(answers) if isinstance(answer, Status)}
+        failed_s = [seconds[place] for place in failed]
         if report is not None:
             self._metrics.batch(info, report, queue_s)
             self._statistics.batch(
@@ -170,27 +166,18 @@ class Service:
                 now=now,
                 write_s=self._clock() - now,
                 requests=len(works) - len(failed),
-                success_s=sum(seconds) - sum(failed),
+                success_s=sum(seconds) - sum(failed_s),
                 queue_s=sum(queue_s),
             )
         if failed:
-            self._statistics.failed(info, failed)
-        self._count(info, works, answers, seconds)
+            self._statistics.failed(info, failed_s)
+        codecs = {work.codec for work in works}
+        for codec in codecs:
+            mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
+            codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
+            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine])
 
     # --- private --------------------------------------------------------------------------------------
-
-    def _count(
-        self, info: ModelInfo, works: Sequence[Work], answers: Sequence[Answer], seconds: Sequence[float]
-    ) -> None:
-        """Count what was answered, once, under the protocol by which it came."""
-        protocols = {work.codec.protocol for work in works}
-        for protocol in protocols:
-            mine: Sequence[int] = range(len(works))
-            if len(protocols) > 1:
-                mine = [place for place, work in enumerate(works) if work.codec.protocol == protocol]
-            codes = Counter(answer.name for place in mine if isinstance(answer := answers[place][1], Status))
-            codes[OK] += len(mine) - codes.total()
-            self._metrics.ended(info.name, protocol, +codes, [seconds[place] for place in mine])
 
     def _whole_answers(self, report: BatchReport, queue_s: Sequence[float], now: float) -> Sequence[Answer]:
         """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
@@ -215,47 +202,37 @@ class Service:
             log.exception("cannot encode an answer of model %s", work.plan.info.name)
             return self._refusal(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
-    def _infer(self, calls: Sequence[Call]) -> None:
+    def _infer(self, calls: Sequence[Call], only: Codec | None = None) -> None:
         """Decode and admit inference calls; enqueue them per model, all at once."""
         now = self._clock()
         self._metrics.began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
-            codec = CODECS[call.method]
-            admitted = self._admitted(call, codec, codec.decode, now)
-            if admitted is not None:
-                works[admitted[0]].append(admitted[1])
+            codec = only or CODECS[call.method]
+            model = UNKNOWN
+            try:
+                request = codec.decode(call.message)
+                header = request.header
+                served = self._models.get(header.model, header.version)
+                model = served.info.name
+                if codec.fit is not None:
+                    request = codec.fit(request, served.signature(header.signature).signature)
+                if call.bulk:
+                    request = request._replace(header=_as_bulk(request.header))
+                header = request.header
+                planned = served.plan(header)
+                data = arrange(request, planned)
+            except RequestError as error:
+                self._refuse(call, codec, model, error)
+            except Exception as error:  # an unforeseen message must not take its neighbours along
+                log.exception("cannot take in a request of %d bytes", len(call.message))
+                self._refuse(call, codec, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
+            else:
+                deadline = call.deadline
+                if header.timeout_s != inf:
+                    deadline = min(deadline, now + header.timeout_s)
+                works[served.executor].append(Work(call.reply, codec, request, planned, data, now, deadline))
         self._submit(works)
-
-    def _admitted(
-        self, call: Call, codec: Codec, decode: Callable[[bytes | memoryview], InferenceRequest], now: float
-    ) -> tuple[Executor, Work] | None:
-        """Decode and plan one call; answer it at once where that cannot be done."""
-        model = UNKNOWN
-        try:
-            request = decode(call.message)
-            header = request.header
-            served = self._models.get(header.model, header.version)
-            model = served.info.name
-            if codec.fit is not None:
-                request = codec.fit(request, served.signature(header.signature).signature)
-                header = request.header
-            if call.bulk and not header.bulk:
-                request = request._replace(header=_as_bulk(header))
-                header = request.header
-            planned = served.plan(header)
-            data = arrange(request, planned)
-        except RequestError as error:
-            self._refuse(call, codec, model, error)
-        except Exception as error:  # an unforeseen message must not take its neighbours along
-            log.exception("cannot take in a request of %d bytes", len(call.message))
-            self._refuse(call, codec, model, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
-        else:
-            deadline = call.deadline
-            if header.timeout_s != inf:
-                deadline = min(deadline, now + header.timeout_s)
-            return served.executor, Work(call.reply, codec, request, planned, data, now, deadline)
-        return None
 
     def _submit(self, works: Mapping[Executor, Sequence[Work]]) -> None:
         """Enqueue, and answer those that are refused; who came a moment too late for a version goes to the next one."""

@@ -1,6 +1,7 @@
 """The Open Inference Protocol's decoder and encoder, against protobuf's own."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_fields_in_an_unusual_order_are_read_too() -> None:
 )
 def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int], kinds: list[str]) -> None:
     """Whatever the neighbours, each request gets the bytes that it would have got alone."""
-    headers = {
+    made = {
         "same": InferHeader("m", "", ()),
         "outputs": InferHeader("m", "", (), outputs=("total",)),
         "typed": InferHeader("m", "", (), raw=False),
@@ -122,8 +123,12 @@ def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int
         "predict": Header("m", "", ()),
         "filter": Header("m", "", (), outputs=("total",)),
     }
-    asked = [InferenceRequest(headers.get(kind, headers["same"]), "id" * (kind == "id"), ()) for kind in kinds]
-    asked = asked[: len(sizes)]
+    # Requests with the same header have as many rows.
+    headers = {(kind, size): replace(made.get(kind, made["same"])) for kind in {*kinds} for size in {*sizes}}
+    asked = [
+        InferenceRequest(headers[kind, size], "id" * (kind == "id"), ())
+        for kind, size in zip(kinds, sizes, strict=False)
+    ]
     rows = sum(sizes)
     arrays = (np.arange(rows * 2, dtype=np.int64), np.arange(rows, dtype=np.float32))
     outputs = Outputs([(2,), ()], [array.data.cast("B") for array in arrays], [16, 4])

@@ -30,7 +30,7 @@ def line(*works: Work, capacity: int = 1000, batch: int = 8, bulk: int | None = 
     """Make a line with these works in it."""
     made = Line(capacity_rows=capacity, max_batch_rows=batch, bulk_rows=bulk, delay_s=delay)
     for each in works:
-        made.put(each, 0.1)
+        made.put(each, float)
     return made
 
 
@@ -97,7 +97,7 @@ def test_a_bulk_request_is_not_starved_by_a_stream_of_small_ones() -> None:
     taken = 0
     for _ in range(22):
         taken += sum(s.stop - s.start for s in waiting.take(0).slices if s.progress.work is bulk)
-        waiting.put(work(7), 0.1)
+        waiting.put(work(7), float)
     assert taken == 16
 
 
@@ -105,8 +105,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     """A put beyond the capacity raises at once and changes nothing."""
     waiting = line(work(9), capacity=10)
     with pytest.raises(QueueFull, match="9 of 10 rows wait, no room for 2 more") as refused:
-        waiting.put(work(2), 0.25)
-    assert refused.value.retry_after_s == 0.25
+        waiting.put(work(2), lambda rows: rows / 32)
+    assert refused.value.retry_after_s == 9 / 32
     assert waiting.rows == 9
 
 

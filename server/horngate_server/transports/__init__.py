@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from horngate_server.errors import InvalidRequest
-from horngate_server.transports.memory import Memory
 
 PRIORITY = "horngate-priority"
 """The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""
@@ -132,7 +131,6 @@ class Transport(Protocol):
     """A gRPC server."""
 
     name: str
-    memory: Memory
 
     def start(self, service: Service) -> int:
         """Listen, and return the port.

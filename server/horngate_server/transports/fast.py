@@ -60,7 +60,7 @@ class FastTransport:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
-        self.memory = Memory(max_request_bytes)
+        self._memory = Memory(max_request_bytes)
         self._clock = clock
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
@@ -105,7 +105,7 @@ class FastTransport:
                 self._loop.call_soon_threadsafe(self._send_slowly, reply, answer)
                 continue
             freed += reply.bytes
-        self.memory.give(freed)
+        self._memory.give(freed)
 
     def stop(self, grace_s: float) -> None:
         """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
@@ -170,7 +170,7 @@ class FastTransport:
         message, compressed = framing.unframe(body)
         if compressed:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
-        self.memory.take(len(message))
+        self._memory.take(len(message))
         return Call(method, message, deadline, _Reply(receive, send, len(message)), stands_back)
 
     def _hand_over(self) -> None:
@@ -222,7 +222,7 @@ class FastTransport:
                 f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
             )
         size = framing.PREFIX_BYTES + length
-        self.memory.take(size)  # all that is announced: it is allocated now
+        self._memory.take(size)  # all that is announced: it is allocated now
         try:
             whole = np.empty(size, np.uint8).data
             received = 0
@@ -236,7 +236,7 @@ class FastTransport:
                 event = await _next(receive)
                 body = event.get("body", b"")
         finally:
-            self.memory.give(size)
+            self._memory.give(size)
 
     def _other(self, method: str, content_type: bytes, encoding: bytes, receive: Receive, send: Send) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
@@ -246,7 +246,7 @@ class FastTransport:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            inbox = asgi.Inbox(receive, encoding, self._max_message_bytes, self.memory)
+            inbox = asgi.Inbox(receive, encoding, self._max_message_bytes, self._memory)
             self._spawn(asgi.stream(self._streams[method], inbox, send))
         else:
             raise NotImplementedHere(f"no method {method}")
@@ -266,7 +266,7 @@ class FastTransport:
     async def _pieces(self, reply: "_Reply", answer: bytes) -> None:
         """Send a long answer piece by piece, as its caller reads."""
         try:
-            self.memory.take(len(answer), force=True)
+            self._memory.take(len(answer), force=True)
             body = framing.frame(answer)
             with suppress(OSError):  # the caller has gone
                 await reply.send(asgi.START)
@@ -276,7 +276,7 @@ class FastTransport:
                 await reply.send({"type": "http.response.body"})
                 await reply.send(asgi.OK)
         finally:
-            self.memory.give(len(answer) + reply.bytes)
+            self._memory.give(len(answer) + reply.bytes)
 
     def _ask_envoy(self, url: str) -> str:
         """Ask Envoy's admin interface; empty while it does not answer."""

@@ -61,7 +61,7 @@ class GrpcioTransport:
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
         self._tls = tls
-        self.memory = Memory(max_request_bytes)
+        self._memory = Memory(max_request_bytes)
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
@@ -92,7 +92,7 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((_Router(service, self.memory, self._clock),))
+        self._server.add_generic_rpc_handlers((_Router(service, self._memory, self._clock),))
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(self._address)

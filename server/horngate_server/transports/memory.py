@@ -6,7 +6,7 @@ from horngate_server.errors import QueueFull
 
 
 class Memory:
-    """Bytes of requests in memory: taken and given back from any thread.
+    """Bytes of requests in memory: taken on one thread, given back from any.
 
     Args:
         limit: how many there may be.
@@ -14,8 +14,9 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
-        self._lock = threading.Lock()
+        self._taken = 0
+        self._given = 0
+        self._giving = threading.Lock()
 
     def take(self, size: int, *, force: bool = False) -> None:
         """Take so many.
@@ -23,18 +24,16 @@ class Memory:
         Raises:
             QueueFull: there is no room for them, and they are not ``force``d.
         """
-        with self._lock:
-            if self._held + size <= self._limit or force:
-                self._held += size
-                return
-            held = self._held
-        raise QueueFull(
-            f"{held} bytes of requests are in memory, no room for {size} more; expected at most {self._limit} "
-            "(--max-request-bytes)",
-            retry_after_s=0.1,
-        )
+        held = self._taken - self._given
+        if held + size > self._limit and not force:
+            raise QueueFull(
+                f"{held} bytes of requests are in memory, no room for {size} more; expected at most {self._limit} "
+                "(--max-request-bytes)",
+                retry_after_s=0.1,
+            )
+        self._taken += size
 
     def give(self, size: int) -> None:
         """Give so many back."""
-        with self._lock:
-            self._held -= size
+        with self._giving:
+            self._given += size
