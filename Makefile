@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench soak swaps clean
+.PHONY: help setup run test check format protos lock bench soak swaps fuzz clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,8 +57,13 @@ swaps: setup  ## fifty versions take over under load: no call may fail, and memo
 	@$(BIN)/python benchmarks/swaps.py
 	@$(BIN)/python benchmarks/render.py
 
-test: setup  ## the whole test-suite
+test: setup  ## the whole test-suite, with a minute of fuzzing
 	@$(BIN)/pytest
+
+fuzz: setup  ## five million mutated messages to the decoders, 200,000 over the wire; needs models/, which `make run` makes
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz/decoders.py --runs 5000000
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport grpcio --messages 100000
+	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport fast --messages 100000
 
 clean:  ## remove what the commands above made
 	rm -rf .venv models report dist

@@ -1,0 +1,138 @@
+"""Fuzzes everything that reads a caller's bytes, in one process: decode, fit, plan, arrange, and write an answer.
+
+    python tests/fuzz/decoders.py [--seconds 60] [--runs 5000000]
+
+atheris guides it by coverage, with mutations that know protobuf's structure. Whatever comes in, what comes out is a
+request or an error of the request's; and where protobuf's own parser reads a message, the fast paths read the same.
+"""
+
+import argparse
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import atheris
+
+with atheris.instrument_imports(include=["horngate_server.protocols", "horngate_server.admission"]):
+    from horngate_server.admission import arrange, plan
+    from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
+    from horngate_server.protocols.open_inference.json import JSON, decode_json
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from fuzz.mutations import damage, mutate
+from fuzz.seeds import CORPUS, METHODS, SMALL, seeds
+from horngate_protos.datatypes import BY_NAME
+from horngate_protos.open_inference_pb2 import ModelInferRequest
+from horngate_protos.tensorflow_serving_pb2 import PredictRequest
+from horngate_server.errors import RequestError
+from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.signature import Signature, TensorSpec
+
+MAX_ROWS = 64
+INFO = ModelInfo(
+    "m",
+    "1",
+    Signature(
+        "serving_default",
+        (TensorSpec("x", BY_NAME["INT32"], (-1, 2)),),
+        (TensorSpec("double", BY_NAME["FP32"], (-1,)), TensorSpec("probabilities", BY_NAME["FP32"], (-1, 3))),
+    ),
+    ("zero", "one"),
+)
+CODECS: dict[str, Codec] = {
+    "infer": open_inference.INFER,
+    "predict": tensorflow_serving.PREDICT,
+    "classify": examples.CLASSIFY,
+    "regress": examples.REGRESS,
+    "json": JSON,
+}
+SEEDS = seeds("m", "x", SMALL)
+
+
+def one(data: bytes) -> None:
+    """Do what the server does with a message; anything but an answer or a RequestError is a finding."""
+    if not data:
+        return
+    method, message = METHODS[data[0] % len(METHODS)], data[1:]
+    codec = CODECS[method]
+    with suppress(RequestError):
+        request = decode_json(message, "m", "") if method == "json" else codec.decode(message)
+        _compare(method, message, request)
+        if codec.fit is not None:
+            request = codec.fit(request, INFO.signature)
+        planned = plan(request.header, INFO, MAX_ROWS)
+        filled = arrange(request, planned)
+        assert [len(each) for each in filled] == list(planned.sizes)
+        rows = planned.rows
+        values = [np.zeros(rows, np.float32).tobytes(), np.zeros((rows, 3), np.float32).tobytes()]
+        codec.encode(request, INFO, InferenceResult(rows, [(), (3,)], values, 0.0, 0.0))
+
+
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """Return a neighbour of an input (atheris's custom mutator)."""
+    random = Random(seed)
+    if not data or random.random() < 0.02:
+        return bytes(atheris.Mutate(data, max_size))
+    number = data[0] % len(METHODS)
+    method = METHODS[number]
+    if method == "json":
+        return bytes([number]) + damage(data[1:], random)[: max_size - 1]
+    return bytes([number]) + mutate(data[1:], random, SEEDS[method])[: max_size - 1]
+
+
+def main() -> None:
+    """Fuzz until the time or the runs are over; the corpus grows in a folder that is thrown away."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=0, help="0: until the runs are over")
+    parser.add_argument("--runs", type=int, default=-1, help="-1: until the time is over")
+    parser.add_argument("--keep", type=Path, help="a folder for what was found to be interesting")
+    parser.add_argument("--seed", type=int, default=0, help="0: another one every time")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = asked.keep or Path(scratch)
+        found.mkdir(exist_ok=True)
+        atheris.Setup(
+            [
+                sys.argv[0], str(found), str(CORPUS), f"-max_total_time={asked.seconds}", f"-runs={asked.runs}",
+                f"-seed={asked.seed}", "-max_len=16384", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1",
+                f"-artifact_prefix={found}/",
+            ],
+            one,
+            custom_mutator=mutated,
+        )  # fmt: skip
+        atheris.Fuzz()
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _compare(method: str, message: bytes, request: InferenceRequest) -> None:
+    """Hold what was read against protobuf's own parser."""
+    header = request.header
+    if method == "infer":
+        theirs = ModelInferRequest.FromString(message)
+        assert (header.model, header.version, request.id) == (theirs.model_name, theirs.model_version, theirs.id)
+        assert [(t.name, t.datatype, t.shape) for t in header.inputs] == [
+            (t.name, t.datatype, tuple(t.shape)) for t in theirs.inputs
+        ]
+        assert [t for t in header.outputs] == [t.name for t in theirs.outputs]  # noqa: C416 - a list beside a list
+        if theirs.raw_input_contents:
+            assert [bytes(each) for each in request.data] == list(theirs.raw_input_contents)
+    elif method == "predict":
+        with suppress(DecodeError):
+            told = PredictRequest.FromString(message)
+            assert (header.model, header.signature) == (told.model_spec.name, told.model_spec.signature_name)
+            assert sorted(t.name for t in header.inputs) == sorted(told.inputs)
+            assert list(header.outputs) == list(told.output_filter)
+            for tensor, data in zip(header.inputs, request.data, strict=True):
+                content = told.inputs[tensor.name].tensor_content
+                assert tensor.shape == tuple(dim.size for dim in told.inputs[tensor.name].tensor_shape.dim)
+                assert not content or bytes(data) == content
+
+
+if __name__ == "__main__":
+    main()
