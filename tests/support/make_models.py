@@ -63,6 +63,18 @@ def main(root: Path) -> None:
         lambda x: {"y": tf.debugging.check_numerics(x, "not a number in the batch") * 2.0},
         x=spec("float32", 1),
     )
+    # Several signatures, one of which cannot be served.
+    module = tf.Module()
+    module.twice = tf.function(lambda x: {"y": x * 2.0}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    module.mean = tf.function(
+        lambda x: {"outputs": tf.reduce_mean(x, axis=1)}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")]
+    )
+    module.words = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([None], tf.string, "x")])
+    tf.saved_model.save(
+        module,
+        str(root / "signatures" / "1"),
+        signatures={"serving_default": module.twice, "mean": module.mean, "words": module.words},
+    )
     # Cannot be served: a fixed batch, strings.
     save(root / "fixed" / "1", lambda x: {"y": x}, x=tf.TensorSpec([4, 2], tf.float32))
     save(root / "strings" / "1", lambda x: {"y": x}, x=tf.TensorSpec([None], tf.string))
