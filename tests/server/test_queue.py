@@ -1,5 +1,6 @@
 """The waiting line, without threads and with time in the test's hand."""
 
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -144,3 +145,75 @@ def test_every_row_is_taken_exactly_once_and_in_order(sizes: list[int], batch: i
             reached[index] = stop
     assert reached == sizes
     assert waiting.rows == 0
+
+
+@given(
+    arrivals=st.lists(st.lists(st.integers(1, 8), max_size=4), min_size=1, max_size=80),
+    bulk=st.lists(st.integers(1, 16), min_size=1, max_size=4),
+)
+def test_an_interactive_request_is_overtaken_by_bulk_once_at_most_while_it_waits(
+    arrivals: list[list[int]], bulk: list[int]
+) -> None:
+    """Bulk gets what interactive requests leave; room that they could have used, once in a whole line's length."""
+    waiting = line(*(work(rows, bulk=True) for rows in bulk), capacity=64)
+    interactive: list[Work] = []
+    overtaken: dict[int, int] = {}
+    for sizes in [*arrivals, *[[]] * 200]:
+        for rows in sizes:
+            if sum(each.plan.rows for each in interactive) + rows <= 64:  # a full line of eight batches
+                interactive.append(work(rows))
+                waiting.put(interactive[-1], float)
+        alone = line(*interactive, capacity=200).take(0).rows if interactive else 0
+        batch = waiting.take(0)
+        whole = [each for each in batch.whole if not each.request.header.bulk]
+        assert [*map(id, whole)] == [*map(id, interactive[: len(whole)])], "interactive requests keep their order"
+        left = interactive[len(whole) :]
+        if sum(each.plan.rows for each in whole) < alone:
+            for each in left:
+                overtaken[id(each)] = overtaken.get(id(each), 0) + 1
+        interactive[:] = left
+    assert max(overtaken.values(), default=0) <= 1
+    assert not waiting, "everyone is answered in the end"
+
+
+def test_bulk_is_not_starved_by_interactive_requests_that_fill_every_batch() -> None:
+    """In as many batches as the longest line has, bulk gets the rows of one turn."""
+    bulk = work(16, bulk=True)
+    waiting = line(bulk, *(work(8) for _ in range(5)), capacity=40, batch=8)
+    taken = []
+    for _ in range(60):
+        batch = waiting.take(0)
+        taken.append(sum(part.stop - part.start for part in batch.slices if part.progress.work is bulk))
+        if waiting.ahead(work(1)) < 40:
+            waiting.put(work(min(8, 40 - waiting.ahead(work(1)))), float)
+    assert sum(taken) == 16
+    assert max(taken) == 2, "a quarter of a batch"
+    turns = [place for place, rows in enumerate(taken) if rows]
+    assert all(later - earlier <= 6 for earlier, later in pairwise(turns))
+
+
+def test_bulk_takes_what_interactive_requests_leave_and_nobodys_place_in_the_line() -> None:
+    """A batch is filled up with bulk, to a quarter of it; a line full of bulk refuses bulk alone."""
+    bulk, small = work(10, bulk=True), work(5)
+    waiting = line(bulk, small, capacity=10, batch=8)
+    with pytest.raises(QueueFull, match="10 of 10 bulk rows wait, no room for 1 more"):
+        waiting.put(work(1, bulk=True), float)
+    assert cut(waiting.take(0), bulk, small) == [(1, 0, 5), (0, 0, 2)]
+    assert (waiting.rows, waiting.bulk_rows) == (8, 8)
+    while waiting:
+        assert waiting.take(0).rows == 2
+
+
+def test_bulk_with_other_shapes_than_everybodys_has_its_turn_too() -> None:
+    """It cannot share a batch with interactive requests, and gets one of its own."""
+    bulk = work(1, bulk=True, shapes=((3,),))
+    waiting = line(bulk, capacity=16, batch=8)
+    computed = []
+    for _ in range(12):
+        waiting.put(work(8), float)
+        batch = waiting.take(0)
+        computed += [each is bulk for each in batch.whole]
+        if any(each is bulk for each in batch.whole):
+            assert batch.rows == 1
+            break
+    assert any(computed)
