@@ -191,10 +191,10 @@ class Desk:
             assert isinstance(reply, FakeReply)
             reply.give(answer)
 
-    def send(self, message: bytes, *, deadline: float = inf) -> FakeReply:
-        """Send the bytes of a ModelInferRequest."""
+    def send(self, message: bytes, *, method: str = INFER, deadline: float = inf, bulk: bool = False) -> FakeReply:
+        """Send the bytes of a ModelInferRequest, or of what another method takes."""
         reply = FakeReply()
-        self.service.accept([Call(INFER, message, deadline, reply)])
+        self.service.accept([Call(method, message, deadline, reply, bulk)])
         return reply
 
     def ask(self, x: object, *, deadline: float = inf, **extra: Any) -> FakeReply:

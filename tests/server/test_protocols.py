@@ -1,0 +1,335 @@
+"""Several protocols at one desk: the same line, the same model, each caller answered in its own words."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from math import inf
+
+import numpy as np
+import pytest
+
+from horngate_protos.datatypes import BY_NAME
+from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
+from horngate_server.errors import InvalidRequest
+from horngate_server.model import Array
+from horngate_server.names import PREDICTION
+from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.request import ModelInfo
+from horngate_server.served import Served
+from horngate_server.signature import Signature, TensorSpec
+from horngate_server.streaming import WINDOW, model_stream_infer
+from horngate_server.transports import Answer, Call, Later, Status
+from horngate_server.transports.intake import Intake
+from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
+
+PREDICT = f"/{PREDICTION}/Predict"
+TFS = {"model": "m", "protocol": "tensorflow_serving"}
+OIP = {"model": "m", "protocol": "open_inference"}
+
+
+def predict(x: object, *, model: str = "m", signature: str = "", label: str = "") -> bytes:
+    """Make a PredictRequest for the input ``x``."""
+    array = np.asarray(x, np.int32)
+    made = PredictRequest()
+    made.model_spec.name = model
+    made.model_spec.signature_name = signature
+    if label:
+        made.model_spec.version_label = label
+    made.inputs["x"].dtype = 3
+    made.inputs["x"].tensor_content = array.tobytes()
+    for axis in array.shape:
+        made.inputs["x"].tensor_shape.dim.add(size=axis)
+    return made.SerializeToString()
+
+
+def doubled(reply: FakeReply) -> list[list[int]]:
+    """Wait for a PredictResponse; return what it says."""
+    answer = reply._wait()
+    assert isinstance(answer, bytes)
+    content = PredictResponse.FromString(answer).outputs["double"].tensor_content
+    return [[int(value) for value in row] for row in np.frombuffer(content, np.int64).reshape(-1, 2)]
+
+
+def test_callers_of_different_protocols_share_a_batch_and_are_counted_apart() -> None:
+    """One batch for all of them; each answer is its caller's, in its caller's protocol."""
+    with Desk() as desk:
+        held = desk.hold()
+        replies = [(n, desk.send(predict([[n, n]]), method=PREDICT), desk.ask([[-n, -n]])) for n in range(1, 4)]
+        desk.model.gate.set()
+        for n, theirs, ours in replies:
+            assert doubled(theirs) == [[2 * n, 2 * n]]
+            assert ours.output("double").tolist() == [[-2 * n, -2 * n]]
+        assert held.status() == "OK"
+    assert [len(each) for each in desk.model.ran] == [1, 8], "the six of them, padded"
+    assert desk.sample("horngate_requests_total", {**TFS, "code": "OK"}) == 3
+    assert desk.sample("horngate_requests_total", {**OIP, "code": "OK"}) == 4
+    assert desk.sample("horngate_request_seconds_count", TFS) == 3
+
+
+def test_each_protocol_has_its_own_codes() -> None:
+    """A full queue and an unknown label are what TensorFlow Serving's callers know them as."""
+    with Desk(queue_rows=2) as desk:
+        held, waiting = desk.hold(), desk.ask([[1, 1], [2, 2]])
+        assert desk.ask([[1, 1]]).status() == "RESOURCE_EXHAUSTED"
+        assert desk.send(predict([[1, 1]]), method=PREDICT).status() == "UNAVAILABLE"
+        assert desk.ask([[1, 1]], model_version="canary").status() == "NOT_FOUND"
+        assert desk.send(predict([[1, 1]], label="canary"), method=PREDICT).status() == "INVALID_ARGUMENT"
+        assert desk.send(predict([[1, 1]], signature="nope"), method=PREDICT).status() == "FAILED_PRECONDITION"
+        desk.model.gate.set()
+        assert [held.status(), waiting.status()] == ["OK", "OK"]
+    assert desk.sample("horngate_requests_total", {**TFS, "code": "UNAVAILABLE"}) == 1
+
+
+def test_requests_for_different_signatures_never_share_a_batch() -> None:
+    """Each is computed by its own signature, even where the inputs look the same."""
+    other = Signature("negated", SIGNATURE.inputs, (TensorSpec("double", BY_NAME["INT64"], (-1, 2)),))
+    model = FakeModel()
+    model.signatures = {SIGNATURE.name: SIGNATURE, "negated": other}
+    computed = []
+    feed = model.feed
+
+    def watched(signature: Signature, shapes: list[tuple[int, ...]]) -> object:
+        computed.append((signature.name, shapes[0][0]))
+        model.compute = lambda inputs: (
+            [-inputs[0].astype(np.int64)] if signature is other
+            else [inputs[0].astype(np.int64) * 2, inputs[0].astype(np.float32).sum(axis=1)]
+        )  # fmt: skip
+        return feed(signature, shapes)
+
+    model.feed = watched  # type: ignore[method-assign, assignment]
+    with Desk(model, pad=False) as desk:
+        infos = {name: ModelInfo("m", "3", each) for name, each in model.signatures.items()}
+        infos[SIGNATURE.name] = desk.info
+        desk.models.route("m", Served(desk.info, desk.executor, infos))
+        desk.hold()
+        asked = [("", [[1, 2]]), ("negated", [[3, 4]]), ("", [[5, 6]]), ("negated", [[7, 8]])]
+        replies = [desk.send(predict(x, signature=name), method=PREDICT) for name, x in asked]
+        desk.model.gate.set()
+        assert [doubled(reply) for reply in replies] == [[[2, 4]], [[-3, -4]], [[10, 12]], [[-7, -8]]]
+    assert computed == [("serving_default", 1), ("serving_default", 2), ("negated", 2)]
+
+
+@pytest.mark.parametrize("how", ["metadata", "parameter", "name"])
+def test_bulk_stands_back_by_metadata_or_parameter(how: str) -> None:
+    """Interactive requests that come later are computed first."""
+    with Desk(max_batch_rows=2, pad=False) as desk:
+        held = desk.hold()
+        message = request({"x": np.full((1, 2), 9, np.int32)})
+        if how == "parameter":
+            message.parameters["priority"].uint64_param = 2
+        elif how == "name":
+            message.parameters["priority"].string_param = "bulk"
+        bulk = desk.send(message.SerializeToString(), bulk=how == "metadata")
+        assert desk.line.bulk_rows == 1
+        small = [desk.ask([[n, n]]) for n in range(4)]
+        desk.model.gate.set()
+        assert [reply.status() for reply in (held, bulk, *small)] == ["OK"] * 6
+    assert [each[:, 0].tolist() for each in desk.model.ran] == [[0], [0, 1], [2, 3], [9]]
+
+
+def test_a_timeout_in_the_request_is_a_deadline_like_the_calls_own() -> None:
+    """Whichever of the two comes first counts."""
+    clock = Clock()
+    with Desk(clock=clock) as desk:
+        held = desk.hold()
+        ends = []
+        for timeout_us, deadline in ((500_000, inf), (0, clock.now + 0.5), (5_000_000, clock.now + 0.5), (0, inf)):
+            message = request({"x": np.ones((1, 2), np.int32)})
+            message.parameters["timeout"].int64_param = timeout_us
+            ends.append(desk.send(message.SerializeToString(), deadline=deadline))
+        clock.now += 1
+        desk.model.gate.set()
+        assert [each.status() for each in (held, *ends)] == ["OK", *["DEADLINE_EXCEEDED"] * 3, "OK"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("priority", "urgent", "priority 'urgent'; expected interactive or bulk"),
+        ("priority", -1, "priority is -1; expected a whole number that is not negative"),
+        ("priority", True, "priority is bool_param; expected int64_param or uint64_param"),
+        ("timeout", 0.5, "timeout is double_param"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_refused(name: str, value: object, said: str) -> None:
+    """What was expected and what came, whatever the type."""
+    kinds = {str: "string_param", int: "int64_param", bool: "bool_param", float: "double_param"}
+    message = request({"x": np.ones((1, 2), np.int32)})
+    setattr(message.parameters[name], kinds[type(value)], value)
+    with Desk() as desk:
+        assert said in desk.send(message.SerializeToString()).message()
+
+
+def test_statistics_are_what_was_done() -> None:
+    """Rows, batches, and every stage's time, per request and per batch; failures apart."""
+    clock = Clock()
+    with Desk(clock=clock, pad=False) as desk:
+
+        def slow(inputs: Sequence[Array]) -> list[Array]:
+            clock.now += 2 * (len(inputs[0]) == 3)
+            return double(inputs)
+
+        desk.model.compute = slow
+        held = desk.hold()
+        first, second = desk.ask([[1, 1]]), desk.ask([[2, 2], [3, 3]])
+        late = desk.ask([[4, 4]], deadline=clock.now + 0.5)
+        clock.now += 1
+        desk.model.gate.set()
+        assert [each.status() for each in (held, first, second, late)] == ["OK", "OK", "OK", "DEADLINE_EXCEEDED"]
+    totals = desk.statistics.of("m", "3")
+    assert (totals.rows, totals.batches, totals.last) == (4, 2, clock.now)
+    assert (totals.success.count, totals.fail.count, totals.queue.count) == (3, 1, 3)
+    assert totals.success.seconds == 1 + 3 + 3
+    assert totals.queue.seconds == 2
+    assert totals.fail.seconds == 3
+    assert totals.requests.run_s == 1 + 2 * 2
+    assert {rows: (each.count, each.run_s) for rows, each in totals.sizes.items()} == {1: (1, 1), 3: (1, 2)}
+
+
+class Stream:
+    """A ModelStreamInfer at a desk, without a wire."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.method = model_stream_infer(Intake(desk.service.accept))
+        self.pulled = 0
+
+    async def run(self, messages: list[bytes]) -> list[ModelStreamInferResponse]:
+        async def incoming() -> AsyncIterator[bytes]:
+            for message in messages:
+                self.pulled += 1
+                yield message
+
+        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming())]
+
+
+def deliver(answers: Sequence[Answer]) -> None:
+    """Give answers to whoever waits for them on a loop."""
+    for reply, answer in answers:
+        assert isinstance(reply, Later)
+        reply.give(answer)
+
+
+def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
+    """Whatever is wrong with a request is said where its answer would be, with its id; the others are computed."""
+    with Desk(max_batch_rows=4, queue_rows=400) as desk:
+        desk.service._deliver = deliver
+        messages = []
+        for n in range(300):
+            x = np.full((1, 3 if n % 7 == 3 else 2), n, np.int32)
+            messages.append(request({"x": x}, id=str(n)).SerializeToString())
+        messages[5] = b"\xff"
+        answers = asyncio.run(Stream(desk).run(messages))
+    assert len(answers) == 300
+    for n, answer in enumerate(answers):
+        if n == 5 or n % 7 == 3:
+            assert answer.error_message.startswith("[StatusCode.INVALID_ARGUMENT] ")
+            assert answer.infer_response.id == ("" if n == 5 else str(n))
+            assert not answer.infer_response.outputs
+        else:
+            assert answer.infer_response.id == str(n)
+            values = np.frombuffer(answer.infer_response.raw_output_contents[0], np.int64)
+            assert values.tolist() == [2 * n, 2 * n]
+
+
+def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answered() -> None:
+    """What cannot be worked on yet is left to flow control; when the caller goes, nobody waits for the rest."""
+
+    async def run() -> tuple[int, list[bool]]:
+        taken: list[Call] = []
+        method = model_stream_infer(Intake(taken.extend))
+        pulled = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal pulled
+            while True:
+                pulled += 1
+                yield request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
+
+        stream = method(endless())
+        first = asyncio.ensure_future(anext(stream))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(taken) >= WINDOW
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await stream.aclose()  # type: ignore[attr-defined]
+        return pulled, [call.reply.done() for call in taken]
+
+    pulled, done = asyncio.run(run())
+    assert pulled <= WINDOW + 2
+    assert all(done)
+
+
+def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> None:
+    """JSON from the HTTP port: the same model, its own protocol in the metrics."""
+    body = b'{"id": "j", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [[1, 2]]}]}'
+    with Desk() as desk:
+        reply = FakeReply()
+        desk.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False)
+        answer = reply._wait()
+    assert answer == (
+        b'{"model_name": "m", "model_version": "3", "id": "j", "outputs": ['
+        b'{"name": "double", "datatype": "INT64", "shape": [1, 2], "data": [2, 4]}, '
+        b'{"name": "total", "datatype": "FP32", "shape": [1], "data": [3.0]}]}'
+    )
+    assert desk.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
+
+
+@pytest.mark.parametrize("name", [each for each in BY_NAME if each != "BF16"])
+def test_json_carries_every_datatype(name: str) -> None:
+    """Numbers become the bytes that they would have been raw; what the datatype cannot hold is refused."""
+    datatype = BY_NAME[name].numpy
+    good = {"b": "[true, false]", "f": "[1.5, -2]"}.get(datatype.kind, "[0, 127]")
+    bad = {"b": "[0, 1]", "f": "[true]"}.get(datatype.kind, "[0.5]")
+
+    def body(data: str) -> bytes:
+        return f'{{"inputs": [{{"name": "x", "shape": [2], "datatype": "{name}", "data": {data}}}]}}'.encode()
+
+    values = {"b": [True, False], "f": [1.5, -2]}.get(datatype.kind, [0, 127])
+    assert decode_json(body(good), "m", "").data[0] == np.array(values, datatype).tobytes()
+    with pytest.raises(InvalidRequest, match=f"not {name}'s"):
+        decode_json(body(bad), "m", "")
+
+
+def test_classes_are_the_highest_values_with_their_labels() -> None:
+    """``value:index[:label]``, the highest first, equals by index; raw as BYTES, typed as strings."""
+    model = FakeModel()
+    for raw in (True, False):
+        with Desk(model) as desk:
+            info = ModelInfo("m", "3", SIGNATURE, ("zero",))
+            desk.models.route("m", Served(info, desk.executor))
+            message = request({"x": np.array([[3, 7]], np.int32)})
+            if not raw:
+                message = ModelInferRequest(model_name="m")
+                tensor = message.inputs.add(name="x", datatype="INT32", shape=[1, 2])
+                tensor.contents.int_contents.extend([3, 7])
+            message.outputs.add(name="double").parameters["classification"].int64_param = 5
+            message.outputs.add(name="total").parameters["classification"].int64_param = 1
+            answer = desk.send(message.SerializeToString()).response()
+            assert [(each.datatype, list(each.shape)) for each in answer.outputs] == [
+                ("BYTES", [1, 2]), ("BYTES", [1, 1]),
+            ]  # fmt: skip
+            expected = [b"14:1", b"6:0:zero"], [b"10.000000:0:zero"]
+            if raw:
+                assert answer.raw_output_contents[0] == b"".join(
+                    len(each).to_bytes(4, "little") + each for each in expected[0]
+                )
+            else:
+                assert [list(each.contents.bytes_contents) for each in answer.outputs] == list(expected)
+            assert isinstance(answer, ModelInferResponse)
+
+
+def test_a_later_that_nobody_waits_for_is_done_and_takes_no_answer() -> None:
+    """Cancelled, or its loop gone: giving an answer is no error."""
+
+    async def run() -> tuple[Later, bytes | Status]:
+        cancelled, waited = Later(), Later()
+        cancelled.cancel()
+        assert cancelled.done()
+        cancelled.give(b"late")
+        waited.give(b"in time")
+        return cancelled, await waited
+
+    later, answer = asyncio.run(run())
+    assert answer == b"in time"
+    later.give(b"after the end of the loop")
