@@ -19,10 +19,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_client import Client
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from horngate_protos.tensorflow_pb2 import TensorProto
+from horngate_protos.tensorflow_serving_pb2 import (
+    PredictRequest,
+    PredictResponse,
+    RegressionRequest,
+    RegressionResponse,
+)
 from support.desk import request
 from support.process import ServerProcess
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+PREDICT, REGRESS = (f"/tensorflow.serving.PredictionService/{name}" for name in ("Predict", "Regress"))
+
+
+def unary(channel: grpc.Channel, method: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+    """Return a method that takes and returns bytes."""
+    return channel.unary_unary(method)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,57 @@ def test_health_and_reflection_answer_their_official_clients(server: ServerProce
         file = database.FindFileContainingSymbol("inference.GRPCInferenceService")
         assert "ModelInfer" in [method.name for method in file.service[0].method]
         assert database.FindFileContainingSymbol("grpc.health.v1.Health").package == "grpc.health.v1"
+
+
+def test_any_signature_can_be_asked_for(foreign_models: Path, transport: str, tmp_path: Path) -> None:
+    """A model with several signatures: each computes its own, by name; the default one by any protocol."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/signatures").symlink_to(foreign_models / "signatures")
+    x = np.array([[1, 3], [5, 7]], np.float32)
+    tensor = TensorProto(dtype=1, tensor_content=x.tobytes())
+    for axis in x.shape:
+        tensor.tensor_shape.dim.add(size=axis)
+    predict = PredictRequest(inputs={"x": tensor})
+    predict.model_spec.name = "signatures"
+    regress = RegressionRequest(model_spec=predict.model_spec)
+    for row in x:
+        regress.input.example_list.examples.add().features.feature["x"].float_list.value.extend(row.tolist())
+    with (
+        ServerProcess(tmp_path / "models", tmp_path, "--transport", transport) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        assert any("not served: " in line and "words: input x has" in line for line in server.log)
+        answer = PredictResponse.FromString(unary(channel, PREDICT)(predict.SerializeToString()))
+        assert np.frombuffer(answer.outputs["y"].tensor_content, np.float32).tolist() == [2, 6, 10, 14]
+        predict.model_spec.signature_name = regress.model_spec.signature_name = "mean"
+        answer = PredictResponse.FromString(unary(channel, PREDICT)(predict.SerializeToString()))
+        assert np.frombuffer(answer.outputs["outputs"].tensor_content, np.float32).tolist() == [2, 6]
+        assert answer.model_spec.signature_name == "mean"
+        values = RegressionResponse.FromString(unary(channel, REGRESS)(regress.SerializeToString())).result.regressions
+        assert [each.value for each in values] == [2, 6]
+        ours = request({"x": x}, model="signatures").SerializeToString()
+        response = ModelInferResponse.FromString(unary(channel, MODEL_INFER)(ours, timeout=20))
+        assert np.frombuffer(response.raw_output_contents[0], np.float32).tolist() == [2, 6, 10, 14]
+
+
+def test_metadata_say_what_may_wait_and_methods_that_there_are_not_say_so(
+    server: ServerProcess, mnist: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """``horngate-priority`` works for any protocol; whatever is unknown is refused with a sentence."""
+    message = request({"images": mnist[0][:1]}, model="mnist").SerializeToString()
+    with grpc.insecure_channel(server.grpc) as channel:
+        for value in ("interactive", "bulk"):
+            unary(channel, MODEL_INFER)(message, timeout=20, metadata=(("horngate-priority", value),))
+        for method, metadata, code in (
+            (MODEL_INFER, (("horngate-priority", "urgent"),), "INVALID_ARGUMENT"),
+            ("/inference.GRPCInferenceService/Nothing", (), "UNIMPLEMENTED"),
+            ("/nobody.Knows/This", (), "UNIMPLEMENTED"),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                unary(channel, method)(message, timeout=20, metadata=metadata)
+            assert refused.value.code().name == code
+            said = refused.value.details() or ""
+            assert method in said or "expected interactive or bulk" in said
 
 
 def test_http_answers_what_operators_and_probes_ask(server: ServerProcess) -> None:

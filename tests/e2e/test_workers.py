@@ -1,9 +1,11 @@
 """Several worker processes behind one port."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from support.waiting import until
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 WAIT_S = 30.0
+BODY = json.dumps(
+    {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}]}
+).encode()
 
 
 def samples(server: ServerProcess, name: str) -> dict[str, float]:
@@ -70,6 +75,18 @@ def test_workers_share_one_port_one_page_of_metrics_and_one_end(trained: Path, t
             assert len(client.predict(np.zeros((2000, 28, 28), np.uint8)).classes) == 2000
         with urllib.request.urlopen(f"{server.http}/readyz", timeout=10) as response:
             assert response.status == 200
+        for path, body in (("/v2/models/mnist", None), ("/v2/models/mnist/infer", BODY), ("/v2/nope", None)):
+            codes = set()
+            for _ in range(4):  # the workers answer in turn
+                try:
+                    with urllib.request.urlopen(f"{server.http}{path}", body, timeout=10) as response:
+                        codes.add(response.status)
+                        answer = json.load(response)
+                except urllib.error.HTTPError as error:
+                    codes.add(error.code)
+                    answer = json.load(error)
+                    error.close()
+            assert codes == ({404} if path == "/v2/nope" else {200}), answer
         assert server.stop() == 0
         assert sum("every accepted request was answered" in line for line in server.log) == 2
 

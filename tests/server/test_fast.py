@@ -1,13 +1,18 @@
 """The fast transport's own part: gRPC in ASGI's events, without Envoy."""
 
 import asyncio
+import gzip
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from horngate_server.transports import Call, Status, Stream, framing
+import pytest
+
+from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
+from horngate_server.transports import Call, Status, Stream, asgi, framing
 from horngate_server.transports.fast import PIECE_BYTES, FastTransport
+from horngate_server.transports.memory import Memory
 
 METHOD = "/s/m"
 HEADERS = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
@@ -172,6 +177,76 @@ def test_a_long_answer_leaves_in_pieces() -> None:
         await caller.ended.wait()
         assert caller.body() == framing.frame(answer)
         assert max(len(event.get("body", b"")) for event in caller.sent) == PIECE_BYTES
+
+    asyncio.run(run())
+
+
+async def _inbox(body: bytes, encoding: bytes, *, limit: int, memory: Memory) -> list[bytes]:
+    """Read a stream's body through an inbox; return its messages."""
+    caller = FakeCaller(*(body[start : start + 100] for start in range(0, len(body), 100)))
+    inbox = asgi.Inbox(caller.receive, encoding, limit, memory)
+    reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
+    try:
+        return [message async for message in inbox.messages()]
+    finally:
+        reader.cancel()
+        inbox.close()
+
+
+def test_a_streams_messages_are_cut_and_expanded_and_count_as_memory_until_they_are_answered() -> None:
+    """However the bytes are cut; too large, too many, not compressed as they say: the stream ends with the reason."""
+    plain = [bytes([n]) * n * 50 for n in range(1, 6)]
+    zipped = b"".join(b"\1" + framing.frame(gzip.compress(each))[1:] for each in plain)
+    frames = b"".join(map(framing.frame, plain))
+    assert asyncio.run(_inbox(frames, b"", limit=250, memory=Memory(750))) == plain
+    assert asyncio.run(_inbox(zipped, b"gzip", limit=250, memory=Memory(750))) == plain
+    for body, limit, memory, error in (
+        (frames, 249, 750, MessageTooLarge), (zipped, 249, 750, MessageTooLarge),
+        (frames, 250, 749, QueueFull), (zipped, 250, 749, QueueFull),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            asyncio.run(_inbox(body, b"gzip", limit=limit, memory=Memory(memory)))
+    with pytest.raises(InvalidRequest, match="expected grpc-encoding to say how"):
+        asyncio.run(_inbox(zipped, b"", limit=250, memory=Memory(750)))
+
+
+def test_a_streams_memory_comes_back() -> None:
+    """With every answer, and at the end."""
+
+    async def run() -> None:
+        memory = Memory(100)
+        caller = FakeCaller(framing.frame(bytes(60)))
+        inbox = asgi.Inbox(caller.receive, b"", 100, memory)
+        reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
+        await anext(inbox.messages())
+        with pytest.raises(QueueFull):
+            memory.take(60)
+        inbox.answered()
+        inbox.answered()  # more answers than messages: health's Watch
+        memory.take(60)
+        memory.give(60)
+        reader.cancel()
+        inbox.close()
+        memory.take(100)
+
+    asyncio.run(run())
+
+
+def test_a_priority_in_the_metadata_reaches_the_service() -> None:
+    """``horngate-priority``: interactive, bulk, or an error."""
+
+    async def run() -> None:
+        service = FakeService()
+        fast = transport(service)
+        callers = [
+            FakeCaller(framing.frame(b"x"), headers=headers)
+            for headers in ([], [(b"horngate-priority", b"interactive")], [(b"horngate-priority", b"bulk")])
+        ]
+        await turn(fast, *callers)
+        assert [call.bulk for call in service.batches[0]] == [False, False, True]
+        wrong = FakeCaller(framing.frame(b"x"), headers=[(b"horngate-priority", b"urgent")])
+        await turn(fast, wrong)
+        assert wrong.status() == "3"
 
     asyncio.run(run())
 

@@ -13,12 +13,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
+from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server import policy, runtime
+from horngate_server.admin import Admin
 from horngate_server.config import ModelConfig
-from horngate_server.errors import ModelError, ModelNotFound, NotReady, RequestError, SettingsError
+from horngate_server.errors import (
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    NotReady,
+    Refused,
+    RequestError,
+    SettingsError,
+)
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
+from horngate_server.metrics import Metrics
 from horngate_server.roster import Observers
 from horngate_server.served import Models
 from horngate_server.settings import Limits, Settings
@@ -74,6 +86,7 @@ class Yard:
         self.loaded: list[DeviceModel] = []
         self.broken: dict[int, Exception] = {}
         self.signatures: dict[int, Signature] = {}
+        self.more_signatures: dict[int, Signature] = {}
         self.while_loading: Callable[[], None] = lambda: None
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
@@ -93,8 +106,11 @@ class Yard:
         self.while_loading()
         if int(path.name) in self.broken:
             raise self.broken[int(path.name)]
-        self.loaded.append(DeviceModel(int(path.name), self.signatures.get(int(path.name), SIGNATURE)))
-        return self.loaded[-1]
+        model = DeviceModel(int(path.name), self.signatures.get(int(path.name), SIGNATURE))
+        if (more := self.more_signatures.get(int(path.name))) is not None:
+            model.signatures[more.name] = more
+        self.loaded.append(model)
+        return model
 
     def look(self, *, seconds: float = 1.0) -> None:
         """Let time pass and the lifecycle look."""
@@ -674,3 +690,104 @@ def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:
     yard.lifecycle.start()
     publish(yard.root, 2)
     until(lambda: yard.answers() == "2")
+
+
+class Told:
+    """How a deferred call was answered."""
+
+    def __init__(self, yard: Yard, config: tfs.ModelServerConfig) -> None:
+        answers: list[bytes | RequestError] = []
+        Admin(yard.lifecycle, Metrics(CollectorRegistry()), yard.clock).reload(
+            tfs.ReloadConfigRequest(config=config).SerializeToString(), answers.append
+        )
+        yard.lifecycle._carry_out()
+        [self.answer] = answers
+
+
+def served(*models: tfs.ModelConfig) -> tfs.ModelServerConfig:
+    """Make a configuration of these models."""
+    return tfs.ModelServerConfig(model_config_list=tfs.ModelConfigList(config=models))
+
+
+def test_tensorflow_servings_reload_says_what_is_served_from_now_on(yard: Yard) -> None:
+    """Versions, labels, models; those that it does not name are unloaded, and come back with the next one."""
+    for version in (1, 2, 3):
+        publish(yard.root, version)
+    publish(yard.root, 1, name="n")
+    yard.lifecycle.begin()
+    every = tfs.ServableVersionPolicy(all=tfs.ServableVersionPolicy.All())
+    both = tfs.ModelConfig(
+        name="m", base_path=str(yard.root / "m"), model_version_policy=every, version_labels={"stable": 2, "canary": 3}
+    )
+    assert isinstance(Told(yard, served(both)).answer, bytes)
+    assert yard.models.versions("m") == ["1", "2", "3"]
+    assert [yard.answers(), yard.answers("canary")] == ["2", "3"]
+    with pytest.raises(ModelNotFound):
+        yard.answers(name="n")
+    specific = tfs.ServableVersionPolicy(specific=tfs.ServableVersionPolicy.Specific(versions=[1]))
+    one = tfs.ModelConfig(name="m", model_version_policy=specific)
+    latest = tfs.ModelConfig(
+        name="n",
+        model_version_policy=tfs.ServableVersionPolicy(latest=tfs.ServableVersionPolicy.Latest(num_versions=2)),
+    )
+    assert isinstance(Told(yard, served(one, latest)).answer, bytes)
+    assert (yard.models.versions("m"), yard.answers(), yard.answers(name="n")) == (["1"], "1", "1")
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "said"),
+    [
+        pytest.param(tfs.ModelServerConfig(), InvalidRequest, "expected a ModelConfigList", id="unset"),
+        pytest.param(served(tfs.ModelConfig(name="m"), tfs.ModelConfig(name="m")), InvalidRequest, "once", id="twice"),
+        pytest.param(
+            served(tfs.ModelConfig(name="m", base_path="/elsewhere/m")), InvalidRequest, "base_path", id="elsewhere"
+        ),
+        pytest.param(
+            served(tfs.ModelConfig(name="m", model_platform="caffe")), InvalidRequest, "expected tensorflow", id="kind"
+        ),
+        pytest.param(
+            served(tfs.ModelConfig(name="m", version_labels={"3": 3})), InvalidRequest, "no number", id="number"
+        ),
+        pytest.param(served(tfs.ModelConfig(name="x")), ModelNotFound, "no model x", id="unknown-model"),
+        pytest.param(
+            served(tfs.ModelConfig(name="m", version_labels={"canary": 9})),
+            Refused, "label canary is version 9, which is not served", id="label-of-nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_a_reload_that_cannot_be_done_says_why(
+    yard: Yard, config: tfs.ModelServerConfig, error: type[RequestError], said: str
+) -> None:
+    """What makes no sense is refused before anything changes."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    try:
+        answer: object = Told(yard, config).answer
+    except RequestError as raised:
+        answer = raised
+    assert isinstance(answer, error)
+    assert said in str(answer)
+    assert yard.answers() == "1"
+
+
+def test_a_reload_is_refused_where_a_file_says_what_is_served(configured: Callable[[str], Yard]) -> None:
+    """Else the file would undo what a caller was told is done."""
+    yard = configured("")
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    answer = Told(yard, served(tfs.ModelConfig(name="m"))).answer
+    assert isinstance(answer, Refused)
+    assert "change it there" in str(answer)
+
+
+def test_a_version_without_a_signature_that_callers_use_is_refused(yard: Yard) -> None:
+    """Not only the default one: whoever asks by name must be answered too."""
+    publish(yard.root, 1)
+    more = Signature("more", SIGNATURE.inputs, SIGNATURE.outputs)
+    yard.more_signatures[1] = more
+    yard.lifecycle.begin()
+    publish(yard.root, 2)
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert "its signature more is not there" in yard.state(2)[1]

@@ -26,6 +26,20 @@ def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -
     model.close()
 
 
+def test_every_signature_that_can_be_served_is(foreign_models: Path) -> None:
+    """Each has its own inputs and outputs in the one graph; one of strings is left out, and the others serve."""
+    model = runtime.load(foreign_models / "signatures" / "1")
+    assert list(model.signatures) == ["serving_default", "mean"]
+    results = {}
+    for name, signature in model.signatures.items():
+        feed = model.feed(signature, [(2, 2)])
+        feed.arrays[0][:] = [[1, 3], [5, 7]]
+        results[name] = [array.tolist() for array in model.run(feed)]
+    assert results == {"serving_default": [[[2, 6], [10, 14]]], "mean": [[2, 6]]}
+    assert model.signatures["mean"].inputs[0].tensor == "mean_x:0"
+    model.close()
+
+
 def test_every_datatype_of_the_protocol_goes_in_and_comes_out_unchanged(foreign_models: Path) -> None:
     """BOOL, all integers and all floats, BF16 as its sixteen bits."""
     model = runtime.load(foreign_models / "every" / "1")

@@ -1,0 +1,166 @@
+"""What callers ask about the server and its models."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from horngate_protos import open_inference_pb2 as oip
+from horngate_protos import tensorflow_serving_pb2 as tfs
+from horngate_protos import triton_pb2 as triton
+from horngate_server.about import Sources, absent
+from horngate_server.about.open_inference import OpenInference
+from horngate_server.about.tensorflow_serving import TensorflowServing
+from horngate_server.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
+from horngate_server.request import ModelInfo
+from horngate_server.served import Served
+from horngate_server.signature import Signature
+from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
+from support.desk import SIGNATURE, Clock, Desk
+
+STATES = [
+    VersionState("m", number, state, reason, 990.0)
+    for number, (state, reason) in enumerate(
+        [(FOUND, ""), (LOADING, ""), (FAILED, "it disagrees"), (READY, ""), (DRAINING, ""), (ENDED, "replaced")]
+    )
+]
+"""Version 3 is the one that is ready, and the desk's."""
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    """A model with two signatures and a label."""
+    with Desk(delay_s=0.002) as made:
+        other = Signature("other", SIGNATURE.inputs, SIGNATURE.outputs[:1])
+        infos = {each.name: ModelInfo("m", "3", each) for each in (SIGNATURE, other)}
+        served = Served(infos[SIGNATURE.name], made.executor, infos)
+        made.models.route("m", served, labels={"stable": served})
+        yield made
+
+
+@pytest.fixture
+def sources(desk: Desk) -> Sources:
+    """Where the answers are: ten seconds after the states began, half a minute after 1970 did."""
+    return Sources(desk.models, desk.health, desk.statistics, lambda: STATES, Clock(), lambda: 30.0, admin=False)
+
+
+def test_a_configuration_says_in_tritons_words_how_the_model_is_served(sources: Sources) -> None:
+    """Shapes without the batch, the batch's limit, the queue's policy, two priorities, the versions."""
+    asked = triton.ModelConfigRequest(name="m").SerializeToString()
+    config = triton.ModelConfigResponse.FromString(OpenInference(sources).config(asked)).config
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [("x", 8, [2])]
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [
+        ("double", 9, [2]),
+        ("total", 11, [1]),
+    ]
+    assert config.max_batch_size == 8
+    batching = config.dynamic_batching
+    assert (batching.max_queue_delay_microseconds, batching.priority_levels, batching.default_priority_level) == (
+        2000, 2, 1,
+    )  # fmt: skip
+    assert batching.default_queue_policy.max_queue_size == 64
+    assert list(config.version_policy.specific.versions) == [3]
+
+
+def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk, sources: Sources) -> None:
+    """The same cumulative numbers; a version of no model, or an unknown one, is not found."""
+    assert desk.ask([[1, 2]]).status() == "OK"
+    about = OpenInference(sources)
+    for name, version in (("", ""), ("m", ""), ("m", "3"), ("m", "stable")):
+        asked = triton.ModelStatisticsRequest(name=name, version=version).SerializeToString()
+        [found] = triton.ModelStatisticsResponse.FromString(about.statistics(asked)).model_stats
+        assert (found.name, found.version, found.inference_count, found.execution_count) == ("m", "3", 1, 1)
+        assert found.inference_stats.success.count == 1
+        assert found.inference_stats.success.ns >= found.inference_stats.compute_infer.ns > 0
+        assert [(each.batch_size, each.compute_infer.count) for each in found.batch_stats] == [(1, 1)]
+    for name, version in (("", "3"), ("m", "9"), ("nobody", "")):
+        with pytest.raises(ModelNotFound):
+            about.statistics(triton.ModelStatisticsRequest(name=name, version=version).SerializeToString())
+
+
+def test_the_repository_index_has_every_version_in_tritons_states(sources: Sources) -> None:
+    """All of them, or those that are ready; with the reason, and what Horngate calls the state."""
+    about = OpenInference(sources)
+    every = oip.RepositoryIndexResponse.FromString(about.index(b"")).models
+    assert [each.state for each in every] == [
+        "UNAVAILABLE", "LOADING", "UNAVAILABLE", "READY", "UNLOADING", "UNAVAILABLE",
+    ]  # fmt: skip
+    assert (every[2].reason, every[2].horngate_state, every[2].age_seconds) == ("it disagrees", "failed", 10.0)
+    asked = oip.RepositoryIndexRequest(ready=True).SerializeToString()
+    assert [each.version for each in oip.RepositoryIndexResponse.FromString(about.index(asked)).models] == ["3"]
+
+
+def test_only_true_extensions_are_listed(sources: Sources) -> None:
+    """What is not implemented is not promised; the repository's is for administrators."""
+    listed = oip.ServerMetadataResponse.FromString(OpenInference(sources).server(b"")).extensions
+    assert {"statistics", "model_configuration", "classification", "schedule_policy"} <= set(listed)
+    assert not {"model_repository", "system_shared_memory", "cuda_shared_memory", "trace", "sequence"} & set(listed)
+
+
+def spec(**changes: object) -> tfs.ModelSpec:
+    """Make a ModelSpec for the model m."""
+    made = tfs.ModelSpec(name="m")
+    for name, value in changes.items():
+        if name == "version":
+            assert isinstance(value, int)
+            made.version.value = value
+        else:
+            setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        pytest.param({}, {5: 50, 4: 40, 3: 30, 2: 50, 1: 20, 0: 10}, id="all"),
+        pytest.param({"version": 4}, {4: 40}, id="one"),
+        pytest.param({"version_label": "stable"}, {3: 30}, id="label"),
+    ],
+)
+def test_tensorflow_servings_status_has_every_version_and_why_one_failed(
+    sources: Sources, changes: dict[str, object], found: dict[int, int]
+) -> None:
+    """The newest first, in TensorFlow Serving's states."""
+    asked = tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString()
+    told = tfs.GetModelStatusResponse.FromString(TensorflowServing(sources).status(asked)).model_version_status
+    assert {each.version: each.state for each in told} == found
+    assert [each.version for each in told] == sorted(found, reverse=True)
+    assert [(each.status.error_code, each.status.error_message) for each in told if each.version == 2] in (
+        [], [(13, "it disagrees")],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        pytest.param({"name": "x"}, ModelNotFound, "Could not find any versions of model x", id="model"),
+        pytest.param({"version": 9}, ModelNotFound, "Could not find version 9 of model m", id="version"),
+        pytest.param({"version": -9}, ModelNotFound, "Could not find version -9 of model m", id="negative-version"),
+        pytest.param({"version_label": "canary"}, LabelNotFound, "'canary'", id="label"),
+        pytest.param({"name": ""}, InvalidRequest, "no name", id="no-name"),
+    ],
+)
+def test_a_status_that_cannot_be_told_says_why(
+    sources: Sources, changes: dict[str, object], error: type[RequestError], said: str
+) -> None:
+    """Unknown models, versions and labels."""
+    with pytest.raises(error, match=said):
+        TensorflowServing(sources).status(tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString())
+
+
+def test_tensorflow_servings_metadata_has_all_signatures(sources: Sources) -> None:
+    """Names, types and shapes of every signature that is served."""
+    asked = tfs.GetModelMetadataRequest(model_spec=spec(), metadata_field=["signature_def"])
+    told = tfs.GetModelMetadataResponse.FromString(TensorflowServing(sources).metadata(asked.SerializeToString()))
+    assert told.metadata["signature_def"].type_url.endswith("/tensorflow.serving.SignatureDefMap")
+    map_ = tfs.SignatureDefMap.FromString(told.metadata["signature_def"].value).signature_def
+    assert sorted(map_) == ["other", "serving_default"]
+    info = map_["serving_default"].inputs["x"]
+    assert (info.dtype, [dim.size for dim in info.tensor_shape.dim]) == (3, [-1, 2])
+    assert sorted(map_["other"].outputs) == ["double"]
+
+
+@pytest.mark.parametrize("method", absent.handlers())
+def test_every_method_that_there_is_not_says_so_in_a_sentence(method: str) -> None:
+    """No caller is left with a bare code."""
+    with pytest.raises(NotImplementedHere, match=r"\w+ \w+"):
+        absent.handlers()[method](b"")
