@@ -35,6 +35,7 @@ class BaseClient:
         tls: bool | TlsConfig = False,
         token: str | None = None,
         allow_plaintext_token: bool = False,
+        bulk: bool = False,
     ) -> None:
         """Check the options; nothing is sent before the first call.
 
@@ -51,8 +52,12 @@ class BaseClient:
             tls: True for TLS with the usual authorities, or a TlsConfig.
             token: sent as ``authorization: Bearer ...``. Refused without TLS, except to this machine itself.
             allow_plaintext_token: send the token without TLS all the same.
+            bulk: stand back behind interactive callers: a Horngate server computes these requests in the room that
+                those leave, and never delays one of them by more than a batch.
         """
-        self._endpoint = Endpoint.of(servers, tls=tls, token=token, allow_plaintext_token=allow_plaintext_token)
+        self._endpoint = Endpoint.of(
+            servers, tls=tls, token=token, allow_plaintext_token=allow_plaintext_token, bulk=bulk
+        )
         if not model:
             raise ConfigurationError("the model's name is empty")
         if rows_per_request < 1 or in_flight < 1:

@@ -50,11 +50,13 @@ class Endpoint:
         addresses: gRPC targets, tried in turn.
         tls: None is plaintext.
         token: sent as ``authorization: Bearer`` with every call; not shown by repr.
+        bulk: every call says that it may wait for interactive ones.
     """
 
     addresses: tuple[str, ...]
     tls: TlsConfig | None = None
     token: str | None = field(default=None, repr=False)
+    bulk: bool = False
 
     @classmethod
     def of(
@@ -64,6 +66,7 @@ class Endpoint:
         tls: bool | TlsConfig,
         token: str | None,
         allow_plaintext_token: bool,
+        bulk: bool = False,
     ) -> "Endpoint":
         """Check and complete what the user wrote."""
         listed = [servers] if isinstance(servers, str) else list(servers)
@@ -80,12 +83,13 @@ class Endpoint:
                 f"the token would travel readable by anyone on the way to {far[0]}: use TLS, or say "
                 "allow_plaintext_token=True where the network itself is encrypted"
             )
-        return cls(addresses, config, token)
+        return cls(addresses, config, token, bulk)
 
     @property
     def metadata(self) -> Metadata:
         """What goes with every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return (*token, ("horngate-priority", "bulk")) if self.bulk else token
 
     def channel(self, index: int = 0) -> grpc.Channel:
         """Open a channel; it connects when it is first used."""

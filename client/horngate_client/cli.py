@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tls-server-name", metavar="NAME", help="the name in the server's certificate, if not the address")
     add("--token", help="a bearer token; better in the variable, where no process list shows it")
     add("--allow-plaintext-token", action="store_true", help="send the token without TLS all the same")
+    add("--bulk", action="store_true", help="stand back behind interactive callers of a Horngate server")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
     status = _command(commands, "status", "show the server and the model: ready or not, versions, signature")
@@ -355,6 +356,7 @@ def _endpoint(args: argparse.Namespace) -> Endpoint:
         tls=_tls(args),
         token=args.token,
         allow_plaintext_token=args.allow_plaintext_token,
+        bulk=args.bulk,
     )
 
 
@@ -367,6 +369,7 @@ def _client(args: argparse.Namespace, server: str | None = None) -> Client:
         tls=_tls(args),
         token=args.token,
         allow_plaintext_token=args.allow_plaintext_token,
+        bulk=args.bulk,
     )
 
 

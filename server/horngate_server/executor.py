@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -102,13 +102,14 @@ class Executor:
         self._thread = threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}")
 
     @property
-    def queue_rows(self) -> int:
-        """Rows that wait."""
-        return self._line.rows
+    def queue_rows(self) -> Mapping[str, int]:
+        """Rows that wait, by priority."""
+        bulk = self._line.bulk_rows
+        return {"interactive": self._line.rows - bulk, "bulk": bulk}
 
     @property
     def capacity_rows(self) -> int:
-        """Rows that may wait."""
+        """Rows of each priority that may wait."""
         return self._line.capacity_rows
 
     @property

@@ -159,11 +159,15 @@ class Metrics(Collector):
             ("model",), {(model,): data for model, data in self._queue_seconds.items()},
         )  # fmt: skip
         yield _gauge(
-            "horngate_queue_rows", "Rows that wait.", ("model", "version"),
-            {(each.info.name, each.info.version): each.queue_rows for each in executors},
+            "horngate_queue_rows", "Rows that wait.", ("model", "version", "priority"),
+            {
+                (each.info.name, each.info.version, priority): rows
+                for each in executors
+                for priority, rows in each.queue_rows.items()
+            },
         )  # fmt: skip
         yield _gauge(
-            "horngate_queue_capacity_rows", "Rows that may wait.", ("model", "version"),
+            "horngate_queue_capacity_rows", "Rows of each priority that may wait.", ("model", "version"),
             {(each.info.name, each.info.version): each.capacity_rows for each in executors},
         )  # fmt: skip
         yield _histogram(

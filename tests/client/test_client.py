@@ -388,6 +388,14 @@ def test_an_answer_that_cannot_be_one_is_a_protocol_error(server: FakeServer, ma
 # --- options ---
 
 
+def test_bulk_says_so_with_every_call(server: FakeServer, ask: Ask) -> None:
+    """As metadata, which any protocol's request can have; interactive callers say nothing."""
+    for bulk, said in ((False, None), (True, "bulk")):
+        server.seen.clear()
+        ask(server.address, "predict", images(1), options={"bulk": bulk})
+        assert {metadata.get("horngate-priority") for _, _, metadata, _ in server.seen} == {said}
+
+
 def test_the_token_travels_and_is_shown_nowhere(server: FakeServer, ask: Ask) -> None:
     """As a bearer token; to this machine itself even without TLS."""
     server.token = "secret"

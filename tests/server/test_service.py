@@ -109,7 +109,7 @@ def test_a_failed_batch_ends_a_split_request_once_and_frees_its_rows() -> None:
         desk.model.compute = double
         assert desk.ask([[1, 1]]).status() == "OK"
         assert len(bulk.answers) == 1
-        assert desk.executor.queue_rows == 0
+        assert desk.executor.queue_rows == {"interactive": 0, "bulk": 0}
 
 
 def test_full_queue_refuses_without_waiting() -> None:
