@@ -12,6 +12,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import atheris
 
@@ -29,7 +30,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_server.errors import RequestError
-from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.signature import Signature, TensorSpec
 
 MAX_ROWS = 64
@@ -90,8 +91,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=0, help="0: until the runs are over")
     parser.add_argument("--runs", type=int, default=-1, help="-1: until the time is over")
     parser.add_argument("--keep", type=Path, help="a folder for what was found to be interesting")
+    parser.add_argument("--prove", action="store_true", help="break a decoder first: this run must find it")
     parser.add_argument("--seed", type=int, default=0, help="0: another one every time")
     asked = parser.parse_args()
+    if asked.prove:
+        tensorflow_serving._whole_header = _broken
     with tempfile.TemporaryDirectory() as scratch:
         found = asked.keep or Path(scratch)
         found.mkdir(exist_ok=True)
@@ -108,6 +112,12 @@ def main() -> None:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _broken(message: bytes, view: memoryview, spans: list[Any]) -> Header:
+    """Do what `tensorflow_serving._whole_header` does, but believe that no input comes twice."""
+    names = [str(view[span.name], "utf-8", "replace") for span in spans]
+    return tensorflow_serving._header(tensorflow_serving._from_bytes(message), names)
 
 
 def _compare(method: str, message: bytes, request: InferenceRequest) -> None:

@@ -23,7 +23,7 @@ def _run(script: str, *arguments: object) -> str:
         [sys.executable, HERE / script, *map(str, arguments)],
         capture_output=True, text=True, timeout=115, check=False, env={**os.environ, "PYTHONPATH": str(TESTS)},
     )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-20000:]
     return done.stdout + done.stderr
 
 
@@ -32,6 +32,13 @@ def test_half_a_minute_of_fuzzing_finds_nothing_in_the_decoders() -> None:
     """Whatever comes in is read as protobuf reads it, or refused; nothing else is ever raised."""
     said = _run("decoders.py", "--seconds", 30)
     assert "DONE" in said
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this machine")
+def test_the_fuzzer_finds_a_decoder_that_is_broken_on_purpose() -> None:
+    """One that believes that no input comes twice is caught within seconds."""
+    with pytest.raises(AssertionError, match="in _compare"):
+        _run("decoders.py", "--seconds", 60, "--prove")
 
 
 @pytest.mark.parametrize(
