@@ -49,6 +49,8 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     }
 )
 """The methods that compute."""
+SMALL_BYTES = 1 << 20
+"""What a call that computes nothing may say."""
 UNKNOWN = "unknown"
 """The model label of requests for models that do not exist: a caller must not be able to make time series."""
 
@@ -281,7 +283,7 @@ class Service:
     def _answer(self, call: Call) -> bytes | Status:
         """Answer a call that needs no model's computing."""
         try:
-            return self._handlers[call.method](bytes(call.message))
+            return self._handlers[call.method](_small(call))
         except DecodeError as error:
             return status_of(InvalidRequest(f"not the message that {call.method} takes: {error}"))
         except RequestError as error:
@@ -297,7 +299,7 @@ class Service:
             self._deliver([(call.reply, status_of(answer) if isinstance(answer, RequestError) else answer)])
 
         try:
-            self._deferred[call.method](bytes(call.message), done)
+            self._deferred[call.method](_small(call), done)
         except DecodeError as error:
             done(InvalidRequest(f"not the message that {call.method} takes: {error}"))
         except RequestError as error:
@@ -305,6 +307,13 @@ class Service:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _small(call: Call) -> bytes:
+    """Return the message of a call that has no tensors: what it becomes in memory is bounded by its size."""
+    if len(call.message) > SMALL_BYTES:
+        raise InvalidRequest(f"{len(call.message)} bytes for {call.method}; expected at most {SMALL_BYTES}")
+    return bytes(call.message)
 
 
 @lru_cache(maxsize=512)

@@ -151,3 +151,11 @@ def test_the_scores_are_the_output_that_is_called_so_or_the_only_one(
             CLASSIFY.fit(request, signature)
     else:
         assert CLASSIFY.fit(request, signature).header.outputs == (chosen,)
+
+
+def test_a_context_cannot_stand_for_more_rows_than_there_is_memory_for() -> None:
+    """A few kilobytes of empty examples and one large feature must not become gigabytes."""
+    info = ModelInfo("m", "1", Signature("s", (TensorSpec("x", BY_NAME["UINT8"], (-1, -1)),), (SCORES,)))
+    message = classify(*[Example()] * 5000, context=example(x=bytes(1 << 20)))
+    with pytest.raises(InvalidRequest, match="more than 4194304 bytes in all examples together"):
+        fitted(message, info)

@@ -1,7 +1,9 @@
 """Several protocols at one desk: the same line, the same model, each caller answered in its own words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 
 from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
+from horngate_protos.tensorflow_pb2 import Example
+from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, PredictRequest, PredictResponse
 from horngate_server.errors import InvalidRequest
 from horngate_server.model import Array
-from horngate_server.names import PREDICTION
+from horngate_server.names import INFER, PREDICTION
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
@@ -333,3 +336,78 @@ def test_a_later_that_nobody_waits_for_is_done_and_takes_no_answer() -> None:
     later, answer = asyncio.run(run())
     assert answer == b"in time"
     later.give(b"after the end of the loop")
+
+
+def _many_inputs() -> tuple[str, bytes]:
+    made = ModelInferRequest(model_name="m", raw_input_contents=[b""])
+    made.inputs.extend([ModelInferRequest.InferInputTensor(name="x")] * 40_000)
+    return INFER, made.SerializeToString()
+
+
+def _many_contents() -> tuple[str, bytes]:
+    return INFER, ModelInferRequest(model_name="m").SerializeToString() + b"\x3a\0" * (3 << 20)
+
+
+def _long_list() -> tuple[str, bytes]:
+    made = ModelInferRequest(model_name="m")
+    made.inputs.add(name="x", datatype="INT64").contents.int64_contents.extend([1] * (5 << 20))
+    return INFER, made.SerializeToString()
+
+
+def _many_entries() -> tuple[str, bytes]:
+    return PREDICT, predict([[1, 1]]) + b"\x12\0" * (3 << 20)
+
+
+def _many_examples() -> tuple[str, bytes]:
+    made = ClassificationRequest()
+    made.input.example_list.examples.extend([Example()] * (3 << 20))
+    return f"/{PREDICTION}/Classify", made.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_many_inputs, "bytes beside the tensors' contents; expected at most 65536"),
+        (_many_contents, "larger tensors travel in raw_input_contents"),
+        (_long_list, "larger tensors travel in raw_input_contents"),
+        (_many_entries, "larger tensors travel in tensor_content"),
+        (_many_examples, "larger tensors travel in Predict's tensor_content"),
+    ],
+)
+def test_a_message_that_would_become_too_many_objects_is_refused(
+    make: Callable[[], tuple[str, bytes]], said: str
+) -> None:
+    """Fields of two bytes cost hundreds in memory: what is made of a message is bounded, not only the message."""
+    method, message = make()
+    with Desk() as desk:
+        tracemalloc.start()
+        reply = desk.send(message, method=method)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert reply.status() == "INVALID_ARGUMENT"
+        assert said in reply.message()
+    assert peak < len(message) + (8 << 20)
+
+
+def test_strings_among_jsons_numbers_are_refused_before_they_take_memory() -> None:
+    """NumPy would make all of them as long as the longest."""
+    body = json.dumps(
+        {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [""] * 20_000 + ["a" * 20_000]}]}
+    ).encode()
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match="not FP32's"):
+        decode_json(body, "m", "")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_question_that_is_longer_than_any_is_refused() -> None:
+    """Calls that compute nothing take a megabyte at most."""
+    with Desk() as desk:
+        desk.service.add({"/s/m": lambda message: message})
+        assert desk.send(bytes(1 << 20), method="/s/m").status() == "OK"
+        assert (
+            "1048577 bytes for /s/m; expected at most 1048576"
+            in desk.send(bytes((1 << 20) + 1), method="/s/m").message()
+        )

@@ -7,14 +7,14 @@ the only value that the model has for a row.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from horngate_protos.tensorflow_pb2 import Example, Feature
+from horngate_protos.tensorflow_pb2 import Feature
 from horngate_protos.tensorflow_serving_pb2 import (
     Class,
     ClassificationRequest,
@@ -27,6 +27,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec
 from horngate_server.protocols.tensorflow_serving import PROTOCOL, read_spec, write_spec
+from horngate_server.protocols.wire import PARSED_BYTES, check_parsed
 from horngate_server.request import Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo
 from horngate_server.signature import FREE, Signature, TensorSpec
 
@@ -44,9 +45,11 @@ class ExamplesHeader(Header):
 
     Attributes:
         rows: the features of every example.
+        context: features of all of them, where they have none of the name.
     """
 
     rows: Sequence[_Features] = ()
+    context: _Features = field(default_factory=dict)
 
 
 def decode_classify(message: bytes | memoryview) -> InferenceRequest:
@@ -103,29 +106,26 @@ REGRESS = Codec(PROTOCOL, decode_regress, encode_regress, lambda *_: None, fit_r
 def _decode(
     message: bytes | memoryview, kind: type[ClassificationRequest] | type[RegressionRequest]
 ) -> InferenceRequest:
+    check_parsed(len(message), "Predict's tensor_content")
     try:
         request = kind.FromString(bytes(message))
     except DecodeError as error:
         raise InvalidRequest(f"not a {kind.DESCRIPTOR.name}: {error}") from error
     asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
-    rows = _rows(request.input)
-    if not rows:
+    given: Input = request.input
+    with_context = given.WhichOneof("kind") == "example_list_with_context"
+    examples = given.example_list_with_context.examples if with_context else given.example_list.examples
+    if not examples:
         raise InvalidRequest("Input is empty: expected at least one example")
-    return InferenceRequest(
-        ExamplesHeader(asked.model, asked.version, (), signature=asked.signature, rows=rows), "", ()
+    header = ExamplesHeader(
+        model=asked.model,
+        version=asked.version,
+        inputs=(),
+        signature=asked.signature,
+        rows=[each.features.feature for each in examples],
+        context=given.example_list_with_context.context.features.feature,
     )
-
-
-def _rows(given: Input) -> list[_Features]:
-    if given.WhichOneof("kind") == "example_list_with_context":
-        context = given.example_list_with_context.context.features.feature
-        return [{**context, **_features(each)} for each in given.example_list_with_context.examples]
-    return [_features(each) for each in given.example_list.examples]
-
-
-def _features(example: Example) -> _Features:
-    features: _Features = example.features.feature
-    return features
+    return InferenceRequest(header, "", ())
 
 
 def _fit(request: InferenceRequest, signature: Signature, output: str) -> InferenceRequest:
@@ -133,7 +133,7 @@ def _fit(request: InferenceRequest, signature: Signature, output: str) -> Infere
     assert isinstance(header, ExamplesHeader)
     inputs, data = [], []
     for spec in signature.inputs:
-        rows = [_row(features, spec, number) for number, features in enumerate(header.rows)]
+        rows = _rows(header, spec)
         if any(len(row) != len(rows[0]) for row in rows):
             raise InvalidRequest(f"feature {spec.name!r} has not as many elements in every example; expected the same")
         elements = len(rows[0]) // spec.datatype.numpy.itemsize
@@ -141,6 +141,18 @@ def _fit(request: InferenceRequest, signature: Signature, output: str) -> Infere
         data.append(b"".join(rows))
     fitted = _header(header.model, header.version, header.signature, tuple(inputs), output)
     return InferenceRequest(fitted, request.id, data)
+
+
+def _rows(header: ExamplesHeader, spec: TensorSpec) -> list[bytes]:
+    """Return every example's elements of an input, while they are not too many: one context may stand for all rows."""
+    rows: list[bytes] = []
+    left = PARSED_BYTES
+    for number, features in enumerate(header.rows):
+        rows.append(_row(features if spec.name in features else header.context, spec, number))
+        left -= len(rows[-1])
+        if left < 0:
+            raise InvalidRequest(f"feature {spec.name!r} has more than {PARSED_BYTES} bytes in all examples together")
+    return rows
 
 
 @lru_cache(maxsize=512)

@@ -16,7 +16,7 @@ from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from horngate_server.errors import InvalidRequest, LabelNotFound
 from horngate_server.protocols import Codec, Template, wanted
-from horngate_server.protocols.wire import field, varint
+from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed, field, varint
 from horngate_server.request import (
     Buffer,
     Header,
@@ -91,6 +91,7 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
     view = memoryview(message)
     around = _around(view, spans)
     skeleton = b"".join(around)
+    check_head(len(skeleton))
     header = _headers.get(skeleton)
     if header is None:
         header = _whole_header(bytes(message), view, spans)
@@ -203,7 +204,7 @@ def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[
         if tag == _DTYPE:
             found.append((tag, start, position))
             continue
-        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end:
+        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end or len(found) == MOST_FIELDS:
             raise _NotUsual
         found.append((tag, position, position + length))
         position += length
@@ -247,6 +248,7 @@ def _whole_header(message: bytes, view: memoryview, spans: list[_Span]) -> Heade
 
 def _parse(message: bytes) -> InferenceRequest:
     """Read any PredictRequest with protobuf's parser."""
+    check_parsed(len(message), "tensor_content")
     request = _from_bytes(message)
     names = list(request.inputs)
     return InferenceRequest(_header(request, names), "", [_data(name, request.inputs[name]) for name in names])

@@ -5,6 +5,7 @@ Tensors are ``{"name", "shape", "datatype", "data"}``; the data may be nested as
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -126,25 +127,34 @@ def _elements(at: str, name: str, shape: tuple[int, ...], data: list[Any]) -> by
     datatype = BY_NAME.get(name)
     if datatype is None or name == "BF16":
         raise InvalidRequest(f"{at} has datatype {name!r}; expected one of {', '.join(BY_NAME)}, without BF16 in JSON")
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            f"{at}: data of {_kind(data)}s of unequal lengths; expected them as the shape says"
-        ) from error
-    if array.ndim > 1 and array.shape != shape:
-        raise InvalidRequest(f"{at}: data nested as {list(array.shape)}; expected {list(shape)}, or flat")
-    if array.size and not _holds(datatype, array):
-        raise InvalidRequest(f"{at} has values that are not {name}'s: {str(data)[:80]}")
-    return array.astype(datatype.numpy).tobytes()
+    axes, values = _flat(at, data)
+    if len(axes) > 1 and axes != shape:
+        raise InvalidRequest(f"{at}: data nested as {list(axes)}; expected {list(shape)}, or flat")
+    if not {type(value) for value in values} <= _TYPES[datatype.numpy.kind] or not _in_range(datatype, values):
+        raise InvalidRequest(f"{at} has values that are not {name}'s: {str(values[:8])[:80]}")
+    return np.array(values, datatype.numpy).tobytes()
 
 
-def _holds(datatype: Datatype, array: np.ndarray[Any, Any]) -> bool:
-    """Whether values as JSON has them are values of the datatype."""
-    kind, has = datatype.numpy.kind, str(array.dtype.kind)
-    if kind == "b":
-        return has == "b"
-    if kind == "f":
-        return has in "iuf"
-    limits = np.iinfo(datatype.numpy.name)
-    return has in "iu" and int(array.min()) >= limits.min and int(array.max()) <= limits.max
+_TYPES: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}, "i": {int}, "u": {int}}
+"""By NumPy's kind of a datatype, what JSON has for its values."""
+
+
+def _flat(at: str, data: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
+    """Return the axes of nested lists, and their values in one list."""
+    axes = [len(data)]
+    while data and any(isinstance(each, list) for each in data):
+        lengths = {len(each) if isinstance(each, list) else -1 for each in data}
+        if len(lengths) > 1:
+            raise InvalidRequest(f"{at}: data in lists of unequal lengths; expected them as the shape says")
+        axes.append(lengths.pop())
+        data = list(chain.from_iterable(data))
+    return tuple(axes), data
+
+
+def _in_range(datatype: Datatype, values: list[int]) -> bool:
+    """Whether numbers are within the datatype's limits."""
+    kind = datatype.numpy.kind
+    if not values or kind == "b":
+        return True
+    limits = np.finfo(np.float64) if kind == "f" else np.iinfo(datatype.numpy.name)
+    return bool(limits.min <= min(values) and max(values) <= limits.max)

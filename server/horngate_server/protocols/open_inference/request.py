@@ -15,6 +15,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
+from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed
 from horngate_server.request import InferenceRequest
 
 
@@ -33,6 +34,7 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
     head, identity, data = walked
     if not data:  # typed contents: the values are in the header, which is then worth no memory
         return _parse(message)
+    check_head(len(head))
     header = _raw_header(head) if len(head) <= _REMEMBERED_BYTES else _raw_header.__wrapped__(head)
     if len(data) != len(header.inputs):
         raise InvalidRequest(
@@ -110,6 +112,8 @@ def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls wou
             if stop > end:
                 return None
             if tag == _RAW:
+                if len(data) == MOST_FIELDS:
+                    return None
                 data.append(view[position:stop])
             elif data:
                 return None
@@ -137,6 +141,7 @@ def _raw_header(head: bytes) -> InferHeader:
 
 def _parse(message: bytes | memoryview) -> InferenceRequest:
     """Read any ModelInferRequest with protobuf's parser: typed contents, unusual field order."""
+    check_parsed(len(message), "raw_input_contents")
     request = _from_bytes(bytes(message))
     if request.raw_input_contents:
         if any(tensor.HasField("contents") for tensor in request.inputs):
