@@ -13,6 +13,7 @@ from horngate_client.errors import ProtocolError
 from horngate_client.signature import TensorSpec
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos.datatypes import BY_NAME
+from horngate_protos.wire import varint
 
 Array = NDArray[Any]
 
@@ -70,7 +71,7 @@ class RequestEncoder:
         parts: list[bytes | memoryview] = [self._heads.get(shapes) or self._head(shapes)]
         for array in chosen:
             raw = _pack(array) if array.dtype.hasobject else array.data
-            parts += (_RAW_TAG, _varint(raw.nbytes if isinstance(raw, memoryview) else len(raw)), raw)
+            parts += (_RAW_TAG, varint(raw.nbytes if isinstance(raw, memoryview) else len(raw)), raw)
         return b"".join(parts)
 
     def _head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
@@ -115,15 +116,6 @@ def decode(payload: bytes, *, rows: int | None = None, wanted: Sequence[str] = (
 
 
 # --- private ------------------------------------------------------------------------------------------------
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _pack(array: Array) -> bytes:

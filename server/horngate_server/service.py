@@ -128,7 +128,7 @@ class Service:
 
     def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
         """Compute a request that somebody else has decoded, and answer it like any other."""
-        self._infer([Call("", b"", deadline, reply, bulk)], replace(codec, decode=lambda _: request))
+        self._infer([Call("", b"", deadline, reply, bulk)], (codec, request))
 
     def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
         """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""
@@ -204,16 +204,16 @@ class Service:
             log.exception("cannot encode an answer of model %s", work.plan.info.name)
             return self._refusal(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
-    def _infer(self, calls: Sequence[Call], only: Codec | None = None) -> None:
-        """Decode and admit inference calls; enqueue them per model, all at once."""
+    def _infer(self, calls: Sequence[Call], decoded: tuple[Codec, InferenceRequest] | None = None) -> None:
+        """Decode inference calls, unless that was done, and admit them; enqueue them per model, all at once."""
         now = self._clock()
         self._metrics.began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
-            codec = only or CODECS[call.method]
+            codec = decoded[0] if decoded else CODECS[call.method]
             model = UNKNOWN
             try:
-                request = codec.decode(call.message)
+                request = decoded[1] if decoded else codec.decode(call.message)
                 header = request.header
                 served = self._models.get(header.model, header.version)
                 model = served.info.name

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from horngate_protos.wire import varint
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 NUMBERS = (0, 1, 2, 3, 27, 28, 127, 128, 255, 256, 65536, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 LENGTHS = (0, 1, 7, 8, 128, 4096)
@@ -75,13 +77,13 @@ def write(fields: Sequence[Field]) -> bytes:
     """Write fields as a message."""
     out = bytearray()
     for field in fields:
-        out += _varint(field.number << 3 | field.wire)
+        out += varint(field.number << 3 | field.wire)
         if isinstance(field.value, int):
-            out += _varint(field.value)
+            out += varint(field.value)
             continue
         content = field.value if isinstance(field.value, bytes) else write(field.value)
         if field.wire == BYTES:
-            out += _varint(len(content))
+            out += varint(len(content))
         out += content
     return bytes(out)
 
@@ -139,7 +141,7 @@ def _change_value(field: Field, random: Random) -> None:
         case 4:
             field.value = b""
         case _:
-            field.value = b"".join(_varint(random.choice(NUMBERS)) for _ in range(random.randrange(1, 12)))
+            field.value = b"".join(varint(random.choice(NUMBERS)) for _ in range(random.randrange(1, 12)))
 
 
 def _new(random: Random) -> Field:
@@ -160,12 +162,3 @@ def _number(message: bytes, place: int) -> tuple[int, int]:
             return number & (2**64 - 1), place
         shift += 7
     return 0, -1
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

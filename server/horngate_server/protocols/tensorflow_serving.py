@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 from horngate_protos.datatypes import BY_TENSORFLOW
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
+from horngate_protos.wire import varint
 from horngate_server.errors import InvalidRequest, LabelNotFound
 from horngate_server.protocols import Codec, Template, wanted
-from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed, field, varint
+from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed, field
 from horngate_server.request import (
     Buffer,
     Header,

@@ -7,9 +7,9 @@ import numpy as np
 
 from horngate_protos.datatypes import Datatype
 from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferResponse
+from horngate_protos.wire import varint
 from horngate_server.protocols import Template, wanted
 from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.protocols.wire import varint
 from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
 from horngate_server.signature import TensorSpec
 
