@@ -53,6 +53,7 @@ class LoadReport:
         path: its folder.
         digest: SHA-256 of its manifest, or of its graph where there is none.
         signature: what it takes and returns.
+        signatures: the others that it answers to, by name.
         device: "CPU" or "GPU".
         why: why there.
         verification: "verified (N rows)", or why it is not.
@@ -67,6 +68,7 @@ class LoadReport:
     path: str
     digest: str
     signature: str
+    signatures: Mapping[str, str]
     device: str
     why: str
     verification: str
@@ -86,6 +88,7 @@ class LoadReport:
             f"path         {self.path}",
             f"digest       {self.digest}",
             f"signature    {self.signature}",
+            *(f"             {name} {signature}" for name, signature in self.signatures.items()),
             f"device       {self.device} ({self.why})",
             f"verification {self.verification}",
             f"loaded in    {self.seconds:.2f} s",
@@ -181,6 +184,7 @@ def load(
         path=str(path),
         digest=version.digest,
         signature=str(model.signature),
+        signatures={name: str(each) for name, each in model.signatures.items() if each is not model.signature},
         device=model.device.kind,
         why=model.device.why,
         verification=verification,

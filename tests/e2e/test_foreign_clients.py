@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -464,3 +465,25 @@ def _script(script: Path, *arguments: object) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_drain_answers_every_message_of_a_stream(
+    trained: Path, transport: str, images: np.ndarray, tmp_path: Path
+) -> None:
+    """SIGTERM while a caller streams: each message is computed or told to go elsewhere, none is forgotten."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport) as server:
+        client = triton.InferenceServerClient(server.grpc)
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for _ in range(50):
+            client.async_stream_infer("mnist", [tensor(images)])
+        computed = answers.get(timeout=WAIT_S)[0]
+        server.process.send_signal(signal.SIGTERM)
+        for _ in range(50):
+            client.async_stream_infer("mnist", [tensor(images)])
+        came = [(computed, None), *(answers.get(timeout=WAIT_S) for _ in range(99))]
+        client.stop_stream()
+        client.close()
+        assert server.process.wait(WAIT_S) == 0
+    assert sum(error is None for _, error in came) >= 50
+    assert {code_of(error) for _, error in came if error} <= {"UNAVAILABLE"}

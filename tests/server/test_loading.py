@@ -188,3 +188,20 @@ def test_a_root_that_cannot_be_read_is_said_plainly(tmp_path: Path) -> None:
     """The flag and the reason are named."""
     with pytest.raises(ModelError, match="--models .*nowhere: No such file or directory"):
         repository.models(tmp_path / "nowhere")
+
+
+def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_path: Path) -> None:
+    """Not only the default one: each has been run at every batch size, and labels are read where there are some."""
+    path = tmp_path / "signatures/1"
+    shutil.copytree(foreign_models / "signatures/1", path)
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra/labels.txt").write_text("zero\none\n")
+    loaded = load(path)
+    assert loaded.report.signatures == {"mean": "(x FP32[?,2]) -> (outputs FP32[?])"}
+    assert "             mean (x FP32[?,2]) -> (outputs FP32[?])" in loaded.report.lines()
+    for name in ("serving_default", "mean"):
+        assert list(loaded.executor.costs.report(name)) == [1, 2, 4, 8, 16]
+    assert {tuple(info.labels) for info in loaded.infos.values()} == {("zero", "one")}
+    (path / "assets.extra/labels.txt").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match="labels.txt cannot be read"):
+        load(path)

@@ -79,7 +79,7 @@ def test_the_exposition_parses_and_has_every_promised_name() -> None:
     """Prometheus's own parser reads /metrics, and each name of the contract is there, with the process's own."""
     with Desk() as desk:
         desk.ask([[1, 1]]).response()
-        report = LoadReport("m", 3, "m/3", "abc", "(x)", "CPU", "why", "verified", 0.1, 1, 8, ())
+        report = LoadReport("m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, ())
         states = [VersionState("m", 3, "ready", "", 0.0, [""], report)]
         desk.metrics.watch(lambda: [desk.executor], lambda: states)
         names = {family.name for family in text_string_to_metric_families(desk.metrics.exposition().decode())}
