@@ -411,3 +411,17 @@ def test_a_question_that_is_longer_than_any_is_refused() -> None:
             "1048577 bytes for /s/m; expected at most 1048576"
             in desk.send(bytes((1 << 20) + 1), method="/s/m").message()
         )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "\\udc00", "inputs": []}',
+        b'{"parameters": {"\xed\xb6\xb5": 1}, "inputs": []}',
+        b'{"inputs": [{"name": "\\ud800", "shape": [1], "datatype": "INT32", "data": [1]}]}',
+    ],
+)
+def test_half_characters_in_json_are_refused(body: bytes) -> None:
+    """JSON can write what is no Unicode text, and protobuf's strings cannot hold it."""
+    with pytest.raises(InvalidRequest, match="a string that is no text"):
+        decode_json(body, "m", "")

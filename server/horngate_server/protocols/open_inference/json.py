@@ -36,22 +36,10 @@ def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
-    request = ModelInferRequest(model_name=model, model_version=version, id=_get(asked, "the body", "id", str, ""))
-    _parameters(request.parameters, asked, "the body")
-    data = []
-    for tensor in _get(asked, "the body", "inputs", list):
-        name = _get(tensor, "an input", "name", str)
-        at = f"input {name!r}"
-        shape = _get(tensor, at, "shape", list)
-        if not all(isinstance(axis, int) and not isinstance(axis, bool) and -1 <= axis < 1 << 63 for axis in shape):
-            raise InvalidRequest(f"{at}: shape {shape}; expected whole numbers")
-        given = request.inputs.add(name=name, datatype=_get(tensor, at, "datatype", str), shape=shape)
-        _parameters(given.parameters, tensor, at)
-        data.append(_elements(at, given.datatype, tuple(shape), _get(tensor, at, "data", list)))
-    for output in _get(asked, "the body", "outputs", list, []):
-        name = _get(output, "an output", "name", str)
-        _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
-    return InferenceRequest(read_header(request, raw=False), request.id, data)
+    try:
+        return _read(asked, model, version)
+    except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
+        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
 
 
 def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
@@ -84,6 +72,26 @@ JSON = Codec(PROTOCOL, _decode, encode_json, lambda *_: None)
 # --- private ------------------------------------------------------------------------------------------
 
 _MISSING = object()
+
+
+def _read(asked: Any, model: str, version: str) -> InferenceRequest:
+    """Read what the body says."""
+    request = ModelInferRequest(model_name=model, model_version=version, id=_get(asked, "the body", "id", str, ""))
+    _parameters(request.parameters, asked, "the body")
+    data = []
+    for tensor in _get(asked, "the body", "inputs", list):
+        name = _get(tensor, "an input", "name", str)
+        at = f"input {name!r}"
+        shape = _get(tensor, at, "shape", list)
+        if not all(isinstance(axis, int) and not isinstance(axis, bool) and -1 <= axis < 1 << 63 for axis in shape):
+            raise InvalidRequest(f"{at}: shape {shape}; expected whole numbers")
+        given = request.inputs.add(name=name, datatype=_get(tensor, at, "datatype", str), shape=shape)
+        _parameters(given.parameters, tensor, at)
+        data.append(_elements(at, given.datatype, tuple(shape), _get(tensor, at, "data", list)))
+    for output in _get(asked, "the body", "outputs", list, []):
+        name = _get(output, "an output", "name", str)
+        _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
+    return InferenceRequest(read_header(request, raw=False), request.id, data)
 
 
 def _get(place: Any, at: str, key: str, kind: type, default: Any = _MISSING) -> Any:
