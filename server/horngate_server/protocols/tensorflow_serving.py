@@ -137,8 +137,9 @@ PREDICT = Codec(PROTOCOL, decode, encode, template)
 
 # --- private: reading ---------------------------------------------------------------------------------
 
-_REMEMBERED = 512
-_REMEMBERED_BYTES = 4096
+_REMEMBERED = 256
+_REMEMBERED_BYTES = 1024
+"""A remembered header is objects of up to fifty times its bytes."""
 _LENGTH_DELIMITED = 2
 _INPUTS = 0x12  # PredictRequest, field 2
 _KEY = 0x0A  # a map's entry, field 1

@@ -47,8 +47,9 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
 
 # --- private ------------------------------------------------------------------------------------------
 
-_REMEMBERED_BYTES = 4096
-_REMEMBERED_LENGTHS = 512
+_REMEMBERED_BYTES = 1024
+"""A remembered header is objects of up to fifty times its bytes."""
+_REMEMBERED_LENGTHS = 256
 _ID = 0x1A  # field 3, length-delimited
 _RAW = 0x3A  # field 7, length-delimited
 _LENGTH_DELIMITED = 2
@@ -130,7 +131,7 @@ def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls wou
     return bytes(view[:head_end]), identity, data
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _raw_header(head: bytes) -> InferHeader:
     """Parse a header whose tensors travel raw."""
     request = _from_bytes(head)
