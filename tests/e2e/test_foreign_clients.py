@@ -28,6 +28,8 @@ FOREIGN = ROOT / "tests/foreign"
 BUF = Path(sys.executable).with_name("buf")
 IMAGES = 8
 WAIT_S = 60.0
+NO_REGISTRY = ("ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "ECONNRESET", "EAI_AGAIN", "_CERT_", "E403")
+"""npm's codes for a machine without a way to its registry."""
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +314,10 @@ def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["ci", "--no-audit", "--no-fund", "--prefix", str(folder)],
         return_completed_process=True, capture_output=True, text=True, cwd=folder,
     )  # fmt: skip
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    said = str(done.stderr)
+    if done.returncode and any(code in said for code in NO_REGISTRY):
+        pytest.skip(f"no npm registry can be reached: {said.splitlines()[0]}")
+    assert done.returncode == 0, said
     return folder / "client.js"
 
 
