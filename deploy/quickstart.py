@@ -6,6 +6,7 @@ Uses the three commands and the client as any user would.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,7 @@ def classify(address: str, version: Path) -> None:
 
 def main() -> int:
     """Do it all; return the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave no server behind
     version = trained()
     try:
         with serving() as (server, grpc, http):
@@ -99,7 +101,7 @@ def main() -> int:
             python = os.path.relpath(BIN)
             print(
                 f"""
-gRPC       {grpc}   (Open Inference Protocol: tritonclient and KServe clients work too)
+gRPC       {grpc}   (Triton's, KServe's and TensorFlow Serving's clients work too)
 metrics    {http}/metrics
 
 try next, in another terminal:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from horngate_server import logs
 from horngate_server import settings as settings_room
@@ -33,8 +34,9 @@ def _main() -> None:
         code = exit_code(lambda: App(_settings, app).run())
     finally:
         shutil.rmtree(envoy.scratch(), ignore_errors=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # whoever read it has gone; we must go all the same
+                stream.flush()
         os._exit(code)
 
 

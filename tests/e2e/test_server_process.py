@@ -349,3 +349,20 @@ def test_foreign_models_of_any_signature_are_served_side_by_side(
             with pytest.raises(grpc.RpcError, match="not a number in the batch") as failed:
                 infer(request({"x": np.full((1, 1), np.nan, np.float32)}, model="fails"))
             assert failed.value.code() == grpc.StatusCode.INTERNAL
+
+
+def test_a_server_ends_though_nobody_reads_its_log_any_more(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Whoever started it may be gone, and its log's pipe broken: SIGTERM still drains and ends it."""
+    ports = tmp_path / "ports"
+    with subprocess.Popen(
+        [
+            sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1], "--transport", transport,
+            "--grpc-port", "0", "--http-port", "0", "--port-file", ports,
+        ],
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr
+        assert any("queue      up to" in line for line in process.stderr)
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
