@@ -12,7 +12,7 @@ from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server.config import STABLE, ModelConfig
 from horngate_server.errors import InvalidRequest, RequestError
 from horngate_server.executor import Clock
-from horngate_server.names import MODEL, OPEN_INFERENCE
+from horngate_server.names import LOAD, RELOAD, UNLOAD
 
 if TYPE_CHECKING:  # for the types alone
     from horngate_server.lifecycle import Lifecycle
@@ -39,9 +39,9 @@ class Admin:
     def deferred(self) -> Mapping[str, Callable[[bytes, Answered], None]]:
         """Return the methods, by full name."""
         return {
-            f"/{OPEN_INFERENCE}/RepositoryModelLoad": self.load,
-            f"/{OPEN_INFERENCE}/RepositoryModelUnload": self.unload,
-            f"/{MODEL}/HandleReloadConfigRequest": self.reload,
+            LOAD: self.load,
+            UNLOAD: self.unload,
+            RELOAD: self.reload,
         }
 
     def load(self, message: bytes, answered: Answered) -> None:

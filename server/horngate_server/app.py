@@ -17,6 +17,7 @@ from horngate_server.about import Sources, absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
+from horngate_server.doors import Doors
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
@@ -31,7 +32,6 @@ from horngate_server.streaming import model_stream_infer
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
-from horngate_server.transports.memory import Memory
 from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,13 @@ class App:
     Args:
         settings: all of them.
         transport: the one to serve with, where the process was made for one; otherwise grpcio.
+        doors: the transport's.
         why: why it is this transport, for the banner.
     """
 
-    def __init__(self, settings: Settings, transport: Transport | None = None, *, why: str = "") -> None:
+    def __init__(
+        self, settings: Settings, transport: Transport | None = None, doors: Doors | None = None, *, why: str = ""
+    ) -> None:
         self._settings = settings
         self._clock = time.monotonic
         self._stop = Stop()
@@ -61,11 +64,13 @@ class App:
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
         self._why = why
+        doors = doors or Doors.of(settings, self._clock)
+        self._rest_doors = Doors.of(settings, self._clock)  # another thread's
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
-            max_request_bytes=settings.max_request_bytes,
+            doors=doors,
             max_connections=settings.max_connections,
             shared=settings.worker is not None,
             tls=settings.tls,
@@ -100,7 +105,12 @@ class App:
         )
         self._about = OpenInference(sources)
         self._add_methods(TensorflowServing(sources))
-        self._metrics.watch(self._lifecycle.executors, self._lifecycle.states, lambda: self._lifecycle.config_valid)
+        self._metrics.watch(
+            self._lifecycle.executors,
+            self._lifecycle.states,
+            lambda: self._lifecycle.config_valid,
+            (doors, self._rest_doors),
+        )
         self._line: Line | None = None
         self._http = http.HttpServer(
             http.app(self._health.serving, self._metrics.exposition, self._admin.json, self._rest),
@@ -149,15 +159,15 @@ class App:
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
         service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept))})
-        service.add(streams=reflection_room.streams([OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]))
+        if self._settings.reflection == "on":
+            services = [OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]
+            service.add(streams=reflection_room.streams(services))
 
     def _rest(self) -> http.App:
         """Return the app for ``/v2``."""
         from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
 
-        settings = self._settings
-        memory = Memory(settings.max_request_bytes)
-        return rest.app(self._service.take, self._about, memory, settings.max_message_bytes)
+        return rest.app(self._service.take, self._about, self._rest_doors, self._settings.max_message_bytes)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""

@@ -14,6 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(lambda: _health(arguments[1:]))
     if arguments[:1] == ["inspect"]:
         return exit_code(lambda: _inspect(arguments[1:]))
+    if arguments[:1] == ["token"]:
+        return exit_code(lambda: _token(arguments[1:]))
     return exit_code(lambda: _serve(arguments))
 
 
@@ -49,6 +51,28 @@ def _health(arguments: Sequence[str]) -> int:
     serving = ask(asked.server, asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
+
+
+def _token(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="horngate-server token",
+        description=(
+            "Make a token for a client, print it, and add its SHA-256 to the file that --tokens reads. The token\n"
+            "itself is kept nowhere. To replace one: add another for the same name, let the client change over, and\n"
+            "delete the old line. A running server reads the file again when it changes."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="the client's, for logs and limits")
+    parser.add_argument("--file", required=True, metavar="FILE", help="made if it is not there")
+    parser.add_argument("--admin", action="store_true", help="it may change what is served (with --admin)")
+    asked = parser.parse_args(arguments)
+    from pathlib import Path  # noqa: PLC0415 - see above
+
+    from horngate_server import tokens  # noqa: PLC0415
+
+    print(tokens.add(Path(asked.file), asked.name, admin=asked.admin))
+    return 0
 
 
 def _inspect(arguments: Sequence[str]) -> int:

@@ -10,19 +10,21 @@ import threading
 import time
 from contextlib import suppress
 
-from horngate_server import logs
+from horngate_server import logs, tls
 from horngate_server import settings as settings_room
 from horngate_server.app import App
 from horngate_server.cli import exit_code
+from horngate_server.doors import Doors
 from horngate_server.transports import envoy
 from horngate_server.transports.fast import FastTransport
 
 _settings = settings_room.read([])  # `launch` has put all of them into variables
+doors = Doors.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
     admin=envoy.admin(),
     max_message_bytes=_settings.max_message_bytes,
-    max_request_bytes=_settings.max_request_bytes,
+    doors=doors,
     clock=time.monotonic,
 )
 
@@ -31,7 +33,7 @@ def _main() -> None:
     """Serve, and end the process: Envoy itself never decides to."""
     code = 1
     try:
-        code = exit_code(lambda: App(_settings, app).run())
+        code = exit_code(lambda: App(_settings, app, doors).run())
     finally:
         shutil.rmtree(envoy.scratch(), ignore_errors=True)
         for stream in (sys.stdout, sys.stderr):
@@ -41,4 +43,6 @@ def _main() -> None:
 
 
 logs.set_up(_settings.log_format, _settings.log_level, _settings.worker.number if _settings.worker else None)
+if _settings.tls is not None:
+    tls.renew(tls.Certificates(_settings.tls, time.monotonic), envoy.write_secrets)
 threading.Thread(target=_main, name="main").start()

@@ -12,6 +12,8 @@ HorngateError
 │   ├── CallerGone            the caller has cancelled: nobody reads the answer
 │   ├── NotReady              loading, draining or shutting down: retry elsewhere or later
 │   ├── ModelFailed           the model raised while computing this batch: our fault
+│   ├── Unauthenticated       no token, or nobody's: never retry
+│   ├── Forbidden             a token that may not do this: never retry
 │   ├── Refused               an administrator's wish that cannot be done as things are
 │   └── NotImplementedHere    a method that this server does not have
 ├── ModelError                a SavedModel cannot be served
@@ -75,6 +77,14 @@ class NotReady(RequestError):
 
 class ModelFailed(RequestError):
     """The model failed on a batch."""
+
+
+class Unauthenticated(RequestError):
+    """The call has no token, or one that nobody has."""
+
+
+class Forbidden(RequestError):
+    """The call's token is good, but not for this."""
 
 
 class Refused(RequestError):

@@ -1,15 +1,17 @@
 """From settings to a serving process: which transport runs, in which process, and why."""
 
 import os
+import time
 from dataclasses import replace
 from typing import NoReturn
 
-from horngate_server import logs
+from horngate_server import logs, tls
 from horngate_server import settings as settings_room
 from horngate_server.errors import SettingsError
 from horngate_server.ports import reserve
 from horngate_server.settings import Settings
 from horngate_server.stopping import block_signals
+from horngate_server.tokens import Tokens
 from horngate_server.transports import envoy
 
 ENVOY_THREADS = 4
@@ -24,6 +26,10 @@ def serve(settings: Settings) -> int:
     """
     block_signals()
     logs.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
+    if settings.tls is not None:
+        tls.read(settings.tls)  # what is wrong with these files is said here, once, before anything starts
+    if settings.tokens is not None:
+        Tokens(settings.tokens, time.monotonic)
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:
         raise SettingsError(f"--transport fast: {reason}")

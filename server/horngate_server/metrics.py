@@ -5,7 +5,7 @@ Numbers are folded in once per batch, with NumPy, rather than once per request; 
 
 import threading
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from horngate_server.doors import Doors
 from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import BatchReport, Executor
 from horngate_server.request import ModelInfo
@@ -64,6 +65,7 @@ class Metrics(Collector):
         self._executors: Callable[[], Iterable[Executor]] = tuple
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
+        self._doors: Sequence[Doors] = ()
         registry.register(self)
 
     def watch(
@@ -71,11 +73,13 @@ class Metrics(Collector):
         executors: Callable[[], Iterable[Executor]],
         versions: Callable[[], Iterable[VersionState]] = tuple,
         config_valid: Callable[[], bool] = lambda: True,
+        doors: Sequence[Doors] = (),
     ) -> None:
         """Say whose queues and which versions' states a scrape reads, and whether the configuration is a good one."""
         self._executors = executors
         self._versions = versions
         self._config_valid = config_valid
+        self._doors = doors
 
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
@@ -138,6 +142,7 @@ class Metrics(Collector):
 
     def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
         executors = list(self._executors())
+        refused = sum((Counter(each.refused) for each in self._doors), Counter(self._refused))
         yield _counter(
             "horngate_requests", "Inference requests answered, by model, protocol and gRPC code.",
             ("model", "protocol", "code"), self._requests,
@@ -151,7 +156,7 @@ class Metrics(Collector):
         yield in_flight
         yield _counter(
             "horngate_refused", "Inference requests that were not computed, by reason.", ("reason",),
-            {(reason,): count for reason, count in self._refused.items()},
+            {(reason,): count for reason, count in refused.items()},
         )  # fmt: skip
         yield _counter("horngate_rows", "Rows computed, padding not counted.", ("model", "version"), self._rows)
         yield _histogram(

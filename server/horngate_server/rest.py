@@ -16,6 +16,7 @@ from starlette.routing import Route
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server import unix_http
 from horngate_server.about.open_inference import OpenInference
+from horngate_server.doors import Doors
 from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
 from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference.json import JSON, decode_json
@@ -27,6 +28,8 @@ from horngate_server.transports.memory import Memory
 CODES = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "RESOURCE_EXHAUSTED": 429,
     "CANCELLED": 499,
@@ -50,17 +53,22 @@ class Take(Protocol):
         ...
 
 
-def app(take: Take, about: OpenInference, memory: Memory, max_message_bytes: int) -> Starlette:
+def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int) -> Starlette:
     """Return the ASGI app of a server process.
 
     Args:
         take: where requests go.
         about: answers what needs no computing.
-        memory: where bodies' bytes are counted; this app's own.
+        doors: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
     """
 
+    def enter(request: Request) -> Memory:
+        peer = request.client.host if request.client else ""
+        return doors.enter(request.url.path, request.headers.get("authorization", "").encode(), peer)
+
     async def infer(request: Request) -> Response:
+        memory = enter(request)
         body = await _body(request, max_message_bytes)
         cost = len(body) * JSON_COST
         memory.take(cost)
@@ -74,7 +82,8 @@ def app(take: Take, about: OpenInference, memory: Memory, max_message_bytes: int
             memory.give(cost)
         return _error(answer) if isinstance(answer, Status) else Response(answer, media_type="application/json")
 
-    async def server(_request: Request) -> Response:
+    async def server(request: Request) -> Response:
+        enter(request)
         metadata = oip.ServerMetadataResponse.FromString(about.server(b""))
         return JSONResponse(
             {"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)}
@@ -88,6 +97,7 @@ def app(take: Take, about: OpenInference, memory: Memory, max_message_bytes: int
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     async def model(request: Request) -> Response:
+        enter(request)
         name, version = _asked(request)
         question = oip.ModelMetadataRequest(name=name, version=version)
         metadata = oip.ModelMetadataResponse.FromString(about.model(question.SerializeToString()))
@@ -133,7 +143,7 @@ def forwarding(
 
     async def forward(request: Request) -> Response:
         body = await _body(request, max_message_bytes)
-        headers = {name: request.headers[name] for name in (PRIORITY,) if name in request.headers}
+        headers = {name: request.headers[name] for name in (PRIORITY, "authorization") if name in request.headers}
         try:
             answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
         except OSError as error:

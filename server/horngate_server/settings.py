@@ -1,6 +1,7 @@
 """The server's settings: flags and HORNGATE_ variables, read once into one frozen object. Nothing else reads either."""
 
 import argparse
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,10 @@ def _bytes(text: str) -> int:
     return int(match[1]) * units[match[2]]
 
 
+def _bytes_or_0(text: str) -> int:
+    return 0 if text == "0" else _bytes(text)
+
+
 def _path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path")
@@ -72,6 +77,13 @@ def _switch(text: str) -> bool:
     if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
         raise ValueError("expected true or false")
     return text.lower() in ("true", "1", "yes")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +164,18 @@ class Settings:
         "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
         _bytes, "SIZE",
     )  # fmt: skip
+    tokens: Path | None = _option(
+        None,
+        "let in only calls with one of the tokens in this file (`horngate-server token` adds one); read again when it "
+        "changes",
+        _path, "FILE",
+    )  # fmt: skip
+    max_client_requests: int = _option(
+        0,
+        "requests of one client at once, by its token or else its address; 0 for any number",
+        _whole(0, 1 << 30), "N",
+    )  # fmt: skip
+    max_client_bytes: int = _option(0, "bytes of one client's requests at once; 0 for any number", _bytes_or_0, "SIZE")
     max_connections: int = _option(1000, "connections at once; further ones are closed", _whole(1, 1 << 20), "N")
     verify: str = _option(
         "strict",
@@ -166,9 +190,12 @@ class Settings:
     )  # fmt: skip
     admin: bool = _option(
         False,
-        "answer Triton's RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload: callers can then change what "
-        "is served",
+        "answer Triton's RepositoryModelLoad and RepositoryModelUnload and TensorFlow Serving's "
+        "HandleReloadConfigRequest: callers, or those with an admin token, can then change what is served",
         _switch,
+    )
+    reflection: str = _option(
+        "on", "whether callers may ask which methods and messages there are", _one_of("on", "off"), "on|off"
     )
     port_file: Path | None = _option(
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
@@ -191,6 +218,8 @@ class Settings:
             if path is not None and not path.is_file():
                 raise SettingsError(f"--tls-cert, --tls-key, --tls-client-ca: no file {path}")
 
+        if self.admin and not self.tokens and not _is_loopback(self.host):
+            raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
             raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
 
@@ -284,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=(
             "commands:\n"
             "  horngate-server inspect DIR [--json]   load a version, verify and measure it; serve nothing\n"
+            "  horngate-server token NAME --file FILE [--admin]   make a token, and let it in by --tokens FILE\n"
             "  horngate-server health [--server localhost:8001] [--model NAME]   exit 0 if it serves, 1 if not\n\n"
             "examples:\n"
             "  horngate-server --models models\n"
@@ -311,5 +341,5 @@ def _shown(attribute: str, value: object) -> str:
     if attribute.endswith("_s") and isinstance(value, float):
         return f"{value:g}s" if value else "0ms"
     if attribute.endswith("_bytes") and isinstance(value, int):
-        return f"{value >> 20}MiB"
+        return f"{value >> 20}MiB" if value else "0"
     return str(value)

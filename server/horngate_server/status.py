@@ -20,6 +20,8 @@ CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.CallerGone: grpc.StatusCode.CANCELLED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
 }

@@ -1,7 +1,16 @@
-"""What TLS needs."""
+"""What TLS needs, and its renewal: certificates are read again when they change, and no connection notices."""
 
+import logging
+import ssl
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from horngate_server.changes import EVERY_S, Changes
+from horngate_server.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +26,71 @@ class Tls:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pems:
+    """The files' content."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+class Certificates:
+    """The files, read again when they change; those that do not fit together change nothing.
+
+    Args:
+        tls: where they are.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, tls: Tls, clock: Callable[[], float]) -> None:
+        self._tls = tls
+        self._changes = Changes([path for path in (tls.certificate, tls.key, tls.client_ca) if path], clock)
+
+    def renewed(self) -> Pems | None:
+        """Return the new ones if they have changed; None otherwise."""
+        if not self._changes.seen():
+            return None
+        try:
+            pems = read(self._tls)
+        except SettingsError as error:
+            log.error("%s; the certificate from before stays", error)
+            return None
+        log.info("tls: the certificate was read again; new connections get it")
+        return pems
+
+
+def read(tls: Tls) -> Pems:
+    """Read the files.
+
+    Raises:
+        SettingsError: they cannot be read, are no PEM, or the key is another certificate's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+        return Pems(
+            tls.certificate.read_bytes(), tls.key.read_bytes(), tls.client_ca.read_bytes() if tls.client_ca else None
+        )
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        raise SettingsError(
+            f"--tls-cert {tls.certificate}, --tls-key {tls.key}: expected a certificate, its key without a passphrase, "
+            f"and authorities in PEM: {error}"
+        ) from error
+
+
+def renew(certificates: Certificates, use: Callable[[Pems], None]) -> None:
+    """Look once a second from now on, on a thread of its own that does not keep the process."""
+    pause = threading.Event()
+
+    def run() -> None:
+        while not pause.wait(EVERY_S):
+            pems = certificates.renewed()
+            if pems is not None:
+                use(pems)
+
+    threading.Thread(target=run, name="certificates", daemon=True).start()

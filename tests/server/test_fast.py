@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from horngate_server.doors import Doors
 from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.transports import Call, Status, Stream, asgi, framing
 from horngate_server.transports.fast import PIECE_BYTES, FastTransport
@@ -35,7 +36,7 @@ class FakeCaller:
     """One call, as pyvoy would bring it."""
 
     def __init__(self, *pieces: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        self.scope = {"type": "http", "path": METHOD, "headers": [*HEADERS, *headers]}
+        self.scope = {"type": "http", "path": METHOD, "headers": [*HEADERS, *headers], "client": ("127.0.0.1", 5)}
         self._events: list[dict[str, Any]] = [
             {"type": "http.request", "body": piece, "more_body": number < len(pieces) - 1}
             for number, piece in enumerate(pieces)
@@ -74,7 +75,7 @@ class FakeCaller:
 def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 << 20) -> FastTransport:
     """A transport that Envoy has just begun to listen for."""
     made = FastTransport(
-        port=1, admin=Path("none"), max_message_bytes=message, max_request_bytes=memory, clock=time.monotonic
+        port=1, admin=Path("none"), max_message_bytes=message, doors=Doors(Memory(memory)), clock=time.monotonic
     )
     made._ask_envoy = lambda url: "LIVE\n"  # type: ignore[method-assign]  # noqa: ARG005
     made.start(service)

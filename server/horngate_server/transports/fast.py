@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from horngate_server import transports, unix_http
+from horngate_server.doors import Doors
 from horngate_server.errors import (
     HorngateError,
     InvalidRequest,
@@ -50,17 +51,17 @@ class FastTransport:
         port: where Envoy listens.
         admin: the socket on which Envoy tells how it is.
         max_message_bytes: larger messages are refused, as they came or expanded.
-        max_request_bytes: the bytes that may be in memory at once, being received or waiting.
+        doors: let calls in, and say where their bytes are counted.
         clock: monotonic seconds.
     """
 
     name = "fast"
 
-    def __init__(self, *, port: int, admin: Path, max_message_bytes: int, max_request_bytes: int, clock: Clock) -> None:
+    def __init__(self, *, port: int, admin: Path, max_message_bytes: int, doors: Doors, clock: Clock) -> None:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
-        self._memory = Memory(max_request_bytes)
+        self._doors = doors
         self._clock = clock
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
@@ -86,7 +87,7 @@ class FastTransport:
 
     def deliver(self, answers: Sequence[Answer]) -> None:
         """Send answers (`Transport.deliver`)."""
-        freed = 0
+        freed: dict[Memory, int] = {}
         for reply, answer in answers:
             if isinstance(reply, Later):
                 reply.give(answer)
@@ -104,8 +105,13 @@ class FastTransport:
                 assert self._loop
                 self._loop.call_soon_threadsafe(self._send_slowly, reply, answer)
                 continue
-            freed += reply.bytes
-        self._memory.give(freed)
+            memory = reply.memory
+            if memory.name:
+                memory.give(reply.bytes)
+            else:
+                freed[memory] = freed.get(memory, 0) + reply.bytes
+        for memory, size in freed.items():
+            memory.give(size)
 
     def stop(self, grace_s: float) -> None:
         """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
@@ -136,33 +142,26 @@ class FastTransport:
 
     # --- private --------------------------------------------------------------------------------------
 
-    async def _call(  # noqa: C901 - on the hot path: a function for the headers would cost more than it explains
-        self, scope: Event, receive: Receive, send: Send
-    ) -> Call | None:
+    async def _call(self, scope: Event, receive: Receive, send: Send) -> Call | None:
         """Read a unary call; None where it is no such thing and has been taken care of."""
         method = scope["path"]
-        headers = scope["headers"]
-        timeout = content_type = encoding = b""
-        stands_back = False
-        for name, value in headers:
-            if name == b"grpc-timeout":
-                timeout = value
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"grpc-encoding":
-                encoding = value
-            elif name == PRIORITY:
-                stands_back = bulk(value)
+        headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"")
+        encoding = headers.get(b"grpc-encoding", b"")
+        memory = self._doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
-            self._other(method, content_type, encoding, receive, send)
+            self._other(method, content_type, asgi.Inbox(receive, encoding, self._max_message_bytes, memory), send)
             return None
+        priority = headers.get(PRIORITY)
+        stands_back = priority is not None and bulk(priority)
+        timeout = headers.get(b"grpc-timeout")
         deadline = self._clock() + framing.timeout(timeout) if timeout else inf
         event = await receive()
         if event["type"] == "http.disconnect":
             raise Disconnected
         body: bytes | memoryview = event.get("body", b"")
         if event.get("more_body"):
-            body = await self._rest(event["body"], event, receive)
+            body = await self._rest(event["body"], event, receive, memory)
         elif len(body) > self._max_message_bytes + framing.PREFIX_BYTES:
             raise MessageTooLarge(
                 f"a message of {len(body)} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
@@ -170,8 +169,8 @@ class FastTransport:
         message, compressed = framing.unframe(body)
         if compressed:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
-        self._memory.take(len(message))
-        return Call(method, message, deadline, _Reply(receive, send, len(message)), stands_back)
+        memory.take(len(message))
+        return Call(method, message, deadline, _Reply(receive, send, memory, len(message)), stands_back)
 
     def _hand_over(self) -> None:
         """Give the service what has come in this turn of the loop."""
@@ -206,7 +205,7 @@ class FastTransport:
         if self._asking:
             self._loop.call_later(max(0.0, self._waiting[0][0] - now), self._ask_callers)
 
-    async def _rest(self, body: bytes, event: Event, receive: Receive) -> bytes | memoryview:
+    async def _rest(self, body: bytes, event: Event, receive: Receive, memory: Memory) -> bytes | memoryview:
         """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
 
         Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
@@ -222,7 +221,7 @@ class FastTransport:
                 f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
             )
         size = framing.PREFIX_BYTES + length
-        self._memory.take(size)  # all that is announced: it is allocated now
+        memory.take(size)  # all that is announced: it is allocated now
         try:
             whole = np.empty(size, np.uint8).data
             received = 0
@@ -236,9 +235,9 @@ class FastTransport:
                 event = await _next(receive)
                 body = event.get("body", b"")
         finally:
-            self._memory.give(size)
+            memory.give(size)
 
-    def _other(self, method: str, content_type: bytes, encoding: bytes, receive: Receive, send: Send) -> None:
+    def _other(self, method: str, content_type: bytes, inbox: asgi.Inbox, send: Send) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
         if not content_type.startswith(b"application/grpc"):
             asgi.send_unsupported(send)
@@ -246,7 +245,6 @@ class FastTransport:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            inbox = asgi.Inbox(receive, encoding, self._max_message_bytes, self._memory)
             self._spawn(asgi.stream(self._streams[method], inbox, send))
         else:
             raise NotImplementedHere(f"no method {method}")
@@ -265,8 +263,9 @@ class FastTransport:
 
     async def _pieces(self, reply: "_Reply", answer: bytes) -> None:
         """Send a long answer piece by piece, as its caller reads."""
+        reply.memory.give(reply.bytes)
+        reply.memory.take(len(answer), force=True)
         try:
-            self._memory.take(len(answer), force=True)
             body = framing.frame(answer)
             with suppress(OSError):  # the caller has gone
                 await reply.send(asgi.START)
@@ -276,7 +275,7 @@ class FastTransport:
                 await reply.send({"type": "http.response.body"})
                 await reply.send(asgi.OK)
         finally:
-            self._memory.give(len(answer) + reply.bytes)
+            reply.memory.give(len(answer))
 
     def _ask_envoy(self, url: str) -> str:
         """Ask Envoy's admin interface; empty while it does not answer."""
@@ -302,11 +301,12 @@ async def _next(receive: Receive) -> Event:
 class _Reply:
     """Where an answer goes (`transports.Reply`)."""
 
-    __slots__ = ("_receive", "answered", "bytes", "gone", "send")
+    __slots__ = ("_receive", "answered", "bytes", "gone", "memory", "send")
 
-    def __init__(self, receive: Receive, send: Send, size: int) -> None:
+    def __init__(self, receive: Receive, send: Send, memory: Memory, size: int) -> None:
         self._receive = receive
         self.send = send
+        self.memory = memory
         self.bytes = size
         self.answered = False
         self.gone = False

@@ -9,17 +9,23 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
+from horngate_server.doors import Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
 from horngate_server.status import status_of
-from horngate_server.tls import Tls
+from horngate_server.tls import Certificates, Pems, Tls, read
 from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, bulk
 from horngate_server.transports.intake import Intake
-from horngate_server.transports.memory import Memory
 
 _T = TypeVar("_T")
 PENDING_CALLS = 100_000
 """Calls that gRPC holds until Python takes them. Beyond its own 1,000 it would end some, at random, with CANCELLED."""
+HANDSHAKE_MS = 10_000
+"""How long a new connection may take until it speaks TLS and HTTP/2."""
+IDLE_MS = 300_000
+"""A connection without calls for this long is closed; clients open it again when they need it."""
+KEEPALIVE_MS = 60_000
+"""A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -32,7 +38,7 @@ class GrpcioTransport:
         max_message_bytes: larger messages are refused by gRPC itself, with RESOURCE_EXHAUSTED.
         shared: other processes listen on the port too.
         tls: the files for TLS; None for none.
-        max_request_bytes: of requests that have arrived and are not answered.
+        doors: let calls in, and say where their bytes are counted.
         max_connections: further ones are closed.
         clock: the monotonic clock that deadlines are turned to.
     """
@@ -45,7 +51,7 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
-        max_request_bytes: int,
+        doors: Doors,
         max_connections: int,
         clock: Clock,
         shared: bool = False,
@@ -58,10 +64,13 @@ class GrpcioTransport:
             ("grpc.max_allowed_incoming_connections", max_connections),
             ("grpc.server.max_pending_requests", PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
         self._tls = tls
-        self._memory = Memory(max_request_bytes)
+        self._doors = doors
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
@@ -92,12 +101,12 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((_Router(service, self._memory, self._clock),))
+        self._server.add_generic_rpc_handlers((_Router(service, self._doors, self._clock),))
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(self._address)
             else:
-                port = self._server.add_secure_port(self._address, _credentials(self._tls))
+                port = self._server.add_secure_port(self._address, _credentials(self._tls, self._clock))
         except RuntimeError as error:
             raise SettingsError(
                 f"--host, --grpc-port: cannot listen on {self._address}; is another server there?"
@@ -120,15 +129,15 @@ class GrpcioTransport:
 class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
-    def __init__(self, service: Service, memory: Memory, clock: Clock) -> None:
+    def __init__(self, service: Service, doors: Doors, clock: Clock) -> None:
         intake = Intake(service.accept)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
-                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, memory, clock))
+                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock))
                 for method in service.methods
             },
             **{
-                method: grpc.stream_stream_rpc_method_handler(_streaming(stream, memory))
+                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors))
                 for method, stream in service.streams.items()
             },
         }
@@ -137,18 +146,18 @@ class _Router(grpc.GenericRpcHandler):
         return self._handlers.get(details.method) or grpc.unary_unary_rpc_method_handler(_absent(details.method))
 
 
-def _unary(method: str, intake: Intake, memory: Memory, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+def _unary(method: str, intake: Intake, doors: Doors, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
-        stands_back = False
         remaining: float | None = context.time_remaining()
         deadline = inf if remaining is None else clock() + remaining
         future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
         try:
-            for name, value in context.invocation_metadata() or ():
-                if name == PRIORITY:
-                    stands_back = bulk(value)
+            metadata = dict(context.invocation_metadata() or ())
+            memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
+            priority = metadata.get(PRIORITY)
+            stands_back = priority is not None and bulk(priority)
             memory.take(len(message))
         except RequestError as error:
             await _abort(context, status_of(error))
@@ -165,7 +174,9 @@ def _unary(method: str, intake: Intake, memory: Memory, clock: Clock) -> Callabl
     return handle
 
 
-def _streaming(stream: Stream, memory: Memory) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+def _streaming(
+    method: str, stream: Stream, doors: Doors
+) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
     """Wrap one streaming method; domain errors become statuses.
 
     A message counts as being in memory until as many answers were given, or the stream has ended.
@@ -173,6 +184,11 @@ def _streaming(stream: Stream, memory: Memory) -> Callable[[AsyncIterator[bytes]
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         counted: deque[int] = deque()
+        metadata = dict(context.invocation_metadata() or ())
+        try:
+            memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
+        except RequestError as error:
+            await _abort(context, status_of(error))
 
         async def count() -> AsyncIterator[bytes]:
             async for message in messages:
@@ -188,7 +204,8 @@ def _streaming(stream: Stream, memory: Memory) -> Callable[[AsyncIterator[bytes]
         except RequestError as error:
             await _abort(context, status_of(error))
         finally:
-            memory.give(sum(counted))
+            for size in counted:
+                memory.give(size)
 
     return handle
 
@@ -203,12 +220,32 @@ def _absent(method: str) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     return handle
 
 
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-        require_client_auth=tls.client_ca is not None,
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _peer(context: _Context) -> str:
+    """Return the caller's address without its port: gRPC says ``ipv4:127.0.0.1:50123``."""
+    return context.peer().rpartition(":")[0]
+
+
+def _credentials(tls: Tls, clock: Clock) -> grpc.ServerCredentials:
+    """Return credentials that change with the files; gRPC asks at every handshake."""
+    certificates = Certificates(tls, clock)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        pems = certificates.renewed()
+        return _configuration(pems) if pems else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(read(tls)),
+        fetch,  # type: ignore[arg-type]  # None, its documentation says, keeps what there is
+        require_client_authentication=tls.client_ca is not None,
     )
+
+
+def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pems.key, pems.certificate)], root_certificates=pems.client_ca)
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

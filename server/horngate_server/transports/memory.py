@@ -12,6 +12,9 @@ class Memory:
         limit: how many there may be.
     """
 
+    name = ""
+    """Whose part of it this is; empty for everyone's."""
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken = 0

@@ -1,0 +1,47 @@
+"""Tells whether small files have changed: secrets and certificates that operators replace while the server runs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+EVERY_S = 1.0
+
+
+class Changes:
+    """Files to be looked at once a second at most, by whoever asks: no thread, no events to be missed.
+
+    A file counts as changed when its inode, size or time does: editors, ``mv`` and Kubernetes' symbolic links alike.
+
+    Args:
+        paths: the files.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, paths: Sequence[Path], clock: Callable[[], float]) -> None:
+        self._paths = paths
+        self._clock = clock
+        self._looked = clock()
+        self._states = self._look()
+
+    def seen(self) -> bool:
+        """Whether they have changed since this was last true, or since the beginning."""
+        now = self._clock()
+        if now - self._looked < EVERY_S:
+            return False
+        self._looked = now
+        states = self._look()
+        changed = states != self._states
+        self._states = states
+        return changed
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_state(path) for path in self._paths]
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
