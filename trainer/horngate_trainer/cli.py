@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from horngate_trainer import data, quiet, settings
 from horngate_trainer.errors import InputError, TrainerError
@@ -13,6 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C."""
     try:
         chosen = settings.parse(sys.argv[1:] if arguments is None else arguments)
+        if chosen.once and (there := _newest(chosen.output / chosen.name)) is not None:
+            print("horngate-trainer: --once, and there is a version already", file=sys.stderr)
+            print(there)
+            return 0
         dataset = data.load(chosen.data)  # before TensorFlow: bad data are refused at once
         with quiet.imports():
             from horngate_trainer import pipeline  # noqa: PLC0415 - TensorFlow takes seconds to import
@@ -32,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _newest(model: Path) -> Path | None:
+    """Return the newest version's folder; None where there is none."""
+    numbers = [int(each.name) for each in model.glob("[0-9]*") if each.name.isdigit() and each.is_dir()]
+    return model / str(max(numbers)) if numbers else None
 
 
 def _failed(error: Exception, code: int) -> int:

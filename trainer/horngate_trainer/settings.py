@@ -29,6 +29,7 @@ class Settings:
         epochs: passes over the training set, at least 1.
         seed: of weights, shuffling and dropout; None draws one.
         min_accuracy: share of the test set, 0 to 1, below which nothing is exported.
+        once: do nothing where the model has a version already.
         resume: go on from the last finished epoch.
         report: folder of the report, or None for no report.
     """
@@ -52,6 +53,9 @@ class Settings:
     )
     min_accuracy: float = field(
         default=0.97, metadata={"help": "refuse to export a model below this test accuracy, 0 to 1"}
+    )
+    once: bool = field(
+        default=False, metadata={"help": "do nothing, successfully, where the model has a version already"}
     )
     resume: bool = field(default=False, metadata={"help": "go on after the last finished epoch"})
     report: Path | None = field(
@@ -117,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     metavars |= {"output": "DIR", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     for setting in fields(Settings):
         shown = setting.metadata.get("shown", setting.default)
-        text = setting.metadata["help"] + f" ({shown})" * (setting.name != "resume")
-        if setting.name == "resume":
+        text = setting.metadata["help"] + f" ({shown})" * (setting.default is not False)
+        if setting.default is False:
             parser.add_argument(_flag(setting.name), action="store_const", const="true", help=text)
         else:
             metavar = metavars.get(setting.name, setting.name.upper())
@@ -196,6 +200,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "epochs": _whole(1, 1_000_000),
     "seed": _whole(0, 2**31 - 1),
     "min_accuracy": _share,
+    "once": _switch,
     "resume": _switch,
     "report": lambda text: None if text in {"", "none"} else _folder(text),
 }

@@ -1,6 +1,7 @@
 """The reference transport: grpcio's asyncio server on a thread of its own. Runs wherever grpcio does."""
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +21,8 @@ from horngate_server.transports.intake import Intake
 _T = TypeVar("_T")
 PENDING_CALLS = 100_000
 """Calls that gRPC holds until Python takes them. Beyond its own 1,000 it would end some, at random, with CANCELLED."""
+# A caller that went before its answer is no error, and certainly no traceback.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: "ExecuteBatchError" not in record.getMessage())
 HANDSHAKE_MS = 10_000
 """How long a new connection may take until it speaks TLS and HTTP/2."""
 IDLE_MS = 300_000
