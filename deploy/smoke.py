@@ -119,8 +119,10 @@ def classifies(stack: Stack) -> None:
         digit = finished(stack.client("predict", "/digits/seven.png"))
         if not re.search(r"\b7\b", digit):
             raise Failed(f"a seven was not recognised: {digit}")
-        predictions = json.loads(finished(stack.client("predict", "--json", "/data/x_test.npy", mount=Path(folder))))
-    found = [each["label"] for each in predictions]
+        predictions = json.loads(finished(stack.client("predict", "--json", "/data/x_test.npy", mount=Path(folder))))[
+            "predictions"
+        ]
+    found = [each["class"] for each in predictions]
     right = sum(int(label) == truth for label, truth in zip(found, labels, strict=True))
     if right < 9_700:
         raise Failed(f"only {right} of 10,000 test images were recognised")

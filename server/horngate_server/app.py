@@ -4,13 +4,13 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
 from horngate_server import health as health_room
-from horngate_server import http, metrics, runtime
+from horngate_server import http, metrics, runtime, telling
 from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
 from horngate_server.about import Sources, absent
@@ -18,6 +18,7 @@ from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
 from horngate_server.doors import Doors
+from horngate_server.errors import SettingsError
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
@@ -29,6 +30,7 @@ from horngate_server.settings import Settings
 from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop
 from horngate_server.streaming import model_stream_infer
+from horngate_server.telling import Teller
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
@@ -59,6 +61,7 @@ class App:
         self._clock = time.monotonic
         self._stop = Stop()
         self._died: BaseException | None = None
+        self._flush: Callable[[], None] = lambda: None
         self._health = Health()
         self._models = Models()
         self._metrics = metrics.Metrics(metrics.default_registry())
@@ -75,6 +78,7 @@ class App:
             shared=settings.worker is not None,
             tls=settings.tls,
             clock=self._clock,
+            notes=settings.notes,
         )
         self._service = Service(
             models=self._models,
@@ -82,6 +86,7 @@ class App:
             statistics=self._statistics,
             deliver=self._transport.deliver,
             clock=self._clock,
+            tellers=self._tellers(),
         )
         self._lifecycle = Lifecycle(
             settings,
@@ -141,6 +146,7 @@ class App:
                     self._banner(self._lifecycle.ready(), grpc_port, http_port)
                 self._stop.wait()
             self._drain()
+        self._flush()
         if self._died is not None:
             log.critical("stopped: %s", self._died)
             return 1
@@ -162,6 +168,18 @@ class App:
         if self._settings.reflection == "on":
             services = [OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]
             service.add(streams=reflection_room.streams(services))
+
+    def _tellers(self) -> list[Teller]:
+        """Return who tells about requests; to be flushed at the end."""
+        settings = self._settings
+        tellers: list[Teller] = [telling.access_log] if settings.access_log else []
+        if settings.otlp_endpoint:
+            try:
+                tell, self._flush = telling.tracer(settings.otlp_endpoint, _wall_clock, self._clock)
+            except ImportError as error:
+                raise SettingsError("--otlp-endpoint: pip install 'horngate[otel]' first") from error
+            tellers.append(tell)
+        return tellers
 
     def _rest(self) -> http.App:
         """Return the app for ``/v2``."""

@@ -26,6 +26,7 @@ app = FastTransport(
     max_message_bytes=_settings.max_message_bytes,
     doors=doors,
     clock=time.monotonic,
+    notes=_settings.notes,
 )
 
 

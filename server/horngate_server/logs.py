@@ -36,12 +36,13 @@ class _Text(_Formatter):
 
 class _Json(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, str | int] = {
+        entry: dict[str, str | int | float] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        entry |= getattr(record, "fields", {})
         if self._worker is not None:
             entry["worker"] = self._worker
         if record.exc_info:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
+from horngate_server.origin import Origin
 from horngate_server.protocols import Codec
 from horngate_server.request import Buffer, InferenceRequest, ModelInfo
 from horngate_server.transports import Reply
@@ -38,6 +39,7 @@ class Work(NamedTuple):
         data: the inputs in the signature's order.
         arrived: when, on the monotonic clock.
         deadline: when nobody wants the answer any more; infinite without one.
+        origin: where it comes from, if it is to be told about.
     """
 
     reply: Reply
@@ -47,6 +49,7 @@ class Work(NamedTuple):
     data: Sequence[Buffer]
     arrived: float
     deadline: float
+    origin: Origin | None = None
 
     def is_abandoned(self, now: float) -> bool:
         """Whether this need not be computed or answered any more."""

@@ -29,6 +29,7 @@ from horngate_server.errors import (
 from horngate_server.executor import BatchReport, Clock, Executor, Outcome
 from horngate_server.metrics import Metrics
 from horngate_server.names import OPEN_INFERENCE, PREDICTION
+from horngate_server.origin import Origin
 from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
@@ -36,6 +37,7 @@ from horngate_server.request import Header, InferenceRequest, InferenceResult, M
 from horngate_server.served import Models
 from horngate_server.statistics import Statistics
 from horngate_server.status import OK, status_of
+from horngate_server.telling import Ended, Teller
 from horngate_server.transports import Answer, Call, Deliver, Reply, Status, Stream
 
 log = logging.getLogger(__name__)
@@ -76,16 +78,25 @@ class Service:
         statistics: counts per version.
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
+        tellers: tell about requests that came with an origin.
     """
 
     def __init__(
-        self, *, models: Models, metrics: Metrics, statistics: Statistics, deliver: Deliver, clock: Clock
+        self,
+        *,
+        models: Models,
+        metrics: Metrics,
+        statistics: Statistics,
+        deliver: Deliver,
+        clock: Clock,
+        tellers: Sequence[Teller] = (),
     ) -> None:
         self._models = models
         self._metrics = metrics
         self._statistics = statistics
         self._deliver = deliver
         self._clock = clock
+        self._tellers = tellers
         self._refusals = Refusals(clock)
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
@@ -178,6 +189,10 @@ class Service:
             mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
             codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
             self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine])
+        if self._tellers:
+            for place, work in enumerate(works):
+                if work.origin is not None:
+                    self._tell(work.origin, work, info, answers[place][1], report)
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -233,7 +248,8 @@ class Service:
                 deadline = call.deadline
                 if header.timeout_s != inf:
                     deadline = min(deadline, now + header.timeout_s)
-                works[served.executor].append(Work(call.reply, codec, request, planned, data, now, deadline))
+                origin = call.origin and call.origin._replace(decoded=self._clock())
+                works[served.executor].append(Work(call.reply, codec, request, planned, data, now, deadline, origin))
         self._submit(works)
 
     def _submit(self, works: Mapping[Executor, Sequence[Work]]) -> None:
@@ -270,6 +286,26 @@ class Service:
         status = self._refusal(error, codec.protocol)
         self._deliver([(call.reply, status)])
         self._metrics.ended(model, codec.protocol, {status.name: 1}, [0.0])
+        if call.origin is not None:
+            now = self._clock()
+            ended = Ended(
+                call.origin, codec.protocol, model, "", 0, "", status.name, status.message, now, inf, inf, now
+            )
+            for tell in self._tellers:
+                tell(ended)
+
+    def _tell(
+        self, origin: Origin, work: Work, info: ModelInfo, answer: bytes | Status, report: BatchReport | None
+    ) -> None:
+        """Tell about a request that was work."""
+        code, message = (answer.name, answer.message) if isinstance(answer, Status) else (OK, "")
+        began, computed = (report.began, report.began + report.seconds) if report else (inf, inf)
+        ended = Ended(
+            origin, work.codec.protocol, info.name, info.version, work.plan.rows, work.request.id, code, message,
+            work.arrived, began, computed, self._clock(),
+        )  # fmt: skip
+        for tell in self._tellers:
+            tell(ended)
 
     def _refusal(self, error: RequestError, protocol: str = "") -> Status:
         """Note an error, and say how its call ends."""

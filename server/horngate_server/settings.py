@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from horngate_protos import __version__
 from horngate_server.errors import SettingsError
+from horngate_server.origin import Notes
 from horngate_server.tls import Tls
 from horngate_server.worker import Worker
 
@@ -65,6 +67,22 @@ def _bytes(text: str) -> int:
 
 def _bytes_or_0(text: str) -> int:
     return 0 if text == "0" else _bytes(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError("expected a share from 0 to 1, such as 0.01")
+    return share
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+(:\d+)?/?", text):
+        raise ValueError("expected a URL such as http://collector:4317")
+    return text
 
 
 def _path(text: str) -> Path:
@@ -201,6 +219,18 @@ class Settings:
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
     )
     worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
+    access_log: float = _option(
+        0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", _share, "SHARE"
+    )
+    otlp_endpoint: str | None = _option(
+        None,
+        "send traces there, by OTLP over gRPC (http://collector:4317); callers decide by their traceparent "
+        "(pip install 'horngate[otel]')",
+        _url, "URL",
+    )  # fmt: skip
+    trace_share: float = _option(
+        0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", _share, "SHARE"
+    )
     log_format: str = _option("text", "how log lines look", _one_of("text", "json"), "text|json")
     log_level: str = _option(
         "info", "the least urgent lines that are logged", _one_of("debug", "info", "warning", "error"),
@@ -222,6 +252,11 @@ class Settings:
             raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
             raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
+
+    @property
+    def notes(self) -> Notes:
+        """Which requests are told about."""
+        return Notes(self.access_log, self.trace_share if self.otlp_endpoint else None, random.random)
 
     @property
     def limits(self) -> Limits:

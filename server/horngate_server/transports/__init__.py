@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from horngate_server.errors import InvalidRequest
+from horngate_server.origin import Origin
 
 PRIORITY = "horngate-priority"
 """The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""
@@ -34,6 +35,7 @@ class Call(NamedTuple):
         deadline: on the server's monotonic clock, in seconds; infinite where the caller set none.
         reply: where the answer goes.
         bulk: its metadata say that it may wait (`PRIORITY`).
+        origin: where it comes from, if it is to be told about.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Call(NamedTuple):
     deadline: float
     reply: Reply
     bulk: bool = False
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

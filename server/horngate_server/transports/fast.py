@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from horngate_server import origin as origin_room
 from horngate_server import transports, unix_http
 from horngate_server.doors import Doors
 from horngate_server.errors import (
@@ -28,6 +29,7 @@ from horngate_server.errors import (
     RequestError,
 )
 from horngate_server.executor import Clock
+from horngate_server.origin import NOTHING, Notes
 from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, asgi, bulk, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
@@ -36,6 +38,8 @@ from horngate_server.transports.memory import Memory
 log = logging.getLogger(__name__)
 
 PRIORITY = transports.PRIORITY.encode()
+REQUEST_ID = origin_room.REQUEST_ID.encode()
+TRACEPARENT = origin_room.TRACEPARENT.encode()
 ASK_AFTER_S = 0.01
 """A caller that has waited this long is asked whether it is still there, and again after three times as long."""
 PIECE_BYTES = 64 * 1024
@@ -53,15 +57,19 @@ class FastTransport:
         max_message_bytes: larger messages are refused, as they came or expanded.
         doors: let calls in, and say where their bytes are counted.
         clock: monotonic seconds.
+        notes: say which calls are told about.
     """
 
     name = "fast"
 
-    def __init__(self, *, port: int, admin: Path, max_message_bytes: int, doors: Doors, clock: Clock) -> None:
+    def __init__(
+        self, *, port: int, admin: Path, max_message_bytes: int, doors: Doors, clock: Clock, notes: Notes = NOTHING
+    ) -> None:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
         self._doors = doors
+        self._notes = notes
         self._clock = clock
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
@@ -169,8 +177,12 @@ class FastTransport:
         message, compressed = framing.unframe(body)
         if compressed:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
+        origin = None
+        if self._notes.wanted:
+            ids = headers.get(REQUEST_ID, b""), headers.get(TRACEPARENT, b"")
+            origin = self._notes.origin(memory.name or scope["client"][0], *ids)
         memory.take(len(message))
-        return Call(method, message, deadline, _Reply(receive, send, memory, len(message)), stands_back)
+        return Call(method, message, deadline, _Reply(receive, send, memory, len(message)), stands_back, origin)
 
     def _hand_over(self) -> None:
         """Give the service what has come in this turn of the loop."""

@@ -13,6 +13,7 @@ import grpc
 from horngate_server.doors import Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
+from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes
 from horngate_server.status import status_of
 from horngate_server.tls import Certificates, Pems, Tls, read
 from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, bulk
@@ -44,6 +45,7 @@ class GrpcioTransport:
         doors: let calls in, and say where their bytes are counted.
         max_connections: further ones are closed.
         clock: the monotonic clock that deadlines are turned to.
+        notes: say which calls are told about.
     """
 
     name = "grpcio"
@@ -57,6 +59,7 @@ class GrpcioTransport:
         doors: Doors,
         max_connections: int,
         clock: Clock,
+        notes: Notes = NOTHING,
         shared: bool = False,
         tls: Tls | None = None,
     ) -> None:
@@ -74,6 +77,7 @@ class GrpcioTransport:
         ]
         self._tls = tls
         self._doors = doors
+        self._notes = notes
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
@@ -104,7 +108,7 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((_Router(service, self._doors, self._clock),))
+        self._server.add_generic_rpc_handlers((_Router(service, self._doors, self._clock, self._notes),))
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(self._address)
@@ -132,11 +136,11 @@ class GrpcioTransport:
 class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
-    def __init__(self, service: Service, doors: Doors, clock: Clock) -> None:
+    def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes) -> None:
         intake = Intake(service.accept)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
-                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock))
+                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock, notes))
                 for method in service.methods
             },
             **{
@@ -149,7 +153,9 @@ class _Router(grpc.GenericRpcHandler):
         return self._handlers.get(details.method) or grpc.unary_unary_rpc_method_handler(_absent(details.method))
 
 
-def _unary(method: str, intake: Intake, doors: Doors, clock: Clock) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+def _unary(
+    method: str, intake: Intake, doors: Doors, clock: Clock, notes: Notes
+) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
@@ -161,11 +167,15 @@ def _unary(method: str, intake: Intake, doors: Doors, clock: Clock) -> Callable[
             memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
             priority = metadata.get(PRIORITY)
             stands_back = priority is not None and bulk(priority)
+            origin = None
+            if notes.wanted:
+                ids = _bytes(metadata.get(REQUEST_ID)), _bytes(metadata.get(TRACEPARENT))
+                origin = notes.origin(memory.name or _peer(context), *ids)
             memory.take(len(message))
         except RequestError as error:
             await _abort(context, status_of(error))
         try:
-            intake.take(Call(method, message, deadline, future, stands_back))
+            intake.take(Call(method, message, deadline, future, stands_back, origin))
             answer = await future
         finally:
             memory.give(len(message))
