@@ -260,7 +260,7 @@ def main() -> int:
         until("three replicas are healthy", lambda: healthy() == 3)
         say("scale: three replicas behind Envoy")
         no_root(stack)
-        dashboard_answers()
+        under_load(stack, "the dashboard asked under load", 40, dashboard_answers)
         survives_a_kill(stack)
         restarts(stack)
     except Failed as error:

