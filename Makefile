@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench soak swaps fuzz clean
+.PHONY: help setup run test check format protos lock bench soak swaps fuzz smoke clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ soak: setup  ## an hour of everything at once: memory must not grow, every reque
 swaps: setup  ## fifty versions take over under load: no call may fail, and memory must come back
 	@$(BIN)/python benchmarks/swaps.py
 	@$(BIN)/python benchmarks/render.py
+
+smoke:  ## the whole docker-compose stack: up, classify, watch, kill and restart replicas under load (docker or podman)
+	@$(PYTHON) deploy/smoke.py
 
 test: setup  ## the whole test-suite, with a minute of fuzzing
 	@$(BIN)/pytest

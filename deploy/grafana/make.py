@@ -21,6 +21,11 @@ SHARES = (
     f"/ on() group_left() sum(rate(horngate_predicted_class_total{ONE}{RATE}))"
 )
 
+FILLED = (
+    f"max by (priority) (horngate_queue_rows{ONE} "
+    f"/ on(instance, model, version) group_left() horngate_queue_capacity_rows{ONE})"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -73,14 +78,15 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     ),
     "Batches and queue": (
         Panel("Rows in a batch", "short", (*quantiles("horngate_batch_rows"), (mean("horngate_batch_rows"), "mean")),
-              "Large batches are the server's way to keep up with load."),
-        Panel("Rows waiting", "short",
-              ((f"sum by (priority) (horngate_queue_rows{ONE})", "{{priority}}"),
-               (f"sum(horngate_queue_capacity_rows{ONE})", "capacity of each")),
-              "Beyond the capacity, requests are refused."),
+              "Large batches are the server's way to keep up with load.", 6),
+        Panel("Rows waiting", "short", ((f"sum by (priority) (horngate_queue_rows{ONE})", "{{priority}}"),),
+              "Of all replicas.", 6),
+        Panel("Queue filled", "percentunit",
+              ((FILLED, "{{priority}}"),),
+              "The fullest of all: at 1, requests are refused.", 6),
         Panel("Busy", "percentunit",
               ((f"sum by (instance, model) (rate(horngate_batch_seconds_sum{ONE}{RATE}))", "{{instance}} {{model}}"),),
-              "Share of the time in which the model computes: at 1, the queue grows."),
+              "Share of the time in which the model computes: at 1, the queue grows.", 6),
     ),
     "Versions": (
         Panel("States", "short",

@@ -31,6 +31,16 @@ def exported(folder: Path) -> list[Path]:
     return list(folder.rglob("saved_model.pb"))
 
 
+def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> None:
+    """The newest one's folder is the last line on stdout, as if it had just been made; no TensorFlow is imported."""
+    for number in ("2", "10"):
+        (tmp_path / "models/mnist" / number).mkdir(parents=True)
+    done = run(tmp_path, "--once")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "models/mnist/10\n"
+    assert "there is a version already" in done.stderr
+
+
 def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: Path, write_data: Any) -> None:
     """The last line on stdout is the version's path; pictures, JSON and TensorBoard logs are in the report."""
     file = write_data(side=10, classes=4)

@@ -1,0 +1,197 @@
+"""Doors, tokens, files that change, and who is told about: without a server."""
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from horngate_server.changes import EVERY_S, Changes
+from horngate_server.doors import Doors
+from horngate_server.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
+from horngate_server.health import CHECK
+from horngate_server.names import INFER, LOAD
+from horngate_server.origin import Notes
+from horngate_server.tokens import Tokens, add
+from horngate_server.transports.memory import Memory
+from support.desk import Clock
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def bearer(token: str) -> bytes:
+    """The header's value."""
+    return f"Bearer {token}".encode()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the tokens are to be."""
+    return tmp_path / "tokens"
+
+
+def test_a_token_that_was_added_is_known_and_only_its_hash_is_kept(path: Path) -> None:
+    """Nobody but the owner may read the file, which has no token in it anyway; the scheme's case does not matter."""
+    token, admin = add(path, "alice", admin=False), add(path, "root", admin=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert token not in path.read_text()
+    tokens = Tokens(path, Clock())
+    assert tokens.client(bearer(token)).name == "alice"
+    assert tokens.client(f"bEaReR {admin}".encode()).admin
+
+
+@given(guess=st.binary(max_size=100))
+def test_whatever_is_guessed_is_nobodys(tmp_path_factory: pytest.TempPathFactory, guess: bytes) -> None:
+    """Any bytes get UNAUTHENTICATED and no other error, and the message repeats nothing of them."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    add(path, "alice", admin=False)
+    for header in (guess, b"Bearer " + guess):
+        with pytest.raises(
+            Unauthenticated, match=r"^(no token|authorization is of another kind|the token is not known)"
+        ):
+            Tokens(path, Clock()).client(header)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "é", "a\nb"])
+def test_a_name_that_would_break_the_file_is_refused(path: Path, name: str) -> None:
+    """Before anything is written."""
+    with pytest.raises(SettingsError, match="expected 1 to 64 letters"):
+        add(path, name, admin=False)
+    assert not path.exists()
+
+
+def test_tokens_are_looked_for_anew_once_a_second(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not one tick before; a file with an error, or none, leaves those from before; a correct one replaces them."""
+    clock = Clock()
+    old = add(path, "alice", admin=False)
+    tokens = Tokens(path, clock)
+    path.unlink()
+    new = add(path, "alice", admin=False)
+    clock.now += EVERY_S * 0.999
+    assert tokens.client(bearer(old)).name == "alice"
+    clock.now += EVERY_S * 0.001
+    with pytest.raises(Unauthenticated):
+        tokens.client(bearer(old))
+    assert tokens.client(bearer(new)).name == "alice"
+    for broken in (lambda: path.write_text("nonsense"), path.unlink):
+        broken()
+        clock.now += EVERY_S
+        with caplog.at_level(logging.ERROR):
+            assert tokens.client(bearer(new)).name == "alice"
+        assert "the tokens from before stay good" in caplog.text
+        caplog.clear()
+
+
+def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> None:
+    """Written in place, renamed over, or behind a symbolic link that is turned (as Kubernetes does)."""
+    clock = Clock()
+    first, second, link = tmp_path / "1", tmp_path / "2", tmp_path / "link"
+    first.write_text("a")
+    second.write_text("a")
+    os.utime(second, ns=(first.stat().st_atime_ns, first.stat().st_mtime_ns))
+    link.symlink_to(first)
+    changes = Changes([link], clock)
+
+    def turn() -> None:
+        (tmp_path / "new").symlink_to(second)
+        (tmp_path / "new").replace(link)
+
+    ways: list[Callable[[], object]] = [turn, lambda: second.write_text("ab"), lambda: first.replace(second)]
+    for way in ways:
+        way()
+        clock.now += EVERY_S
+        assert changes.seen()
+        clock.now += EVERY_S
+        assert not changes.seen()
+
+
+def test_open_doors_cost_nothing_and_health_is_always_open(path: Path) -> None:
+    """Without tokens and limits, everyone shares the one memory; with them, probes still need none."""
+    memory = Memory(10)
+    assert Doors(memory).enter(INFER, b"", "10.0.0.1") is memory
+    add(path, "alice", admin=False)
+    assert Doors(memory, Tokens(path, Clock()), max_client_requests=1).enter(CHECK, b"", "10.0.0.1") is memory
+
+
+def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
+    """A caller's is FORBIDDEN, none is UNAUTHENTICATED, and both are counted."""
+    caller, admin = add(path, "alice", admin=False), add(path, "root", admin=True)
+    doors = Doors(Memory(10), Tokens(path, Clock()))
+    doors.enter(LOAD, bearer(admin), "")
+    with pytest.raises(Forbidden, match="alice's token may not call"):
+        doors.enter(LOAD, bearer(caller), "")
+    with pytest.raises(Unauthenticated):
+        doors.enter(LOAD, b"", "")
+    assert doors.refused == {"forbidden": 1, "unauthenticated": 1}
+
+
+def test_a_clients_limits_are_its_own() -> None:
+    """One more request, or one more byte, is refused with a hint; another client has as much again; all comes back."""
+    doors = Doors(Memory(1000), max_client_requests=2, max_client_bytes=100)
+    mine, other = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "b")
+    mine.take(60)
+    with pytest.raises(QueueFull, match="no room for 41 more; expected at most 100"):
+        mine.take(41)
+    doors.enter(INFER, b"", "a").take(40)
+    with pytest.raises(QueueFull, match="client a has 2 requests in flight; expected at most 2"):
+        mine.take(0)
+    other.take(100)
+    mine.give(60)
+    mine.take(1)
+    assert doors.refused == {"client_limit": 2}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=60))
+def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -> None:
+    """Requests of several clients, taken and given back in any order: no client is remembered, no byte is lost."""
+    memory = Memory(300)
+    doors = Doors(memory, max_client_requests=3, max_client_bytes=100)
+    held: list[tuple[Memory, int]] = []
+    for client, size in calls:
+        guest = doors.enter(INFER, b"", client)
+        try:
+            guest.take(size)
+        except QueueFull:
+            if held:
+                before, bytes_before = held.pop(size % len(held))
+                before.give(bytes_before)
+        else:
+            held.append((guest, size))
+    for guest, size in held:
+        guest.give(size)
+    memory.take(300)  # all of it is there again
+    for client in "abc":
+        doors.enter(INFER, b"", client).take(0)
+
+
+@pytest.mark.parametrize(
+    ("header", "traced"),
+    [
+        pytest.param(f"00-{TRACE}-{SPAN}-01", True, id="sampled"),
+        pytest.param(f"00-{TRACE}-{SPAN}-00", False, id="not-sampled"),
+        pytest.param(f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", True, id="a-later-version"),
+        pytest.param(f"00-{TRACE}-{SPAN}", False, id="cut-short"),
+        pytest.param("nonsense", False, id="nonsense"),
+    ],
+)
+def test_a_callers_traceparent_decides(header: str, traced: bool) -> None:
+    """W3C Trace Context: its flag; what is no traceparent is as if there were none."""
+    origin = Notes(0.0, 0.0, lambda: 0.5).origin("a", b"id", header.encode())
+    assert (origin is not None) == traced
+    if origin is not None:
+        assert (origin.trace_id, origin.span_id, origin.request_id) == (TRACE, SPAN, "id")
+
+
+def test_shares_decide_for_everyone_else() -> None:
+    """A share of requests is logged, another traced; at 0 nobody, at 1 everybody."""
+    assert Notes(0.0, None, lambda: 0.0).origin("a", b"", b"") is None
+    always = Notes(1.0, 1.0, lambda: 0.999).origin("a", b"", b"")
+    assert always is not None
+    assert (always.logged, always.traced) == (True, True)
+    some = Notes(0.3, 0.1, lambda: 0.2).origin("a", b"x" * 1000, b"")
+    assert some is not None
+    assert (some.logged, some.traced, len(some.request_id)) == (True, False, 128)
