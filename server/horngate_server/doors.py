@@ -31,6 +31,10 @@ class Doors:
         tokens: who may call; None for everyone.
         max_client_requests: of one client at once; 0 for as many as there is room for.
         max_client_bytes: of one client's requests at once; 0 for as many as there is room for.
+
+    Attributes:
+        memory: as above.
+        wide_open: everyone may come, and `enter` need not be asked.
     """
 
     def __init__(
@@ -41,10 +45,10 @@ class Doors:
         max_client_requests: int = 0,
         max_client_bytes: int = 0,
     ) -> None:
-        self._memory = memory
+        self.memory = memory
         self._tokens = tokens
         self._limits = (max_client_requests, max_client_bytes)
-        self._wide_open = tokens is None and not any(self._limits)
+        self.wide_open = tokens is None and not any(self._limits)
         self._guests: dict[str, Guest] = {}
         self._lock = threading.Lock()
         self._refused: Counter[str] = Counter()
@@ -80,8 +84,8 @@ class Doors:
             Unauthenticated: no token, or one that nobody has.
             Forbidden: the token may not do this.
         """
-        if self._wide_open or method in OPEN:
-            return self._memory
+        if self.wide_open or method in OPEN:
+            return self.memory
         try:
             name = peer if self._tokens is None else self._admitted(method, self._tokens.client(authorization))
         except RequestError as error:
@@ -90,7 +94,7 @@ class Doors:
         with self._lock:
             guest = self._guests.get(name)
             if guest is None:
-                guest = self._guests[name] = Guest(name, self._memory, self._limits, lock=self._lock, left=self._left)
+                guest = self._guests[name] = Guest(name, self.memory, self._limits, lock=self._lock, left=self._left)
             return guest
 
     # --- private --------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class Guest(Memory):
         self.name = name
         self.requests = 0
         self._bytes = 0
-        self._memory = memory
+        self.memory = memory
         self._max_requests, self._max_bytes = limits
         self._lock = lock
         self._left = left
@@ -136,7 +140,7 @@ class Guest(Memory):
             self.requests += 1
             self._bytes += size
         try:
-            self._memory.take(size, force=force)
+            self.memory.take(size, force=force)
         except QueueFull:
             self._release(size)
             raise
@@ -144,7 +148,7 @@ class Guest(Memory):
     def give(self, size: int) -> None:
         """Give a request's bytes back (`Memory.give`)."""
         self._release(size)
-        self._memory.give(size)
+        self.memory.give(size)
 
     # --- private --------------------------------------------------------------------------------------
 

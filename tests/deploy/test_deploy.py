@@ -207,7 +207,7 @@ def test_the_base_is_whole_and_fits_together() -> None:
     for kind in ("PodDisruptionBudget", "PodMonitor", "Deployment"):
         assert made[kind]["spec"]["selector"]["matchLabels"] == labels
     assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
-    names = {metric["pods"]["metric"]["name"] for metric in made["HorizontalPodAutoscaler"]["spec"]["metrics"]}
+    names = {metric["pods"]["metric"]["name"] for metric in made["HorizontalPodAutoscaler"]["spec"]["metrics"][1:]}
     adapter = yaml.safe_load((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
     assert names == {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
     runtime, _service = yaml.safe_load_all((DEPLOY / "kubernetes/kserve.yaml").read_text())

@@ -95,7 +95,8 @@ class FastTransport:
 
     def deliver(self, answers: Sequence[Answer]) -> None:
         """Send answers (`Transport.deliver`)."""
-        freed: dict[Memory, int] = {}
+        freed = 0
+        shared = self._doors.memory
         for reply, answer in answers:
             if isinstance(reply, Later):
                 reply.give(answer)
@@ -113,13 +114,11 @@ class FastTransport:
                 assert self._loop
                 self._loop.call_soon_threadsafe(self._send_slowly, reply, answer)
                 continue
-            memory = reply.memory
-            if memory.name:
-                memory.give(reply.bytes)
+            if reply.memory is shared:
+                freed += reply.bytes
             else:
-                freed[memory] = freed.get(memory, 0) + reply.bytes
-        for memory, size in freed.items():
-            memory.give(size)
+                reply.memory.give(reply.bytes)
+        shared.give(freed)
 
     def stop(self, grace_s: float) -> None:
         """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
@@ -156,7 +155,10 @@ class FastTransport:
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
         encoding = headers.get(b"grpc-encoding", b"")
-        memory = self._doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
+        doors = self._doors
+        memory = doors.memory
+        if not doors.wide_open:
+            memory = doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
             self._other(method, content_type, asgi.Inbox(receive, encoding, self._max_message_bytes, memory), send)
             return None
