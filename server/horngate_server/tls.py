@@ -1,7 +1,6 @@
 """What TLS needs, and its renewal: certificates are read again when they change, and no connection notices."""
 
 import logging
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +67,8 @@ def read(tls: Tls) -> Pems:
     Raises:
         SettingsError: they cannot be read, are no PEM, or the key is another certificate's.
     """
+    import ssl  # noqa: PLC0415 - who does not ask for TLS need not wait for it
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
