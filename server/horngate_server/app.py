@@ -185,7 +185,8 @@ class App:
         """Return the app for ``/v2``."""
         from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
 
-        return rest.app(self._service.take, self._about, self._rest_doors, self._settings.max_message_bytes)
+        settings = self._settings
+        return rest.app(self._service.take, self._about, self._rest_doors, settings.max_message_bytes, settings.notes)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""

@@ -18,6 +18,7 @@ from horngate_server import unix_http
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.doors import Doors
 from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
 from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.request import InferenceRequest
@@ -41,6 +42,8 @@ CODES = {
 """gRPC's codes in HTTP's (google/rpc/code.proto)."""
 JSON_COST = 8
 """A byte of JSON is taken for so many in memory: numbers become objects before they become tensors."""
+FORWARDED = (PRIORITY, "authorization", REQUEST_ID, TRACEPARENT)
+"""Headers that a supervisor hands on."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -48,12 +51,21 @@ RETRY_AFTER_S = 1
 class Take(Protocol):
     """Takes a request that is decoded (`service.Service.take`)."""
 
-    def __call__(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
+    def __call__(
+        self,
+        request: InferenceRequest,
+        codec: Codec,
+        deadline: float,
+        reply: Reply,
+        *,
+        bulk: bool,
+        origin: Origin | None,
+    ) -> None:
         """Answer it through ``reply``."""
         ...
 
 
-def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int) -> Starlette:
+def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, notes: Notes = NOTHING) -> Starlette:
     """Return the ASGI app of a server process.
 
     Args:
@@ -61,11 +73,11 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int) 
         about: answers what needs no computing.
         doors: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
+        notes: say which requests are told about.
     """
 
     def enter(request: Request) -> Memory:
-        peer = request.client.host if request.client else ""
-        return doors.enter(request.url.path, request.headers.get("authorization", "").encode(), peer)
+        return doors.enter(request.url.path, request.headers.get("authorization", "").encode(), _peer(request))
 
     async def infer(request: Request) -> Response:
         memory = enter(request)
@@ -76,7 +88,12 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int) 
             asked = decode_json(body, *_asked(request))
             priority = request.headers.get(PRIORITY)
             reply = Later()
-            take(asked, JSON, float("inf"), reply, bulk=priority is not None and bulk(priority))
+            origin = None
+            if notes.wanted:
+                ids = (request.headers.get(name, "").encode() for name in (REQUEST_ID, TRACEPARENT))
+                origin = notes.origin(memory.name or _peer(request), *ids)
+            is_bulk = priority is not None and bulk(priority)
+            take(asked, JSON, float("inf"), reply, bulk=is_bulk, origin=origin)
             answer = await reply
         finally:
             memory.give(cost)
@@ -143,7 +160,7 @@ def forwarding(
 
     async def forward(request: Request) -> Response:
         body = await _body(request, max_message_bytes)
-        headers = {name: request.headers[name] for name in (PRIORITY, "authorization") if name in request.headers}
+        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         try:
             answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
         except OSError as error:
@@ -163,6 +180,11 @@ def forwarding(
 def _asked(request: Request) -> tuple[str, str]:
     """Return the model and the version that the path names."""
     return request.path_params["name"], request.path_params.get("version", "")
+
+
+def _peer(request: Request) -> str:
+    """Return the caller's address; a supervisor's socket has none."""
+    return request.client.host if request.client else ""
 
 
 async def _body(request: Request, at_most: int) -> bytes:

@@ -137,9 +137,18 @@ class Service:
         if infers:
             self._infer(infers)
 
-    def take(self, request: InferenceRequest, codec: Codec, deadline: float, reply: Reply, *, bulk: bool) -> None:
+    def take(
+        self,
+        request: InferenceRequest,
+        codec: Codec,
+        deadline: float,
+        reply: Reply,
+        *,
+        bulk: bool,
+        origin: Origin | None,
+    ) -> None:
         """Compute a request that somebody else has decoded, and answer it like any other."""
-        self._infer([Call("", b"", deadline, reply, bulk)], (codec, request))
+        self._infer([Call("", b"", deadline, reply, bulk, origin)], (codec, request))
 
     def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
         """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""

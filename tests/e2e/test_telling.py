@@ -2,6 +2,7 @@
 
 import json
 import queue
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
         call(server)
         with pytest.raises(grpc.RpcError):
             call(server, ("traceparent", f"00-{TRACE}-{PARENT}-01"), model="nothing")
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-00", "x-request-id": "by-http"}
+        data = np.zeros((1, 28, 28), np.uint8).tolist()
+        body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": data}]}
+        url = f"{server.http}/v2/models/mnist/infer"
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10):
+            pass
         assert server.stop() == 0  # the last spans leave before it ends
         lines = [json.loads(line) for line in server.log if '"horngate_server.access"' in line]
     everything = [got.get_nowait() for _ in range(got.qsize())]
@@ -83,11 +90,12 @@ def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
     assert values["horngate.rows"].int_value == 3
     assert values["horngate.request_id"].string_value == "req-7"
     assert bad.status.message.startswith("no model 'nothing'")
-    first, second, third, failed = lines
+    first, second, third, failed, http = lines
     assert (first["request_id"], first["trace_id"], first["code"], first["rows"]) == ("req-7", TRACE, "OK", 3)
     assert first["total_ms"] >= first["compute_ms"] > 0
     assert second["request_id"] == third["request_id"] == "own-id"
     assert failed["code"] == "NOT_FOUND"
+    assert (http["request_id"], http["trace_id"], http["client"]) == ("by-http", TRACE, "127.0.0.1")
     assert "nothing" in failed["error"]
 
 

@@ -268,7 +268,7 @@ def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> N
     body = b'{"id": "j", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [[1, 2]]}]}'
     with Desk() as desk:
         reply = FakeReply()
-        desk.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False)
+        desk.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False, origin=None)
         answer = reply._wait()
     assert answer == (
         b'{"model_name": "m", "model_version": "3", "id": "j", "outputs": ['
