@@ -19,8 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from horngate_server import values
 from horngate_server.errors import SettingsError
-from horngate_server.settings import Limits, Settings, seconds
+from horngate_server.settings import Limits, Settings
 
 STABLE = "stable"
 """The label whose version answers those who ask for none."""
@@ -167,7 +168,7 @@ def _model(at: _Place, settings: Settings) -> ModelConfig:
 def _limits(at: _Place, settings: Settings) -> Limits:
     delay = at.content.get("max_queue_delay")
     try:
-        delay_s = settings.max_queue_delay_s if delay is None else seconds(str(delay))
+        delay_s = settings.max_queue_delay_s if delay is None else values.seconds(str(delay))
     except ValueError as error:
         raise at.wrong("max_queue_delay", str(error).removeprefix("expected ")) from error
     limits = Limits(

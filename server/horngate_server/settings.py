@@ -4,13 +4,13 @@ import argparse
 import ipaddress
 import os
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from horngate_protos import __version__
+from horngate_server import values
 from horngate_server.errors import SettingsError
 from horngate_server.origin import Notes
 from horngate_server.tls import Tls
@@ -21,80 +21,6 @@ PREFIX = "HORNGATE_"
 
 def _option(default: Any, help: str, parse: Callable[[str], Any] = str, metavar: str = "") -> Any:  # noqa: A002
     return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar})
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or not low <= int(text) <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def seconds(text: str) -> float:
-    """Read a duration such as 250us, 5ms, 30s, 2m."""
-    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m)", text)
-    if not match:
-        raise ValueError("expected a duration such as 250us, 5ms, 30s or 2m")
-    return float(match[1]) * units[match[2]]
-
-
-def _period(text: str) -> float:
-    if not 0.01 <= (period := seconds(text)) <= 3600:
-        raise ValueError("expected a duration from 10ms to 60m")
-    return period
-
-
-def _bytes(text: str) -> int:
-    """Read a size such as 64MiB."""
-    units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-    match = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
-    if not match or not 0 < int(match[1]) * units[match[2]] < 1 << 31:
-        raise ValueError("expected a size below 2GiB, such as 65536, 512KiB or 64MiB")
-    return int(match[1]) * units[match[2]]
-
-
-def _bytes_or_0(text: str) -> int:
-    return 0 if text == "0" else _bytes(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise ValueError("expected a share from 0 to 1, such as 0.01")
-    return share
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+(:\d+)?/?", text):
-        raise ValueError("expected a URL such as http://collector:4317")
-    return text
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise ValueError("expected a path")
-    return Path(text)
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
-        raise ValueError("expected true or false")
-    return text.lower() in ("true", "1", "yes")
 
 
 def _is_loopback(host: str) -> bool:
@@ -126,114 +52,118 @@ class Settings:
     models: Path = _option(
         Path("models"),
         "folder with the models: DIR/<name>/<integer version>/saved_model.pb",
-        _path, "DIR",
+        values.path, "DIR",
     )  # fmt: skip
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
-    grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", _whole(0, 65535), "PORT")
+    grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", values.whole(0, 65535), "PORT")
     http_port: int = _option(
-        8002, "port for /metrics, /models, /livez and /readyz; 0 picks a free one", _whole(0, 65535), "PORT"
+        8002, "port for /metrics, /models, /livez and /readyz; 0 picks a free one", values.whole(0, 65535), "PORT"
     )
     device: str = _option(
         "auto",
         "auto uses a GPU when there is one; gpu refuses to start without one",
-        _one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
+        values.one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
     )  # fmt: skip
     transport: str = _option(
         "auto",
         "which gRPC server runs: fast is Envoy with Python inside (pip install 'horngate[fast]'), grpcio runs "
         "everywhere; auto is fast where it can run",
-        _one_of("auto", "fast", "grpcio"),
+        values.one_of("auto", "fast", "grpcio"),
         "auto|fast|grpcio",
     )
-    max_batch_rows: int = _option(1024, "rows that are computed together at most", _whole(1, 1 << 20), "ROWS")
+    max_batch_rows: int = _option(1024, "rows that are computed together at most", values.whole(1, 1 << 20), "ROWS")
     queue_rows: int = _option(
         16384,
         "rows that may wait per model; more are refused with RESOURCE_EXHAUSTED",
-        _whole(1, 1 << 30),
+        values.whole(1, 1 << 30),
         "ROWS",
     )
     max_queue_delay_s: float = _option(
         0.0,
         "how long an idle server waits to fill a batch (250us, 5ms); 0ms, right for nearly everyone, never waits",
-        seconds, "TIME",
+        values.seconds, "TIME",
     )  # fmt: skip
     grace_period_s: float = _option(
-        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", seconds, "TIME"
+        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", values.seconds, "TIME"
     )
     compute_threads: int = _option(
         0,
         "threads that TensorFlow uses for one operation; 0 for one per core less the one that serves",
-        _whole(0, 1024),
+        values.whole(0, 1024),
         "N",
     )
-    max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", _bytes, "SIZE")
+    max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", values.size, "SIZE")
     workers: int = _option(
         1,
         "processes on the one port, each with its own models; for machines with more cores than one can use",
-        _whole(1, 256), "N",
+        values.whole(1, 256), "N",
     )  # fmt: skip
-    tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", _path, "FILE")
-    tls_key: Path | None = _option(None, "the certificate's key (PEM)", _path, "FILE")
+    tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", values.path, "FILE")
+    tls_key: Path | None = _option(None, "the certificate's key (PEM)", values.path, "FILE")
     tls_client_ca: Path | None = _option(
-        None, "let in only clients with a certificate of these authorities (PEM): mutual TLS", _path, "FILE"
+        None, "let in only clients with a certificate of these authorities (PEM): mutual TLS", values.path, "FILE"
     )
     max_request_bytes: int = _option(
         1 << 30,
         "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
-        _bytes, "SIZE",
+        values.size, "SIZE",
     )  # fmt: skip
     tokens: Path | None = _option(
         None,
         "let in only calls with one of the tokens in this file (`horngate-server token` adds one); read again when it "
         "changes",
-        _path, "FILE",
+        values.path, "FILE",
     )  # fmt: skip
     max_client_requests: int = _option(
         0,
         "requests of one client at once, by its token or else its address; 0 for any number",
-        _whole(0, 1 << 30), "N",
+        values.whole(0, 1 << 30), "N",
     )  # fmt: skip
-    max_client_bytes: int = _option(0, "bytes of one client's requests at once; 0 for any number", _bytes_or_0, "SIZE")
-    max_connections: int = _option(1000, "connections at once; further ones are closed", _whole(1, 1 << 20), "N")
+    max_client_bytes: int = _option(
+        0, "bytes of one client's requests at once; 0 for any number", values.size_or_0, "SIZE"
+    )
+    max_connections: int = _option(1000, "connections at once; further ones are closed", values.whole(1, 1 << 20), "N")
     verify: str = _option(
         "strict",
         "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",
-        _one_of("strict", "warn", "off"), "strict|warn|off",
+        values.one_of("strict", "warn", "off"), "strict|warn|off",
     )  # fmt: skip
     config: Path | None = _option(
-        None, "per model: versions, labels, shadow, limits (TOML); read again when it changes", _path, "FILE"
+        None, "per model: versions, labels, shadow, limits (TOML); read again when it changes", values.path, "FILE"
     )
     watch_interval_s: float = _option(
-        1.0, "how often the model root is looked at, where the file system does not tell of changes", _period, "TIME",
+        1.0,
+        "how often the model root is looked at, where the file system does not tell of changes",
+        values.period, "TIME",
     )  # fmt: skip
     admin: bool = _option(
         False,
         "answer Triton's RepositoryModelLoad and RepositoryModelUnload and TensorFlow Serving's "
         "HandleReloadConfigRequest: callers, or those with an admin token, can then change what is served",
-        _switch,
+        values.switch,
     )
     reflection: str = _option(
-        "on", "whether callers may ask which methods and messages there are", _one_of("on", "off"), "on|off"
+        "on", "whether callers may ask which methods and messages there are", values.one_of("on", "off"), "on|off"
     )
     port_file: Path | None = _option(
-        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", _path, "FILE"
+        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", values.path, "FILE"
     )
     worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
     access_log: float = _option(
-        0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", _share, "SHARE"
+        0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", values.share, "SHARE"
     )
     otlp_endpoint: str | None = _option(
         None,
         "send traces there, by OTLP over gRPC (http://collector:4317); callers decide by their traceparent "
         "(pip install 'horngate[otel]')",
-        _url, "URL",
+        values.url, "URL",
     )  # fmt: skip
     trace_share: float = _option(
-        0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", _share, "SHARE"
+        0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", values.share, "SHARE"
     )
-    log_format: str = _option("text", "how log lines look", _one_of("text", "json"), "text|json")
+    log_format: str = _option("text", "how log lines look", values.one_of("text", "json"), "text|json")
     log_level: str = _option(
-        "info", "the least urgent lines that are logged", _one_of("debug", "info", "warning", "error"),
+        "info", "the least urgent lines that are logged", values.one_of("debug", "info", "warning", "error"),
         "debug|info|warning|error",
     )  # fmt: skip
 
@@ -283,7 +213,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     """
     environment = os.environ if environment is None else environment
     given = vars(_parser().parse_args(arguments))
-    values = {}
+    found = {}
     for each in fields(Settings):
         flag, variable = names(each.name)
         if given.get(each.name) is not None:
@@ -293,10 +223,10 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         else:
             continue
         try:
-            values[each.name] = each.metadata["parse"](text)
+            found[each.name] = each.metadata["parse"](text)
         except ValueError as error:
             raise SettingsError(f"{source} {text!r}: {error}") from error
-    return Settings(**values)
+    return Settings(**found)
 
 
 def names(attribute: str) -> tuple[str, str]:
