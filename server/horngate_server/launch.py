@@ -1,6 +1,8 @@
 """From settings to a serving process: which transport runs, in which process, and why."""
 
+import logging
 import os
+import resource
 import time
 from dataclasses import replace
 from typing import NoReturn
@@ -17,6 +19,11 @@ from horngate_server.transports import envoy
 ENVOY_THREADS = 4
 """Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see DESIGN.md."""
 
+OTHER_FILES = 256
+"""Files that a server has open beside its callers' connections, generously."""
+
+log = logging.getLogger(__name__)
+
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; return the exit code. With the fast transport, this process becomes Envoy.
@@ -30,6 +37,7 @@ def serve(settings: Settings) -> int:
         tls.read(settings.tls)  # what is wrong with these files is said here, once, before anything starts
     if settings.tokens is not None:
         Tokens(settings.tokens, time.monotonic)
+    _allow_open_files(settings.max_connections + OTHER_FILES)
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:
         raise SettingsError(f"--transport fast: {reason}")
@@ -50,6 +58,22 @@ def envoy_threads() -> int:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Let this process, and what comes of it, have so many files open: every connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning(
+            "this process may have %d files open; expected %d, for --max-connections and what it needs itself: "
+            "raise its limit (ulimit -n), or connections will fail before the limit is reached",
+            allowed,
+            wanted,
+        )
 
 
 def _become_envoy(settings: Settings) -> NoReturn:

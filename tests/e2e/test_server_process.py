@@ -351,6 +351,29 @@ def test_foreign_models_of_any_signature_are_served_side_by_side(
             assert failed.value.code() == grpc.StatusCode.INTERNAL
 
 
+def test_as_many_files_may_be_open_as_connections_are_allowed(trained: Path, transport: str) -> None:
+    """The soft limit is raised to what is needed; where the hard one is lower, the log says so, and it serves."""
+    for hard, warned in ((2000, False), (600, True)):
+        command = f"ulimit -Sn 200; ulimit -Hn {hard}; exec {sys.executable} -m horngate_server.cli"
+        flags = ["--models", trained.parents[1], "--transport", transport, "--grpc-port", "0", "--http-port", "0"]
+        with subprocess.Popen(
+            ["bash", "-c", f'{command} "$@"', "bash", *map(str, flags)], stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if "queue      up to" in line:
+                    break
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            assert process.wait(30) == 0
+        soft = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))
+        assert min(1256, hard) <= int(soft) <= hard  # Envoy takes all that it may
+        assert any("may have 600 files open; expected 1256" in line for line in lines) == warned
+
+
 def test_a_server_ends_though_nobody_reads_its_log_any_more(trained: Path, transport: str, tmp_path: Path) -> None:
     """Whoever started it may be gone, and its log's pipe broken: SIGTERM still drains and ends it."""
     ports = tmp_path / "ports"
