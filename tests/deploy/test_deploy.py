@@ -80,7 +80,7 @@ def prometheus(loaded: ServerProcess, tmp_path_factory: pytest.TempPathFactory) 
     [job] = configuration["scrape_configs"]
     del job["dns_sd_configs"]
     job["static_configs"] = [{"targets": [loaded.http.removeprefix("http://")]}]
-    configuration["global"] = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"}
+    configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
     port = _free_port()
