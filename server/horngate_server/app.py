@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class App:
         self._statistics = Statistics()
         self._why = why
         doors = doors or Doors.of(settings, self._clock)
-        self._rest_doors = Doors.of(settings, self._clock)  # another thread's
+        self._rest_doors = doors.beside(settings)
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
             port=settings.grpc_port,
@@ -114,7 +115,7 @@ class App:
             self._lifecycle.executors,
             self._lifecycle.states,
             lambda: self._lifecycle.config_valid,
-            (doors, self._rest_doors),
+            lambda: Counter(doors.refused) + Counter(self._rest_doors.refused),
         )
         self._line: Line | None = None
         self._http = http.HttpServer(

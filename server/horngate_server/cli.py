@@ -49,17 +49,16 @@ def _health(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
     parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
     asked = parser.parse_args(arguments)
-    from horngate_server import settings  # noqa: PLC0415 - see above
+    from horngate_server import health, settings  # noqa: PLC0415 - see above
 
-    ours = settings.read([])
-    if asked.server is None and ours.tls is not None and not asked.model:
-        from horngate_server.http import ask_ready  # noqa: PLC0415 - see above
-
-        serving = ask_ready(f"http://localhost:{ours.http_port}/readyz", asked.timeout)
+    if asked.server is not None:
+        serving = health.ask(asked.server, asked.model, asked.timeout)
     else:
-        from horngate_server.health import ask  # noqa: PLC0415 - see above
-
-        serving = ask(asked.server or f"localhost:{ours.grpc_port}", asked.model, asked.timeout)
+        ours = settings.read([])
+        if ours.tls is not None and not asked.model:
+            serving = health.ask_ready(f"http://localhost:{ours.http_port}/readyz", asked.timeout)
+        else:
+            serving = health.ask(f"localhost:{ours.grpc_port}", asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
 

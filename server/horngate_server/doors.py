@@ -18,9 +18,7 @@ from horngate_server.transports.memory import Memory
 OPEN = frozenset([health.CHECK, health.WATCH])
 RETRY_S = 0.1
 """When a client whose limit is reached may come again: its own calls have to end first."""
-_REASONS: Mapping[type[RequestError], str] = {
-    Unauthenticated: "unauthenticated", Forbidden: "forbidden", QueueFull: "client_limit",
-}  # fmt: skip
+_REASONS: Mapping[type[RequestError], str] = {Unauthenticated: "unauthenticated", Forbidden: "forbidden"}
 
 
 class Doors:
@@ -47,10 +45,8 @@ class Doors:
     ) -> None:
         self.memory = memory
         self._tokens = tokens
-        self._limits = (max_client_requests, max_client_bytes)
-        self.wide_open = tokens is None and not any(self._limits)
-        self._guests: dict[str, Guest] = {}
-        self._lock = threading.Lock()
+        self._clients = _Clients(max_client_requests, max_client_bytes)
+        self.wide_open = tokens is None and not self._clients.limited
         self._refused: Counter[str] = Counter()
 
     @classmethod
@@ -60,17 +56,16 @@ class Doors:
         Raises:
             SettingsError: the file with the tokens is not as it should be.
         """
-        return cls(
-            Memory(settings.max_request_bytes),
-            Tokens(settings.tokens, clock) if settings.tokens else None,
-            max_client_requests=settings.max_client_requests,
-            max_client_bytes=settings.max_client_bytes,
-        )
+        return cls._with(settings, Tokens(settings.tokens, clock) if settings.tokens else None)
+
+    def beside(self, settings: Settings) -> "Doors":
+        """Return those of another thread: the same tokens, memory and counts of their own."""
+        return self._with(settings, self._tokens)
 
     @property
     def refused(self) -> Mapping[str, int]:
         """How many were refused here, by reason."""
-        return dict(self._refused)
+        return Counter(self._refused) + Counter(client_limit=self._clients.refused)
 
     def enter(self, method: str, authorization: bytes, peer: str) -> Memory:
         """Let a call in, and return where its bytes are counted: taking them is what its client's limits are about.
@@ -91,82 +86,96 @@ class Doors:
         except RequestError as error:
             self._refused[_REASONS[type(error)]] += 1
             raise
-        with self._lock:
-            guest = self._guests.get(name)
-            if guest is None:
-                guest = self._guests[name] = Guest(name, self.memory, self._limits, lock=self._lock, left=self._left)
-            return guest
+        return Guest(name, self.memory, self._clients)
 
     # --- private --------------------------------------------------------------------------------------
+
+    @classmethod
+    def _with(cls, settings: Settings, tokens: Tokens | None) -> "Doors":
+        return cls(
+            Memory(settings.max_request_bytes),
+            tokens,
+            max_client_requests=settings.max_client_requests,
+            max_client_bytes=settings.max_client_bytes,
+        )
 
     def _admitted(self, method: str, client: Client) -> str:
         if method in ADMIN and not client.admin:
             raise Forbidden(f"{client.name}'s token may not call {method}; expected one with admin in --tokens")
         return client.name
 
-    def _left(self, guest: "Guest", *, refused: bool) -> None:
-        """Forget a client that has nothing here any more (the lock is held)."""
-        if refused:
-            self._refused[_REASONS[QueueFull]] += 1
-        if not guest.requests and self._guests.get(guest.name) is guest:
-            del self._guests[guest.name]
-
 
 class Guest(Memory):
-    """One client's part of the memory."""
+    """The memory as one client may use it.
 
-    def __init__(
-        self,
-        name: str,
-        memory: Memory,
-        limits: tuple[int, int],
-        *,
-        lock: threading.Lock,
-        left: Callable[..., None],
-    ) -> None:
+    Args:
+        name: the client's.
+        memory: everyone's.
+        clients: know what this one has.
+    """
+
+    def __init__(self, name: str, memory: Memory, clients: "_Clients") -> None:
         self.name = name
-        self.requests = 0
-        self._bytes = 0
-        self.memory = memory
-        self._max_requests, self._max_bytes = limits
-        self._lock = lock
-        self._left = left
+        self._memory = memory
+        self._clients = clients
 
     def take(self, size: int, *, force: bool = False) -> None:
         """Take so many, for one request (`Memory.take`)."""
-        with self._lock:
-            if not force:
-                self._check(size)
-            self.requests += 1
-            self._bytes += size
+        self._clients.take(self.name, size, force=force)
         try:
-            self.memory.take(size, force=force)
+            self._memory.take(size, force=force)
         except QueueFull:
-            self._release(size)
+            self._clients.give(self.name, size)
             raise
 
     def give(self, size: int) -> None:
         """Give a request's bytes back (`Memory.give`)."""
-        self._release(size)
-        self.memory.give(size)
+        self._clients.give(self.name, size)
+        self._memory.give(size)
 
-    # --- private --------------------------------------------------------------------------------------
 
-    def _check(self, size: int) -> None:
-        if self._max_requests and self.requests >= self._max_requests:
-            said = f"{self.requests} requests in flight; expected at most {self._max_requests} (--max-client-requests)"
-        elif self._max_bytes and self._bytes + size > self._max_bytes:
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Clients:
+    """What every client has here: requests and bytes. Those who have nothing are not remembered. Thread-safe."""
+
+    def __init__(self, max_requests: int, max_bytes: int) -> None:
+        self.limited = bool(max_requests or max_bytes)
+        self.refused = 0
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._held: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, name: str, size: int, *, force: bool) -> None:
+        """Count a request in.
+
+        Raises:
+            QueueFull: the client has as much as it may, and the request is not ``force``d.
+        """
+        with self._lock:
+            requests, held = self._held.get(name, (0, 0))
+            if not force:
+                self._check(name, requests, held, size)
+            self._held[name] = (requests + 1, held + size)
+
+    def give(self, name: str, size: int) -> None:
+        """Count a request out."""
+        with self._lock:
+            requests, held = self._held.pop(name)
+            if requests > 1:
+                self._held[name] = (requests - 1, held - size)
+
+    def _check(self, name: str, requests: int, held: int, size: int) -> None:
+        if self._max_requests and requests >= self._max_requests:
+            said = f"{requests} requests in flight; expected at most {self._max_requests} (--max-client-requests)"
+        elif self._max_bytes and held + size > self._max_bytes:
             said = (
-                f"{self._bytes} bytes in flight, no room for {size} more; expected at most {self._max_bytes} "
+                f"{held} bytes in flight, no room for {size} more; expected at most {self._max_bytes} "
                 "(--max-client-bytes)"
             )
         else:
             return
-        self._left(self, refused=True)
-        raise QueueFull(f"client {self.name} has {said}", retry_after_s=RETRY_S)
-
-    def _release(self, size: int) -> None:
-        with self._lock:
-            self.requests -= 1
-            self._bytes -= size
-            self._left(self, refused=False)
+        self.refused += 1
+        raise QueueFull(f"client {name} has {said}", retry_after_s=RETRY_S)

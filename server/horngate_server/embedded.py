@@ -19,12 +19,12 @@ from horngate_server.transports import envoy
 from horngate_server.transports.fast import FastTransport
 
 _settings = settings_room.read([])  # `launch` has put all of them into variables
-doors = Doors.of(_settings, time.monotonic)
+_doors = Doors.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
     admin=envoy.admin(),
     max_message_bytes=_settings.max_message_bytes,
-    doors=doors,
+    doors=_doors,
     clock=time.monotonic,
     notes=_settings.notes,
 )
@@ -34,7 +34,7 @@ def _main() -> None:
     """Serve, and end the process: Envoy itself never decides to."""
     code = 1
     try:
-        code = exit_code(lambda: App(_settings, app, doors).run())
+        code = exit_code(lambda: App(_settings, app, _doors).run())
     finally:
         shutil.rmtree(envoy.scratch(), ignore_errors=True)
         for stream in (sys.stdout, sys.stderr):

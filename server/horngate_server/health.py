@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import urllib.request
 from collections.abc import AsyncIterator
 
 import grpc
@@ -95,6 +96,15 @@ def ask(address: str, model: str, timeout_s: float) -> bool:
         except grpc.RpcError:
             return False
         return bool(response.status == _Response.SERVING)
+
+
+def ask_ready(url: str, timeout_s: float) -> bool:
+    """Ask a running server's ``/readyz``; False where it is not ready, or does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - our own http URL
+            return bool(response.status == 200)
+    except OSError:  # HTTP's errors are OSErrors
+        return False
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import urllib.request
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from pathlib import Path
@@ -66,15 +65,6 @@ def app(
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     return serve
-
-
-def ask_ready(url: str, timeout_s: float) -> bool:
-    """Ask a running server's ``/readyz``; False where it is not ready, or does not answer."""
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - our own http URL
-            return bool(response.status == 200)
-    except OSError:  # HTTP's errors are OSErrors
-        return False
 
 
 class HttpServer:

@@ -27,7 +27,6 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from horngate_server.doors import Doors
 from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import BatchReport, Executor
 from horngate_server.request import ModelInfo
@@ -65,7 +64,7 @@ class Metrics(Collector):
         self._executors: Callable[[], Iterable[Executor]] = tuple
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
-        self._doors: Sequence[Doors] = ()
+        self._refused_before: Callable[[], Mapping[str, int]] = dict
         registry.register(self)
 
     def watch(
@@ -73,13 +72,13 @@ class Metrics(Collector):
         executors: Callable[[], Iterable[Executor]],
         versions: Callable[[], Iterable[VersionState]] = tuple,
         config_valid: Callable[[], bool] = lambda: True,
-        doors: Sequence[Doors] = (),
+        refused: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """Say whose queues and which versions' states a scrape reads, and whether the configuration is a good one."""
+        """Say what a scrape reads: queues, versions' states, whether the configuration is good, early refusals."""
         self._executors = executors
         self._versions = versions
         self._config_valid = config_valid
-        self._doors = doors
+        self._refused_before = refused
 
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
@@ -142,7 +141,7 @@ class Metrics(Collector):
 
     def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
         executors = list(self._executors())
-        refused = sum((Counter(each.refused) for each in self._doors), Counter(self._refused))
+        refused = Counter(self._refused) + Counter(self._refused_before())
         yield _counter(
             "horngate_requests", "Inference requests answered, by model, protocol and gRPC code.",
             ("model", "protocol", "code"), self._requests,

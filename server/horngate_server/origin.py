@@ -55,6 +55,8 @@ class Notes:
     def origin(self, client: str, request_id: bytes, traceparent: bytes) -> Origin | None:
         """Return what is to be remembered of a request; None for nothing."""
         logged = self._access_log >= 1 or (self._access_log > 0 and self._random() < self._access_log)
+        if not logged and self._traces is None:
+            return None
         match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         trace_id, span_id = (match["trace"].decode(), match["span"].decode()) if match else ("", "")
         if self._traces is None:

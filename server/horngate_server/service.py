@@ -201,7 +201,8 @@ class Service:
         if self._tellers:
             for place, work in enumerate(works):
                 if work.origin is not None:
-                    self._tell(work.origin, work, info, answers[place][1], report)
+                    ended = outcomes[place].result if place < len(outcomes) else report
+                    self._tell(work.origin, work, info, answers[place][1], ended)
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -304,11 +305,21 @@ class Service:
                 tell(ended)
 
     def _tell(
-        self, origin: Origin, work: Work, info: ModelInfo, answer: bytes | Status, report: BatchReport | None
+        self,
+        origin: Origin,
+        work: Work,
+        info: ModelInfo,
+        answer: bytes | Status,
+        result: InferenceResult | BatchReport | RequestError | None,
     ) -> None:
-        """Tell about a request that was work."""
+        """Tell about a request that was work, whether it was computed alone, in a batch, or not at all."""
         code, message = (answer.name, answer.message) if isinstance(answer, Status) else (OK, "")
-        began, computed = (report.began, report.began + report.seconds) if report else (inf, inf)
+        began = computed = inf
+        if isinstance(result, BatchReport):
+            began, computed = result.began, result.began + result.seconds
+        elif isinstance(result, InferenceResult):
+            began = work.arrived + result.queue_s
+            computed = began + result.compute_s
         ended = Ended(
             origin, work.codec.protocol, info.name, info.version, work.plan.rows, work.request.id, code, message,
             work.arrived, began, computed, self._clock(),

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from horngate_server.origin import Origin
 
@@ -42,12 +42,8 @@ class Ended(NamedTuple):
     ended: float
 
 
-class Teller(Protocol):
-    """Tells about a request in its own way; must be quick."""
-
-    def __call__(self, ended: Ended) -> None:
-        """Tell."""
-        ...
+Teller = Callable[[Ended], None]
+"""Tells about a request in its own way; must be quick."""
 
 
 def access_log(ended: Ended) -> None:

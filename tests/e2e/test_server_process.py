@@ -27,7 +27,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionResponse,
 )
 from support.desk import request
-from support.process import ServerProcess
+from support.process import ServerProcess, usage_error
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 PREDICT, REGRESS = (f"/tensorflow.serving.PredictionService/{name}" for name in ("Predict", "Regress"))
@@ -305,17 +305,15 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_two_servers_on_one_port_are_an_error(server: ServerProcess, trained: Path, transport: str) -> None:
+def test_two_servers_on_one_port_are_an_error(
+    server: ServerProcess, trained: Path, transport: str, tmp_path: Path
+) -> None:
     """The second one says which address is taken, and does not share it in silence."""
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1],
-            "--grpc-port", server.grpc.split(":")[1], "--http-port", "0", "--transport", transport,
-        ],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "cannot listen on 127.0.0.1:" in done.stderr
+    models, port = trained.parents[1], server.grpc.split(":")[1]
+    stderr = usage_error(
+        tmp_path, "--models", models, "--grpc-port", port, "--http-port", "0", "--transport", transport
+    )
+    assert "cannot listen on 127.0.0.1:" in stderr
 
 
 def test_foreign_models_of_any_signature_are_served_side_by_side(

@@ -95,6 +95,7 @@ def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
     assert first["total_ms"] >= first["compute_ms"] > 0
     assert second["request_id"] == third["request_id"] == "own-id"
     assert failed["code"] == "NOT_FOUND"
+    assert first["client"] == "127.0.0.1"
     assert (http["request_id"], http["trace_id"], http["client"]) == ("by-http", TRACE, "127.0.0.1")
     assert "nothing" in failed["error"]
 

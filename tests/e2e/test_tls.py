@@ -1,7 +1,5 @@
 """TLS and mutual TLS, with certificates of an authority of the test's own."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,23 +10,19 @@ import trustme
 
 from horngate_client import Client, TlsConfig
 from horngate_client.errors import HorngateError
-from support.process import ServerProcess
+from support.pems import write
+from support.process import ServerProcess, usage_error
 
 
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem, server.pem, server.key, client.pem and client.key."""
-    folder = tmp_path_factory.mktemp("pems")
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    for name, certificate in (
-        ("server", authority.issue_cert("localhost", "127.0.0.1")),
-        ("client", authority.issue_cert("someone@example.com")),
-    ):
-        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
-        for blob in certificate.cert_chain_pems:
-            blob.write_to_path(folder / f"{name}.pem", append=True)
-    return folder
+    certificates = {
+        "server": authority.issue_cert("localhost", "127.0.0.1"),
+        "client": authority.issue_cert("someone@example.com"),
+    }
+    return write(tmp_path_factory.mktemp("pems"), authority, certificates)
 
 
 @pytest.fixture(scope="module", params=["tls", "mutual"])
@@ -88,9 +82,5 @@ def test_plaintext_is_not_answered(server: tuple[ServerProcess, bool]) -> None:
 )
 def test_tls_that_cannot_work_is_wrong_usage(pems: Path, flags: list[str], said: str) -> None:
     """Half a configuration is refused before anything starts."""
-    done = subprocess.run(
-        [sys.executable, "-m", "horngate_server.cli", *flags],
-        cwd=pems, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert said in done.stderr
+    stderr = usage_error(pems, *flags)
+    assert said in stderr

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_client import Client
 from support.desk import request
-from support.process import ServerProcess
+from support.process import ServerProcess, usage_error
 from support.waiting import until
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -130,9 +130,4 @@ def test_workers_that_cannot_start_end_the_server_with_their_reason(tmp_path: Pa
 @pytest.mark.parametrize("count", ["0", "257"])
 def test_a_number_of_workers_that_makes_no_sense_is_wrong_usage(count: str, tmp_path: Path) -> None:
     """Between 1 and 256."""
-    done = subprocess.run(
-        [sys.executable, "-m", "horngate_server.cli", "--workers", count],
-        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert f"--workers '{count}': expected a whole number from 1 to 256" in done.stderr
+    assert f"--workers '{count}': expected a whole number from 1 to 256" in usage_error(tmp_path, "--workers", count)

@@ -1,6 +1,7 @@
 """What callers ask about the server and its models."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -64,11 +65,12 @@ def test_a_configuration_says_in_tritons_words_how_the_model_is_served(sources: 
 def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk, sources: Sources) -> None:
     """The same cumulative numbers; a version of no model, or an unknown one, is not found."""
     assert desk.ask([[1, 2]]).status() == "OK"
-    about = OpenInference(sources)
+    about = OpenInference(replace(sources, clock=desk.clock))
     for name, version in (("", ""), ("m", ""), ("m", "3"), ("m", "stable")):
         asked = triton.ModelStatisticsRequest(name=name, version=version).SerializeToString()
         [found] = triton.ModelStatisticsResponse.FromString(about.statistics(asked)).model_stats
         assert (found.name, found.version, found.inference_count, found.execution_count) == ("m", "3", 1, 1)
+        assert 0 < found.last_inference <= 30_000
         assert found.inference_stats.success.count == 1
         assert found.inference_stats.success.ns >= found.inference_stats.compute_infer.ns > 0
         assert [(each.batch_size, each.compute_infer.count) for each in found.batch_stats] == [(1, 1)]

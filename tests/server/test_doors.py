@@ -145,6 +145,18 @@ def test_a_clients_limits_are_its_own() -> None:
     assert doors.refused == {"client_limit": 2}
 
 
+def test_a_limit_holds_however_calls_of_a_client_overlap() -> None:
+    """One that came in while another ended counts with those that come after it."""
+    doors = Doors(Memory(100), max_client_requests=1)
+    first, slow = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "a")
+    first.take(1)
+    first.give(1)
+    after = doors.enter(INFER, b"", "a")
+    slow.take(1)
+    with pytest.raises(QueueFull):
+        after.take(1)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=60))
 def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -> None:
     """Requests of several clients, taken and given back in any order: no client is remembered, no byte is lost."""

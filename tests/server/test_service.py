@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from horngate_server.errors import ModelFailed
 from horngate_server.model import Array
+from horngate_server.origin import Origin
+from horngate_server.telling import Ended
 from horngate_server.transports import Call
 from support.desk import WAIT_S, Clock, Desk, FakeReply, double, request
 
@@ -145,6 +147,36 @@ def test_abandoned_requests_are_never_computed() -> None:
         assert good.status() == "OK"
         assert (gone.status(), late.status()) == ("CANCELLED", "DEADLINE_EXCEEDED")
         assert desk.model.ran[-1].tolist() == [[3, 3]]
+
+
+def test_what_is_told_of_a_request_is_its_own_time() -> None:
+    """One that was dropped was never computed; one in two batches was, from its first to its second."""
+    clock, told = Clock(), list[Ended]()
+    origin = Origin("someone", "", "", "", traced=True, logged=True)
+    with Desk(clock=clock, max_batch_rows=4, tellers=[told.append]) as desk:
+        started = clock.now
+        desk.hold()
+
+        def send(rows: int, deadline: float = inf) -> FakeReply:
+            message = request({"x": np.zeros((rows, 2), np.int32)}).SerializeToString()
+            return desk.send(message, deadline=deadline, origin=origin)
+
+        def slow(inputs: Sequence[Array]) -> list[Array]:
+            clock.now += 1
+            return double(inputs)
+
+        late, large, small = send(1, deadline=clock.now + 1), send(6), send(1)
+        clock.now += 2
+        desk.model.compute = slow
+        desk.model.gate.set()
+        assert [reply.status() for reply in (large, small, late)] == ["OK", "OK", "DEADLINE_EXCEEDED"]
+    by_rows = {(each.rows, each.code): each for each in told}
+    assert len(told) == 3
+    assert by_rows[1, "DEADLINE_EXCEEDED"].began == by_rows[1, "DEADLINE_EXCEEDED"].computed == inf
+    first = min(by_rows[6, "OK"].began, by_rows[1, "OK"].began)
+    assert first == started + 3  # the one that held the model up took a second too
+    assert by_rows[6, "OK"].computed - by_rows[6, "OK"].began > 1 >= by_rows[1, "OK"].computed - by_rows[1, "OK"].began
+    assert {each.origin.client for each in told} == {"someone"}
 
 
 def test_a_deadline_that_passes_during_the_computation_is_answered_as_such() -> None:

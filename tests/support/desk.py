@@ -19,12 +19,14 @@ from horngate_server.health import Health
 from horngate_server.metrics import Metrics
 from horngate_server.model import Array
 from horngate_server.names import INFER
+from horngate_server.origin import Origin
 from horngate_server.queue import Line
 from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
 from horngate_server.signature import Signature, TensorSpec
 from horngate_server.statistics import Statistics
+from horngate_server.telling import Teller
 from horngate_server.transports import Answer, Call, Status
 
 SIGNATURE = Signature(
@@ -144,6 +146,7 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         quick_s: float = 0.0,
         pad: bool = True,
+        tellers: Sequence[Teller] = (),
     ) -> None:
         self.model = model or FakeModel()
         self.clock = clock
@@ -159,6 +162,7 @@ class Desk:
             statistics=self.statistics,
             deliver=self.deliver,
             clock=clock,
+            tellers=tellers,
         )
         self.line = Line(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature)
@@ -191,10 +195,18 @@ class Desk:
             assert isinstance(reply, FakeReply)
             reply.give(answer)
 
-    def send(self, message: bytes, *, method: str = INFER, deadline: float = inf, bulk: bool = False) -> FakeReply:
+    def send(
+        self,
+        message: bytes,
+        *,
+        method: str = INFER,
+        deadline: float = inf,
+        bulk: bool = False,
+        origin: Origin | None = None,
+    ) -> FakeReply:
         """Send the bytes of a ModelInferRequest, or of what another method takes."""
         reply = FakeReply()
-        self.service.accept([Call(method, message, deadline, reply, bulk)])
+        self.service.accept([Call(method, message, deadline, reply, bulk, origin)])
         return reply
 
     def ask(self, x: object, *, deadline: float = inf, **extra: Any) -> FakeReply:

@@ -11,6 +11,16 @@ from typing import Self
 WAIT_S = 60.0
 
 
+def usage_error(folder: Path, *flags: object) -> str:
+    """Run ``horngate-server`` in a folder with flags that it must refuse; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "horngate_server.cli", *map(str, flags)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=WAIT_S,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
 class ServerProcess:
     """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left."""
 

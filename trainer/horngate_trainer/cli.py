@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from horngate_trainer import data, quiet, settings
+from horngate_trainer import data, publish, quiet, settings
 from horngate_trainer.errors import InputError, TrainerError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _newest(model: Path) -> Path | None:
     """Return the newest version's folder; None where there is none."""
-    numbers = [int(each.name) for each in model.glob("[0-9]*") if each.name.isdigit() and each.is_dir()]
+    numbers = publish.versions(model) if model.is_dir() else []
     return model / str(max(numbers)) if numbers else None
 
 

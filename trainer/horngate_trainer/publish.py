@@ -101,6 +101,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def versions(folder: Path) -> list[int]:
+    """Return the numbers of a model's versions, in no order."""
+    return [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+
+
 # --- private ---------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +123,7 @@ def _clean(folder: Path, descriptor: int) -> None:
 
 
 def _next_version(folder: Path) -> int:
-    taken = [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    taken = versions(folder)
     return max(taken, default=0) + 1
 
 

