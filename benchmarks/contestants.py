@@ -167,14 +167,13 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
 
 
 @contextmanager
-def echo(sizes: dict[int, int], threads: int) -> Iterator[Contestant]:
+def echo(sizes: dict[int, int]) -> Iterator[Contestant]:
     """Run the fast transport alone, in the configuration that Horngate gives it."""
     port = _free()
     program = (
         "import sys; from horngate_server.transports import envoy; envoy.APP = 'echo_asgi:app';"
-        "from horngate_server import settings; chosen = settings.Settings();"
-        f"envoy.become(envoy.Listener('127.0.0.1', {port}, {threads}, chosen.max_message_bytes,"
-        " chosen.max_connections), settings.environment(chosen))"
+        "from horngate_server import launch, settings; chosen = settings.Settings();"
+        f"envoy.become(launch.listener(chosen, {port}), settings.environment(chosen))"
     )
     pairs = ",".join(f"{asked}:{answered}" for asked, answered in sizes.items())
     with _running([sys.executable, "-c", program], {**os.environ, "HORNGATE_ECHO": pairs}) as process:

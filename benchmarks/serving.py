@@ -23,8 +23,6 @@ from contestants import Contestant, Images
 from load import Load, measure, measure_both
 from serving_process import trained
 
-from horngate_server import launch
-
 DATA = Path(__file__).parents[1] / "trainer/horngate_trainer/data/mnist.npz"
 HORNGATE = {"horngate": "fast", "horngate-grpcio": "grpcio"}
 BULK = 64
@@ -138,7 +136,7 @@ def main() -> None:
                 runs[name] = partial(capi, models)
                 continue
             if name == "echo":
-                start = partial(contestants.echo, sizes, launch.envoy_threads())
+                start = partial(contestants.echo, sizes)
             elif name in HORNGATE:
                 start = partial(contestants.horngate, name, models, "--transport", HORNGATE[name])
             else:

@@ -57,6 +57,19 @@ def envoy_threads() -> int:
     return max(1, min(ENVOY_THREADS, settings_room.cores() // 2))
 
 
+def listener(settings: Settings, port: int) -> envoy.Listener:
+    """Return what Envoy is to listen on."""
+    return envoy.Listener(
+        host=settings.host,
+        port=port,
+        threads=envoy_threads(),
+        max_message_bytes=settings.max_message_bytes,
+        max_request_bytes=settings.max_request_bytes,
+        max_connections=settings.max_connections,
+        tls=settings.tls,
+    )
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 
@@ -83,14 +96,6 @@ def _become_envoy(settings: Settings) -> NoReturn:
         port = held.getsockname()[1]
         held.set_inheritable(True)
         held.detach()  # stays open until the process ends
-    listener = envoy.Listener(
-        host=settings.host,
-        port=port,
-        threads=envoy_threads(),
-        max_message_bytes=settings.max_message_bytes,
-        max_connections=settings.max_connections,
-        tls=settings.tls,
-    )
     if settings.worker is not None:
         os.set_inheritable(settings.worker.line, True)
-    envoy.become(listener, settings_room.environment(replace(settings, grpc_port=port)))
+    envoy.become(listener(settings, port), settings_room.environment(replace(settings, grpc_port=port)))

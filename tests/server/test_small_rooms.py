@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import errors, logs, native_log, status
+from horngate_server import errors, launch, logs, native_log, status
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.health import Health
 from horngate_server.refusals import Refusals
+from horngate_server.settings import Settings
+from horngate_server.transports import envoy
 from horngate_server.transports.memory import Memory
 from support.desk import Clock
 
@@ -177,3 +181,13 @@ def test_memory_has_room_again_when_it_is_given_back() -> None:
     assert refused.value.retry_after_s > 0
     memory.give(60)
     memory.take(100)
+
+
+@given(st.integers(1, (1 << 31) - 1), st.integers(1, 1 << 20))
+def test_what_envoy_holds_of_all_connections_is_bounded_as_requests_are(size: int, connections: int) -> None:
+    """A connection's window is its share of --max-request-bytes, where that is enough to be of use."""
+    window = launch.listener(Settings(max_request_bytes=size, max_connections=connections), 1).window_bytes
+    least, most = envoy.WINDOW_BYTES
+    assert least <= window <= most
+    assert window * connections <= max(size, least * connections)
+    assert window in (most, least) or (window + 1) * connections > size

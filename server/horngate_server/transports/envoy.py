@@ -14,8 +14,8 @@ from horngate_server.tls import Pems, Tls
 
 APP = "horngate_server.embedded:app"
 STREAMS_PER_CONNECTION = 256
-STREAM_WINDOW_BYTES = 4 << 20
-CONNECTION_WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = (256 << 10, 4 << 20)
+"""The least and the most that a connection may send before Envoy has taken any of it."""
 RESETS = 5000
 """Cancelled calls a second on one connection before it is closed as an attack (CVE-2023-44487). The usual 33 would
 punish everyone who shares a connection with callers that hedge, or whose deadlines pass while the server is busy."""
@@ -40,6 +40,7 @@ class Listener:
         port: the port.
         threads: Envoy's own; they do the HTTP/2.
         max_message_bytes: what it must be able to hold of one message.
+        max_request_bytes: what all requests together may have in memory.
         max_connections: further ones are closed at once.
         tls: the files for TLS; None for none.
     """
@@ -48,8 +49,19 @@ class Listener:
     port: int
     threads: int
     max_message_bytes: int
+    max_request_bytes: int
     max_connections: int
     tls: Tls | None = None
+
+    @property
+    def window_bytes(self) -> int:
+        """HTTP/2's window of a connection and of each stream on it.
+
+        What callers have sent and Python has not yet refused is Envoy's to hold: all connections' windows together are
+        as much again as requests may have.
+        """
+        least, most = WINDOW_BYTES
+        return min(most, max(least, self.max_request_bytes // self.max_connections))
 
 
 def why_not() -> str | None:
@@ -175,7 +187,7 @@ def _configuration(listener: Listener) -> dict[str, Any]:
     }
     [opened] = configuration["static_resources"]["listeners"]
     # A message that Python has not come round to reading must fit, or Envoy refuses it with 413.
-    opened["per_connection_buffer_limit_bytes"] = listener.max_message_bytes + CONNECTION_WINDOW_BYTES
+    opened["per_connection_buffer_limit_bytes"] = listener.max_message_bytes + listener.window_bytes
     opened["connection_balance_config"] = {"exact_balance": {}}
     [chain] = opened["filter_chains"]
     manager = chain["filters"][-1]["typed_config"]
@@ -200,8 +212,8 @@ def _configuration(listener: Listener) -> dict[str, Any]:
     manager["stream_error_on_invalid_http_message"] = True  # one bad request does not end its neighbours' connection
     manager["http2_protocol_options"] = {
         "max_concurrent_streams": STREAMS_PER_CONNECTION,
-        "initial_stream_window_size": STREAM_WINDOW_BYTES,
-        "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
+        "initial_stream_window_size": listener.window_bytes,
+        "initial_connection_window_size": listener.window_bytes,
         "override_stream_error_on_invalid_http_message": True,
         "stream_reset_burst": RESETS,
         "stream_reset_rate": RESETS,
