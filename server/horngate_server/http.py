@@ -1,5 +1,6 @@
 """Everything that is not gRPC: /metrics, /models, /livez, /readyz and /v2, as one ASGI app, and uvicorn to serve it."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from horngate_server.errors import SettingsError
 from horngate_server.metrics import CONTENT_TYPE
@@ -17,6 +19,12 @@ App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message]
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
+CONNECTIONS = 256
+"""At once. For a further one, the one that has been silent for longest is closed."""
+SPEAK_S = 10.0
+"""How long a connection may be silent, and how long it may take to say what it wants."""
+REQUEST_S = 600.0
+"""How long a request may take from there until its answer has been read."""
 ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
 
 
@@ -87,7 +95,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             loop="asyncio",
-            http="h11",
+            http=_Connection,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http")
@@ -123,3 +131,52 @@ class HttpServer:
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+class _Connection(H11Protocol):
+    """Bounded in number and time: callers that say nothing, or do not listen, take nothing from the others."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._allow(SPEAK_S)
+        if len(self.connections) > CONNECTIONS:
+            silent = [each for each in self.connections if isinstance(each, _Connection) and each.silent]
+            longest = min(silent, key=lambda each: each.ends)  # itself at least
+            self.connections.discard(longest)  # not in the loop's next turn, when it is lost: many come in one
+            longest.transport.abort()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:  # a request's head has come
+            self._allow(REQUEST_S)
+
+    def on_response_complete(self) -> None:
+        self._allow(SPEAK_S)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has not said yet what it wants."""
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
+
+    @property
+    def ends(self) -> float:
+        """When its time is over, on the loop's clock."""
+        assert self._timer
+        return self._timer.when()
+
+    def _allow(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, self.transport.abort)

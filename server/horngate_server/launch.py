@@ -19,8 +19,8 @@ from horngate_server.transports import envoy
 ENVOY_THREADS = 4
 """Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see DESIGN.md."""
 
-OTHER_FILES = 256
-"""Files that a server has open beside its callers' connections, generously."""
+OTHER_FILES = 512
+"""Files that a server has open beside its gRPC callers' connections, generously: half are the HTTP port's."""
 
 log = logging.getLogger(__name__)
 

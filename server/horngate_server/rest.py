@@ -3,13 +3,14 @@
 Imported when somebody asks for the first time: nobody else pays for it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -81,10 +82,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
 
     async def infer(request: Request) -> Response:
         memory = enter(request)
-        body = await _body(request, max_message_bytes)
-        cost = len(body) * JSON_COST
-        memory.take(cost)
-        try:
+        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
             asked = decode_json(body, *_asked(request))
             priority = request.headers.get(PRIORITY)
             reply = Later()
@@ -95,8 +93,6 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
             is_bulk = priority is not None and bulk(priority)
             take(asked, JSON, float("inf"), reply, bulk=is_bulk, origin=origin)
             answer = await reply
-        finally:
-            memory.give(cost)
         return _error(answer) if isinstance(answer, Status) else Response(answer, media_type="application/json")
 
     async def server(request: Request) -> Response:
@@ -149,22 +145,23 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
 
 
 def forwarding(
-    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], max_message_bytes: int
+    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], memory: Memory, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
     Args:
         ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
+        memory: where bodies are counted.
         max_message_bytes: larger bodies are refused.
     """
 
     async def forward(request: Request) -> Response:
-        body = await _body(request, max_message_bytes)
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-        try:
-            answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
-        except OSError as error:
-            raise NotReady("no worker answers") from error
+        async with _body(request, max_message_bytes, memory) as body:
+            try:
+                answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
+            except OSError as error:
+                raise NotReady("no worker answers") from error
         kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
         return Response(answer.body, answer.status, kept, media_type="application/json")
 
@@ -187,16 +184,21 @@ def _peer(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _body(request: Request, at_most: int) -> bytes:
-    """Receive a body, and stop where it becomes too large."""
+@asynccontextmanager
+async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -> AsyncIterator[bytes]:
+    """Receive a body. Its memory, ``cost`` for a byte, is taken before the first one, until the block is left."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequest("the body is compressed; expected JSON as it is")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > at_most:
-            raise MessageTooLarge(f"a body of more than {at_most} bytes (--max-message-bytes)")
-    return bytes(body)
+    if "transfer-encoding" in request.headers:
+        raise HTTPException(411, "the body does not say how long it is; expected content-length")
+    size = int(request.headers.get("content-length", "0"))  # the server has seen that it is a number, and true
+    if size > at_most:
+        raise MessageTooLarge(f"a body of {size} bytes; expected at most {at_most} (--max-message-bytes)")
+    memory.take(size * cost)
+    try:
+        yield await request.body()
+    finally:
+        memory.give(size * cost)
 
 
 def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
@@ -225,7 +227,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
 
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response()  # to nobody: the caller went before its body had come
+
+
 _HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     RequestError: _on_request_error,
     HTTPException: _on_http_error,
+    ClientDisconnect: _on_disconnect,
 }

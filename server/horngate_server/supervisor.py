@@ -23,6 +23,7 @@ from horngate_server import settings as settings_room
 from horngate_server.ports import reserve, write_port_file
 from horngate_server.settings import Settings
 from horngate_server.stopping import Stop
+from horngate_server.transports.memory import Memory
 from horngate_server.worker import READY, Worker
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class Supervisor:
             serving = [worker for worker in self._workers if worker.serves()] or self._workers
             return serving[next(turn) % len(serving)].forward(method, path, body, headers)
 
-        app: http.App = forwarding(ask, self._settings.max_message_bytes)
+        settings = self._settings
+        app: http.App = forwarding(ask, Memory(settings.max_request_bytes), settings.max_message_bytes)
         return app
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
