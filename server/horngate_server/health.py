@@ -58,7 +58,7 @@ class Health:
             raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._states)}")
         return _Response(status=status).SerializeToString()
 
-    async def watch(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def watch(self, messages: AsyncIterator[bytes], _terms: object) -> AsyncIterator[bytes]:
         """Answer with the state now and whenever it changes; SERVICE_UNKNOWN while there is no such name."""
         name = _name(await anext(messages))
         changed = asyncio.Event()

@@ -30,7 +30,10 @@ class _Formatter(logging.Formatter):
 class _Text(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         who = "" if self._worker is None else f"worker {self._worker}: "
-        line = f"{_time(record)} {record.levelname.lower():8}{who}{record.getMessage()}"
+        message = record.getMessage()
+        if not message.isprintable():  # a line is a line: what callers send cannot look like another one
+            message = message.encode("unicode_escape").decode()
+        line = f"{_time(record)} {record.levelname.lower():8}{who}{message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -4,14 +4,13 @@ Who is told about is decided at the door, once: a request that is not costs noth
 """
 
 import re
+import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
 TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?")
-ID_CHARACTERS = 128
-"""Longer ids are cut."""
 
 
 class Origin(NamedTuple):
@@ -20,8 +19,8 @@ class Origin(NamedTuple):
     Attributes:
         client: its token's name, or its address.
         request_id: the caller's name for it (``x-request-id``); empty for none.
-        trace_id: 32 hexadecimal digits; empty where its caller is not part of a trace.
-        span_id: the caller's span, 16 hexadecimal digits; empty as well.
+        trace_id: 32 hexadecimal digits; empty where it is part of no trace.
+        span_id: the caller's span, 16 hexadecimal digits; empty where the trace begins here.
         traced: spans are wanted.
         logged: a line in the access log is wanted.
         decoded: when it had been decoded, on the monotonic clock; 0 before.
@@ -65,9 +64,10 @@ class Notes:
             traced = bool(int(match["flags"], 16) & 1)
         else:
             traced = self._random() < self._traces
+            trace_id = secrets.token_hex(16) if traced else ""
         if not (logged or traced):
             return None
-        return Origin(client, request_id[:ID_CHARACTERS].decode(errors="replace"), trace_id, span_id, traced, logged)
+        return Origin(client, request_id.decode(errors="replace"), trace_id, span_id, traced, logged)
 
 
 NOTHING = Notes(0.0, None, lambda: 1.0)

@@ -6,7 +6,6 @@ What is wrong with one request is said in its answer, and the stream goes on.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from math import inf
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -15,7 +14,7 @@ from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelStreamInf
 from horngate_server.errors import RequestError
 from horngate_server.names import INFER
 from horngate_server.protocols.wire import field
-from horngate_server.transports import Call, Later, Status, Stream
+from horngate_server.transports import Call, Later, Status, Stream, Terms
 from horngate_server.transports.intake import Intake
 
 WINDOW = 256
@@ -25,9 +24,9 @@ WINDOW = 256
 def model_stream_infer(intake: Intake) -> Stream:
     """Return the method; calls go in through ``intake``."""
 
-    async def stream(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def stream(messages: AsyncIterator[bytes], terms: Terms) -> AsyncIterator[bytes]:
         waiting: asyncio.Queue[_Asked | RequestError | None] = asyncio.Queue(WINDOW)
-        reader = asyncio.get_running_loop().create_task(_read(messages, waiting, intake))
+        reader = asyncio.get_running_loop().create_task(_read(messages, terms, waiting, intake))
         try:
             while (asked := await waiting.get()) is not None:
                 if isinstance(asked, RequestError):
@@ -54,14 +53,17 @@ class _Asked(NamedTuple):
 
 
 async def _read(
-    messages: AsyncIterator[bytes], waiting: "asyncio.Queue[_Asked | RequestError | None]", intake: Intake
+    messages: AsyncIterator[bytes],
+    terms: Terms,
+    waiting: "asyncio.Queue[_Asked | RequestError | None]",
+    intake: Intake,
 ) -> None:
     """Take requests as they come, as many as the window has room for."""
     try:
         async for message in messages:
             answer = Later()
             await waiting.put(_Asked(message, answer))
-            intake.take(Call(INFER, message, inf, answer))
+            intake.take(Call(INFER, message, terms.deadline, answer, terms.bulk, terms.origin()))
     except RequestError as error:
         await waiting.put(error)
     else:

@@ -1,6 +1,9 @@
 """Tells about requests that have ended: a line in the access log, spans for OpenTelemetry."""
 
+import json
 import logging
+import re
+import threading
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import NamedTuple
@@ -8,6 +11,11 @@ from typing import NamedTuple
 from horngate_server.origin import Origin
 
 log = logging.getLogger("horngate_server.access")
+
+
+ID_CHARACTERS = 128
+"""Longer ids are cut."""
+_PLAIN = re.compile(r"[!#-<>-~]*")
 
 
 class Ended(NamedTuple):
@@ -41,6 +49,11 @@ class Ended(NamedTuple):
     computed: float
     ended: float
 
+    @property
+    def request_id(self) -> str:
+        """What its caller calls it, in the metadata or else in the request."""
+        return (self.origin.request_id or self.id)[:ID_CHARACTERS]
+
 
 Teller = Callable[[Ended], None]
 """Tells about a request in its own way; must be quick."""
@@ -62,9 +75,11 @@ def access_log(ended: Ended) -> None:
     }
     if ended.computed < inf:
         fields |= {"queue_ms": _ms(ended.began - ended.arrived), "compute_ms": _ms(ended.computed - ended.began)}
-    named = {"request_id": origin.request_id or ended.id, "trace_id": origin.trace_id, "error": ended.message}
+    named = {"request_id": ended.request_id, "trace_id": origin.trace_id, "error": ended.message}
     fields |= {name: text for name, text in named.items() if text}
-    log.info("request %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra={"fields": fields})
+    log.info(
+        "request %s", " ".join(f"{name}={_shown(value)}" for name, value in fields.items()), extra={"fields": fields}
+    )
 
 
 def tracer(
@@ -88,8 +103,19 @@ def tracer(
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
-    provider = TracerProvider(resource=Resource.create({"service.name": "horngate-server"}), shutdown_on_exit=False)
+    class Ids(RandomIdGenerator):
+        """Gives a trace that begins here the id that its request's log line has."""
+
+        here = threading.local()
+
+        def generate_trace_id(self) -> int:
+            return int(self.here.trace_id, 16)
+
+    ids = Ids()
+    resource = Resource.create({"service.name": "horngate-server"})
+    provider = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     spans = provider.get_tracer("horngate_server")
     epoch_s = wall_clock() - clock()
@@ -102,7 +128,8 @@ def tracer(
         if not origin.traced:
             return
         parent = trace.set_span_in_context(trace.INVALID_SPAN)
-        if origin.trace_id:
+        ids.here.trace_id = origin.trace_id
+        if origin.span_id:
             flags = trace.TraceFlags(trace.TraceFlags.SAMPLED)
             context = trace.SpanContext(
                 int(origin.trace_id, 16), int(origin.span_id, 16), is_remote=True, trace_flags=flags
@@ -113,8 +140,8 @@ def tracer(
             "horngate.model": ended.model, "horngate.version": ended.version, "horngate.rows": ended.rows,
             "horngate.client": origin.client,
         }  # fmt: skip
-        if origin.request_id or ended.id:
-            attributes["horngate.request_id"] = origin.request_id or ended.id
+        if ended.request_id:
+            attributes["horngate.request_id"] = ended.request_id
         whole = spans.start_span(
             f"predict {ended.model}", parent, trace.SpanKind.SERVER, attributes, start_time=nanoseconds(ended.arrived)
         )
@@ -144,3 +171,8 @@ def _stages(ended: Ended) -> Iterable[tuple[str, float, float]]:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+def _shown(value: str | float) -> str:
+    """Write a value so that whoever splits the line at spaces and equal signs finds it whole, whatever is in it."""
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from horngate_server.names import STREAM_INFER
 from support.desk import request
 from support.http2 import MODEL_INFER
 from support.process import ServerProcess
@@ -98,6 +99,29 @@ def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
     assert first["client"] == "127.0.0.1"
     assert (http["request_id"], http["trace_id"], http["client"]) == ("by-http", TRACE, "127.0.0.1")
     assert "nothing" in failed["error"]
+
+
+def test_a_trace_that_begins_here_and_every_message_of_a_stream_can_be_found_by_the_log(
+    trained: Path, transport: str, tmp_path: Path, spans: tuple[str, "queue.Queue[Span]"]
+) -> None:
+    """A log line has the trace id of its request's span, whether callers bring one or not, in streams too."""
+    endpoint, got = spans
+    flags = ["--otlp-endpoint", endpoint, "--trace-share", "1", "--access-log", "1", "--log-format", "json"]
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, *flags) as server:
+        call(server)
+        with grpc.insecure_channel(server.grpc) as channel:
+            stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM_INFER)
+            messages = [request(IMAGES, model="mnist", id=str(n)).SerializeToString() for n in range(2)]
+            metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"), ("x-request-id", "by-stream"))
+            assert len(list(stream(iter(messages), metadata=metadata, timeout=10))) == 2
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.log if '"horngate_server.access"' in line]
+    everything = [got.get_nowait() for _ in range(got.qsize())]
+    requests = [span for span in everything if span.name == "predict mnist"]
+    assert [line["trace_id"] for line in lines] == [span.trace_id.hex() for span in requests]
+    assert [line["trace_id"] == TRACE for line in lines] == [False, True, True]
+    assert [span.parent_span_id.hex() for span in requests] == ["", PARENT, PARENT]
+    assert [line["request_id"] for line in lines] == ["own-id", "by-stream", "by-stream"]
 
 
 def test_one_request_in_so_many_is_logged(trained: Path, transport: str, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_shares_decide_for_everyone_else() -> None:
     assert Notes(0.0, None, lambda: 0.0).origin("a", b"", b"") is None
     always = Notes(1.0, 1.0, lambda: 0.999).origin("a", b"", b"")
     assert always is not None
-    assert (always.logged, always.traced) == (True, True)
-    some = Notes(0.3, 0.1, lambda: 0.2).origin("a", b"x" * 1000, b"")
+    assert (always.logged, always.traced, len(always.trace_id), always.span_id) == (True, True, 32, "")
+    some = Notes(0.3, 0.1, lambda: 0.2).origin("a", b"", b"")
     assert some is not None
-    assert (some.logged, some.traced, len(some.request_id)) == (True, False, 128)
+    assert (some.logged, some.traced, some.trace_id) == (True, False, "")

@@ -16,14 +16,15 @@ from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, Predic
 from horngate_server.errors import InvalidRequest
 from horngate_server.model import Array
 from horngate_server.names import INFER, PREDICTION
+from horngate_server.origin import Origin
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.signature import Signature, TensorSpec
 from horngate_server.streaming import WINDOW, model_stream_infer
-from horngate_server.transports import Answer, Call, Later, Status
+from horngate_server.transports import Answer, Call, Later, Status, Terms
 from horngate_server.transports.intake import Intake
-from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
+from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
 
 PREDICT = f"/{PREDICTION}/Predict"
 TFS = {"model": "m", "protocol": "tensorflow_serving"}
@@ -202,7 +203,7 @@ class Stream:
                 self.pulled += 1
                 yield message
 
-        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming())]
+        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming(), TERMS)]
 
 
 def deliver(answers: Sequence[Answer]) -> None:
@@ -234,6 +235,30 @@ def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
             assert values.tolist() == [2 * n, 2 * n]
 
 
+def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:
+    """Deadline and priority are every message's; who is told about is decided anew for each."""
+    told = [Origin("a", "id", "", "", traced=False, logged=True), None]
+
+    async def run() -> list[Call]:
+        taken: list[Call] = []
+
+        async def two() -> AsyncIterator[bytes]:
+            yield b"first"
+            yield b"second"
+
+        stream = model_stream_infer(Intake(taken.extend))(two(), Terms(7.0, True, iter(told).__next__))
+        first = asyncio.ensure_future(anext(stream))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return taken
+
+    calls = asyncio.run(run())
+    assert [(call.message, call.deadline, call.bulk) for call in calls] == [(b"first", 7, True), (b"second", 7, True)]
+    assert [call.origin for call in calls] == told
+
+
 def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answered() -> None:
     """What cannot be worked on yet is left to flow control; when the caller goes, nobody waits for the rest."""
 
@@ -248,7 +273,7 @@ def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answer
                 pulled += 1
                 yield request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
 
-        stream = method(endless())
+        stream = method(endless(), TERMS)
         first = asyncio.ensure_future(anext(stream))
         for _ in range(20):
             await asyncio.sleep(0)

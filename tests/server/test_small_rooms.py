@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator
+from math import inf
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -13,15 +15,17 @@ from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import errors, launch, logs, native_log, status
+from horngate_server import errors, launch, logs, native_log, status, telling
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.health import Health
+from horngate_server.origin import Origin
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
+from horngate_server.telling import Ended
 from horngate_server.transports import envoy
 from horngate_server.transports.memory import Memory
-from support.desk import Clock
+from support.desk import TERMS, Clock
 
 
 def _below(error: type[errors.RequestError]) -> Iterator[type[errors.RequestError]]:
@@ -106,7 +110,7 @@ def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
         yield HealthCheckRequest(service="m").SerializeToString()
 
     async def watch() -> list[int]:
-        watcher = health.watch(name())
+        watcher = health.watch(name(), TERMS)
         seen = [HealthCheckResponse.FromString(await anext(watcher)).status]
         changes: list[Callable[[], None]] = [
             lambda: health.set("other", serving=True),
@@ -157,6 +161,38 @@ def test_json_log_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) 
     entry = json.loads(line)
     assert (entry["level"], entry["message"]) == ("error", "what")
     assert "ValueError: why" in entry["exception"]
+
+
+def test_a_log_line_is_one_line_whatever_callers_send(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ends of lines are escaped, in text as in JSON: nobody writes lines of their own into the log."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    forged = "id\n2026-11-25T00:00:00.000Z error   stopped\r\x1b[31m\u2028"
+    try:
+        for style in ("text", "json"):
+            logs.set_up(style, "info")
+            logging.getLogger("horngate").info("request id=%s", forged)
+    finally:
+        root.handlers[:], root.level = before
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert json.loads(lines[1])["message"] == f"request id={forged}"
+
+
+def test_an_access_log_line_can_be_split_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Values with spaces, quotes or equal signs are quoted, ids of any length are cut, and nothing else is."""
+    origin = Origin("a", "", "", "", traced=False, logged=True)
+    ended = Ended(origin, "oip", "m", "3", 2, 'x" code=OK ' + "y" * 500, "NOT_FOUND", "no such thing", 0, inf, inf, 1.5)
+    with caplog.at_level(logging.INFO):
+        telling.access_log(ended)
+    (record,) = caplog.records
+    words = shlex.split(record.message)
+    assert words[:8] == [
+        "request", "client=a", "protocol=oip", "model=m", "version=3", "rows=2", "code=NOT_FOUND", "total_ms=1500.0",
+    ]  # fmt: skip
+    assert words[8] == ('request_id=x" code=OK ' + "y" * 500)[: len("request_id=") + 128]
+    assert words[9:] == ["error=no such thing"]
 
 
 def test_what_native_code_writes_to_stderr_becomes_log_lines(

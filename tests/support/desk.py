@@ -27,7 +27,7 @@ from horngate_server.service import Service
 from horngate_server.signature import Signature, TensorSpec
 from horngate_server.statistics import Statistics
 from horngate_server.telling import Teller
-from horngate_server.transports import Answer, Call, Status
+from horngate_server.transports import Answer, Call, Status, Terms
 
 SIGNATURE = Signature(
     "serving_default",
@@ -131,6 +131,10 @@ class FakeReply:
     def _wait(self) -> bytes | Status:
         assert self._answered.wait(WAIT_S), "no answer came"
         return self.answers[0]
+
+
+TERMS = Terms(inf, False, lambda: None)
+"""A stream's whose metadata ask for nothing."""
 
 
 class Desk:

@@ -108,7 +108,23 @@ def bulk(priority: bytes | str) -> bool:
 
 Answer = tuple[Reply, bytes | Status]
 Deliver = Callable[[Sequence[Answer]], None]
-Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+
+class Terms(NamedTuple):
+    """What the metadata of a streaming call say of each of its messages.
+
+    Attributes:
+        deadline: as a unary call's.
+        bulk: as a unary call's.
+        origin: says, for one message, where it comes from, if it is to be told about.
+    """
+
+    deadline: float
+    bulk: bool
+    origin: Callable[[], Origin | None]
+
+
+Stream = Callable[[AsyncIterator[bytes], Terms], AsyncIterator[bytes]]
 """A streaming method: messages in, messages out, on an asyncio loop of the transport's."""
 
 

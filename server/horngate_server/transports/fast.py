@@ -29,9 +29,9 @@ from horngate_server.errors import (
     RequestError,
 )
 from horngate_server.executor import Clock
-from horngate_server.origin import NOTHING, Notes
+from horngate_server.origin import NOTHING, Notes, Origin
 from horngate_server.status import status_of
-from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, asgi, bulk, framing
+from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, Terms, asgi, bulk, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 from horngate_server.transports.memory import Memory
 
@@ -160,12 +160,9 @@ class FastTransport:
         if not doors.wide_open:
             memory = doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
-            self._other(method, content_type, asgi.Inbox(receive, encoding, self._max_message_bytes, memory), send)
+            self._other(scope, headers, asgi.Inbox(receive, encoding, self._max_message_bytes, memory), memory, send)
             return None
-        priority = headers.get(PRIORITY)
-        stands_back = priority is not None and bulk(priority)
-        timeout = headers.get(b"grpc-timeout")
-        deadline = self._clock() + framing.timeout(timeout) if timeout else inf
+        deadline, stands_back = self._terms(headers)
         event = await receive()
         if event["type"] == "http.disconnect":
             raise Disconnected
@@ -181,8 +178,7 @@ class FastTransport:
             message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
         origin = None
         if self._notes.wanted:
-            ids = headers.get(REQUEST_ID, b""), headers.get(TRACEPARENT, b"")
-            origin = self._notes.origin(memory.name or scope["client"][0], *ids)
+            origin = self._origin(scope, headers, memory)
         memory.take(len(message))
         return Call(method, message, deadline, _Reply(receive, send, memory, len(message)), stands_back, origin)
 
@@ -251,15 +247,30 @@ class FastTransport:
         finally:
             memory.give(size)
 
-    def _other(self, method: str, content_type: bytes, inbox: asgi.Inbox, send: Send) -> None:
+    def _terms(self, headers: Mapping[bytes, bytes]) -> tuple[float, bool]:
+        """Read a call's deadline, and whether it stands back."""
+        priority = headers.get(PRIORITY)
+        timeout = headers.get(b"grpc-timeout")
+        deadline = self._clock() + framing.timeout(timeout) if timeout else inf
+        return deadline, priority is not None and bulk(priority)
+
+    def _origin(self, scope: Event, headers: Mapping[bytes, bytes], memory: Memory) -> Origin | None:
+        ids = headers.get(REQUEST_ID, b""), headers.get(TRACEPARENT, b"")
+        return self._notes.origin(memory.name or scope["client"][0], *ids)
+
+    def _other(
+        self, scope: Event, headers: Mapping[bytes, bytes], inbox: asgi.Inbox, memory: Memory, send: Send
+    ) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
-        if not content_type.startswith(b"application/grpc"):
+        method = scope["path"]
+        if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
             asgi.send_unsupported(send)
         elif self._service is None:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            self._spawn(asgi.stream(self._streams[method], inbox, send))
+            terms = Terms(*self._terms(headers), lambda: self._origin(scope, headers, memory))
+            self._spawn(asgi.stream(self._streams[method], inbox, terms, send))
         else:
             raise NotImplementedHere(f"no method {method}")
 

@@ -14,11 +14,12 @@ import grpc
 from horngate_server.doors import Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
-from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes
+from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
 from horngate_server.status import status_of
 from horngate_server.tls import Certificates, Pems, Tls, read
-from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, bulk
+from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.transports.intake import Intake
+from horngate_server.transports.memory import Memory
 
 _T = TypeVar("_T")
 PENDING_CALLS = 100_000
@@ -145,7 +146,7 @@ class _Router(grpc.GenericRpcHandler):
                 for method in service.methods
             },
             **{
-                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors))
+                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors, clock, notes))
                 for method, stream in service.streams.items()
             },
         }
@@ -160,23 +161,14 @@ def _unary(
     """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
-        remaining: float | None = context.time_remaining()
-        deadline = inf if remaining is None else clock() + remaining
         future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
         try:
-            metadata = dict(context.invocation_metadata() or ())
-            memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
-            priority = metadata.get(PRIORITY)
-            stands_back = priority is not None and bulk(priority)
-            origin = None
-            if notes.wanted:
-                ids = _bytes(metadata.get(REQUEST_ID)), _bytes(metadata.get(TRACEPARENT))
-                origin = notes.origin(memory.name or _peer(context), *ids)
+            memory, terms = _enter(method, context, doors, clock, notes)
             memory.take(len(message))
         except RequestError as error:
             await _abort(context, status_of(error))
         try:
-            intake.take(Call(method, message, deadline, future, stands_back, origin))
+            intake.take(Call(method, message, terms.deadline, future, terms.bulk, terms.origin()))
             answer = await future
         finally:
             memory.give(len(message))
@@ -189,7 +181,7 @@ def _unary(
 
 
 def _streaming(
-    method: str, stream: Stream, doors: Doors
+    method: str, stream: Stream, doors: Doors, clock: Clock, notes: Notes
 ) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
     """Wrap one streaming method; domain errors become statuses.
 
@@ -198,9 +190,8 @@ def _streaming(
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         counted: deque[int] = deque()
-        metadata = dict(context.invocation_metadata() or ())
         try:
-            memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
+            memory, terms = _enter(method, context, doors, clock, notes)
         except RequestError as error:
             await _abort(context, status_of(error))
 
@@ -211,7 +202,7 @@ def _streaming(
                 yield message
 
         try:
-            async for message in stream(count()):
+            async for message in stream(count(), terms):
                 if counted:
                     memory.give(counted.popleft())
                 yield message
@@ -222,6 +213,23 @@ def _streaming(
                 memory.give(size)
 
     return handle
+
+
+def _enter(method: str, context: _Context, doors: Doors, clock: Clock, notes: Notes) -> tuple[Memory, Terms]:
+    """Let a call in: where its bytes are counted, and what its metadata say."""
+    metadata = dict(context.invocation_metadata() or ())
+    memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
+    remaining: float | None = context.time_remaining()
+    priority = metadata.get(PRIORITY)
+
+    def origin() -> Origin | None:
+        if not notes.wanted:
+            return None
+        ids = _bytes(metadata.get(REQUEST_ID)), _bytes(metadata.get(TRACEPARENT))
+        return notes.origin(memory.name or _peer(context), *ids)
+
+    deadline = inf if remaining is None else clock() + remaining
+    return memory, Terms(deadline, priority is not None and bulk(priority), origin)
 
 
 def _absent(method: str) -> Callable[[bytes, _Context], Awaitable[bytes]]:
