@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from horngate_server import health
 from horngate_server.errors import Forbidden, QueueFull, RequestError, Unauthenticated
 from horngate_server.names import ADMIN
+from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.tokens import Client, Tokens
 from horngate_server.transports.memory import Memory
@@ -29,6 +30,7 @@ class Doors:
         tokens: who may call; None for everyone.
         max_client_requests: of one client at once; 0 for as many as there is room for.
         max_client_bytes: of one client's requests at once; 0 for as many as there is room for.
+        tell: takes the reason and an example of every refusal.
 
     Attributes:
         memory: as above.
@@ -42,10 +44,12 @@ class Doors:
         *,
         max_client_requests: int = 0,
         max_client_bytes: int = 0,
+        tell: Callable[[str, str], None] = lambda _reason, _example: None,
     ) -> None:
         self.memory = memory
         self._tokens = tokens
-        self._clients = _Clients(max_client_requests, max_client_bytes)
+        self._tell = tell
+        self._clients = _Clients(max_client_requests, max_client_bytes, self._refuse)
         self.wide_open = tokens is None and not self._clients.limited
         self._refused: Counter[str] = Counter()
 
@@ -56,16 +60,17 @@ class Doors:
         Raises:
             SettingsError: the file with the tokens is not as it should be.
         """
-        return cls._with(settings, Tokens(settings.tokens, clock) if settings.tokens else None)
+        tokens = Tokens(settings.tokens, clock) if settings.tokens else None
+        return cls._with(settings, tokens, Refusals(clock).note)
 
     def beside(self, settings: Settings) -> "Doors":
         """Return those of another thread: the same tokens, memory and counts of their own."""
-        return self._with(settings, self._tokens)
+        return self._with(settings, self._tokens, self._tell)
 
     @property
     def refused(self) -> Mapping[str, int]:
         """How many were refused here, by reason."""
-        return Counter(self._refused) + Counter(client_limit=self._clients.refused)
+        return dict(self._refused)
 
     def enter(self, method: str, authorization: bytes, peer: str) -> Memory:
         """Let a call in, and return where its bytes are counted: taking them is what its client's limits are about.
@@ -84,20 +89,26 @@ class Doors:
         try:
             name = peer if self._tokens is None else self._admitted(method, self._tokens.client(authorization))
         except RequestError as error:
-            self._refused[_REASONS[type(error)]] += 1
+            self._refuse(_REASONS[type(error)], f"{error} (from {peer})")
             raise
         return Guest(name, self.memory, self._clients)
 
     # --- private --------------------------------------------------------------------------------------
 
     @classmethod
-    def _with(cls, settings: Settings, tokens: Tokens | None) -> "Doors":
+    def _with(cls, settings: Settings, tokens: Tokens | None, tell: Callable[[str, str], None]) -> "Doors":
         return cls(
             Memory(settings.max_request_bytes),
             tokens,
             max_client_requests=settings.max_client_requests,
             max_client_bytes=settings.max_client_bytes,
+            tell=tell,
         )
+
+    def _refuse(self, reason: str, example: str) -> None:
+        """Count a refusal; each reason on one thread at a time."""
+        self._refused[reason] += 1
+        self._tell(reason, example)
 
     def _admitted(self, method: str, client: Client) -> str:
         if method in ADMIN and not client.admin:
@@ -140,9 +151,9 @@ class Guest(Memory):
 class _Clients:
     """What every client has here: requests and bytes. Those who have nothing are not remembered. Thread-safe."""
 
-    def __init__(self, max_requests: int, max_bytes: int) -> None:
+    def __init__(self, max_requests: int, max_bytes: int, refuse: Callable[[str, str], None]) -> None:
         self.limited = bool(max_requests or max_bytes)
-        self.refused = 0
+        self._refuse = refuse
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._held: dict[str, tuple[int, int]] = {}
@@ -177,5 +188,6 @@ class _Clients:
             )
         else:
             return
-        self.refused += 1
-        raise QueueFull(f"client {name} has {said}", retry_after_s=RETRY_S)
+        message = f"client {name} has {said}"
+        self._refuse("client_limit", message)
+        raise QueueFull(message, retry_after_s=RETRY_S)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
+from horngate_protos import __version__
 from horngate_server.transports import envoy
 from support.desk import request
 from support.http2 import MODEL_INFER
@@ -223,15 +224,25 @@ def test_compose_is_closed_unless_opened() -> None:
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["mem_limit"], name
+        assert service["pids_limit"], name
         assert service["logging"]["options"], name
         for port in service.get("ports", ()):
             assert re.match(r"127\.0\.0\.1:|\$\{HORNGATE_PUBLISH:-127\.0\.0\.1\}:", port), name
         ours = service["image"].startswith("horngate-")
+        assert "healthcheck" in service or service.get("restart") != "unless-stopped", name
         assert ours or service["user"].split(":")[0] != "0", name
         assert not any("PASSWORD" in key or "TOKEN" in key for key in service.get("environment", ())), name
     for part in ("server", "trainer", "client"):
         lines = (ROOT / part / "Dockerfile").read_text().splitlines()
         assert "USER 10001:10001" in lines
+
+
+def test_images_and_manifests_name_this_version() -> None:
+    """The label of every image, and the tag of every image that a manifest asks for."""
+    for part in ("server", "trainer", "client"):
+        assert f'org.opencontainers.image.version="{__version__}"' in (ROOT / part / "Dockerfile").read_text()
+    texts = [path.read_text() for path in MANIFESTS]
+    assert {tag for text in texts for tag in re.findall(r"image: horngate-\w+:(\S+)", text)} == {__version__}
 
 
 def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:

@@ -366,6 +366,7 @@ def test_refusals_are_counted(site: Site) -> None:
         text = response.read().decode()
     for reason in ("unauthenticated", "forbidden", "client_limit"):
         assert f'horngate_refused_total{{reason="{reason}"}}' in text
+        assert any(f"({reason})" in line and "refused" in line for line in site.server.log)
 
 
 @pytest.mark.parametrize(

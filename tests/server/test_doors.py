@@ -118,15 +118,20 @@ def test_open_doors_cost_nothing_and_health_is_always_open(path: Path) -> None:
 
 
 def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
-    """A caller's is FORBIDDEN, none is UNAUTHENTICATED, and both are counted."""
+    """A caller's is FORBIDDEN, none is UNAUTHENTICATED, and both are counted and told of with the address."""
     caller, admin = add(path, "alice", admin=False), add(path, "root", admin=True)
-    doors = Doors(Memory(10), Tokens(path, Clock()))
-    doors.enter(LOAD, bearer(admin), "")
+    told: list[tuple[str, str]] = []
+    doors = Doors(Memory(10), Tokens(path, Clock()), tell=lambda *words: told.append(words))
+    doors.enter(LOAD, bearer(admin), "10.0.0.1")
     with pytest.raises(Forbidden, match="alice's token may not call"):
-        doors.enter(LOAD, bearer(caller), "")
+        doors.enter(LOAD, bearer(caller), "10.0.0.2")
     with pytest.raises(Unauthenticated):
-        doors.enter(LOAD, b"", "")
+        doors.enter(LOAD, b"", "10.0.0.3")
     assert doors.refused == {"forbidden": 1, "unauthenticated": 1}
+    assert [(reason, "10.0.0." in example) for reason, example in told] == [
+        ("forbidden", True),
+        ("unauthenticated", True),
+    ]
 
 
 def test_a_clients_limits_are_its_own() -> None:
