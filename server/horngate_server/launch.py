@@ -37,6 +37,8 @@ def serve(settings: Settings) -> int:
         tls.read(settings.tls)  # what is wrong with these files is said here, once, before anything starts
     if settings.tokens is not None:
         Tokens(settings.tokens, time.monotonic)
+        if settings.tls is None and not settings.is_local and settings.worker is None:
+            log.warning("--tokens without --tls-cert: what callers send, tokens too, can be read by who is in between")
     _allow_open_files(settings.max_connections + OTHER_FILES)
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:

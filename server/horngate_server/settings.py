@@ -23,13 +23,6 @@ def _option(default: Any, help: str, parse: Callable[[str], Any] = str, metavar:
     return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar})
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one version of a model may take.
@@ -178,10 +171,18 @@ class Settings:
             if path is not None and not path.is_file():
                 raise SettingsError(f"--tls-cert, --tls-key, --tls-client-ca: no file {path}")
 
-        if self.admin and not self.tokens and not _is_loopback(self.host):
+        if self.admin and not self.tokens and not self.is_local:
             raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
             raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine's callers can come."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def notes(self) -> Notes:

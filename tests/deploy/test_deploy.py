@@ -30,6 +30,8 @@ DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/horngate.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+JOB = "horngate"
+"""What dashboard and alerts call the job."""
 RULES = [
     rule
     for group in yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"]
@@ -204,10 +206,13 @@ def test_the_base_is_whole_and_fits_together() -> None:
     assert sorted([*resources, "kustomization.yaml"]) == sorted(path.name for path in base.iterdir())
     made = {each["kind"]: each for name in resources for each in yaml.safe_load_all((base / name).read_text())}
     labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    assert made["Service"]["spec"]["selector"] == labels
-    for kind in ("PodDisruptionBudget", "PodMonitor", "Deployment"):
-        assert made[kind]["spec"]["selector"]["matchLabels"] == labels
-    assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    selectors = [
+        made[kind]["spec"]["selector"]["matchLabels"] for kind in ("PodDisruptionBudget", "PodMonitor", "Deployment")
+    ]
+    selectors += [made["Service"]["spec"]["selector"], made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]]
+    assert all(selector == {"app.kubernetes.io/name": "horngate-server"} for selector in selectors)
+    assert selectors[0].items() <= labels.items()
+    assert labels[made["PodMonitor"]["spec"]["jobLabel"]] == JOB
     names = {metric["pods"]["metric"]["name"] for metric in made["HorizontalPodAutoscaler"]["spec"]["metrics"][1:]}
     adapter = yaml.safe_load((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
     assert names == {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
@@ -246,9 +251,17 @@ def test_images_and_manifests_name_this_version() -> None:
 
 
 def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:
-    """The data source is Prometheus's address, Envoy's cluster the replicas' gRPC port."""
+    """The data source is Prometheus's address, Envoy's cluster the replicas' gRPC port, the job has one name."""
     source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    prometheus = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    assert [job["job_name"] for job in prometheus["scrape_configs"]] == [JOB]
+    jobs = {
+        job
+        for text in [*(query for _, query in QUERIES), *(rule["expr"] for rule in RULES)]
+        for job in re.findall(r'job="(\w+)"', text)
+    }
+    assert jobs == {JOB}
     assert {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]} == {"prometheus"}
     [cluster] = yaml.safe_load((DEPLOY / "envoy/envoy.yaml").read_text())["static_resources"]["clusters"]
     [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]

@@ -26,6 +26,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
+from horngate_server import tokens
 from support.desk import request
 from support.process import ServerProcess, usage_error
 
@@ -387,3 +388,17 @@ def test_a_server_ends_though_nobody_reads_its_log_any_more(trained: Path, trans
         process.stderr.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_tokens_that_would_travel_unencrypted_are_warned_of(tmp_path: Path, host: str, warned: bool) -> None:
+    """Once, where callers can come from other machines; a proxy before the server may well do the TLS."""
+    tokens.add(tmp_path / "tokens", "alice", admin=False)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "horngate_server.cli", "--models", "nowhere", "--host", host, "--grpc-port", "0",
+            "--http-port", "0", "--tokens", "tokens", "--workers", "2",
+        ],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.stderr.count("--tokens without --tls-cert") == warned
