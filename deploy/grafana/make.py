@@ -10,6 +10,7 @@ FILE = Path(__file__).parent / "dashboards/horngate.json"
 ONE = '{job="horngate",model=~"$model"}'
 ALL = '{job="horngate"}'
 RATE = "[$__rate_interval]"
+PROCESS = "{{instance}} {{worker}}"
 OURS = 'code=~"INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|UNKNOWN"'
 
 FAILED = (
@@ -23,7 +24,7 @@ SHARES = (
 
 FILLED = (
     f"max by (priority) (horngate_queue_rows{ONE} "
-    f"/ on(instance, model, version) group_left() horngate_queue_capacity_rows{ONE})"
+    f"/ on(instance, worker, model, version) group_left() horngate_queue_capacity_rows{ONE})"
 )
 
 
@@ -85,7 +86,8 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
               ((FILLED, "{{priority}}"),),
               "The fullest of all: at 1, requests are refused.", 6),
         Panel("Busy", "percentunit",
-              ((f"sum by (instance, model) (rate(horngate_batch_seconds_sum{ONE}{RATE}))", "{{instance}} {{model}}"),),
+              ((f"sum by (instance, worker, model) (rate(horngate_batch_seconds_sum{ONE}{RATE}))",
+              "{{instance}} {{worker}} {{model}}"),),
               "Share of the time in which the model computes: at 1, the queue grows.", 6),
     ),
     "Versions": (
@@ -123,9 +125,9 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     ),
     "Process": (
         Panel("Up", "bool", ((f"up{ALL}", "{{instance}}"),), "0: Prometheus cannot reach it.", 6),
-        Panel("CPU", "short", ((f"rate(process_cpu_seconds_total{ALL}{RATE})", "{{instance}}"),), "Cores.", 6),
-        Panel("Memory", "bytes", ((f"process_resident_memory_bytes{ALL}", "{{instance}}"),), "Resident.", 6),
-        Panel("Open files", "short", ((f"process_open_fds{ALL}", "{{instance}}"),), "Connections are among them.", 6),
+        Panel("CPU", "short", ((f"rate(process_cpu_seconds_total{ALL}{RATE})", PROCESS),), "Cores.", 6),
+        Panel("Memory", "bytes", ((f"process_resident_memory_bytes{ALL}", PROCESS),), "Resident.", 6),
+        Panel("Open files", "short", ((f"process_open_fds{ALL}", PROCESS),), "Connections are among them.", 6),
     ),
 }  # fmt: skip
 

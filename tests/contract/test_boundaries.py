@@ -21,6 +21,8 @@ RUFF = Path(sys.executable).with_name("ruff")
         ("server/horngate_server/transports/grpcio.py", "import grpc", True),
         ("server/horngate_server/executor.py", "import prometheus_client", False),
         ("server/horngate_server/metrics.py", "import prometheus_client", True),
+        ("server/horngate_server/service.py", "import opentelemetry.trace", False),
+        ("server/horngate_server/telling.py", "import opentelemetry.trace", True),
         ("server/horngate_server/app.py", "import os; os.environ['X']", False),
         ("server/horngate_server/queue.py", "import time; time.time()", False),
         ("server/horngate_server/executor.py", "import time; time.sleep(1)", False),
@@ -66,3 +68,15 @@ def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, fil
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "BROKEN" in done.stdout
+
+
+def test_who_does_not_ask_for_traces_or_json_pays_for_neither() -> None:
+    """A server that is built loads no OpenTelemetry, no Starlette and no TensorFlow."""
+    program = (
+        "import sys; from horngate_server.app import App; from horngate_server.settings import Settings;"
+        "App(Settings());"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}"
+        " & {'opentelemetry', 'starlette', 'tensorflow', 'keras'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -76,13 +76,23 @@ def _load(server: ServerProcess, stop: threading.Event) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(loaded: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prometheus with our rules, which scrapes that server."""
+def workers(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Another replica, of two processes: its samples have a label more."""
+    flags = ("--workers", "2", "--transport", "grpcio")
+    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("workers"), *flags) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    loaded: ServerProcess, workers: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a real Prometheus with our rules, which scrapes those servers."""
     folder = tmp_path_factory.mktemp("prometheus")
     configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     [job] = configuration["scrape_configs"]
     del job["dns_sd_configs"]
-    job["static_configs"] = [{"targets": [loaded.http.removeprefix("http://")]}]
+    job["static_configs"] = [{"targets": [server.http.removeprefix("http://") for server in (loaded, workers)]}]
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
@@ -156,6 +166,9 @@ def test_rules_hold_and_are_loaded(prometheus: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     subprocess.run(["promtool", "check", "config", DEPLOY / "prometheus/prometheus.yml"], check=True, timeout=60)
     until(lambda: bool(ask(prometheus, 'ALERTS{alertname="HorngateModelRefused"}')))
+    with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=10) as response:
+        groups = json.loads(response.read())["data"]["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     failing = ask(prometheus, 'ALERTS{alertname=~"HorngateDown|HorngateNotReady|HorngateConfigInvalid"}')
     assert not failing
 
