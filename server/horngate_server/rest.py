@@ -45,6 +45,8 @@ JSON_COST = 8
 """A byte of JSON is taken for so many in memory: numbers become objects before they become tensors."""
 FORWARDED = (PRIORITY, "authorization", REQUEST_ID, TRACEPARENT)
 """Headers that a supervisor hands on."""
+PEER = "x-horngate-peer"
+"""The header in which it says who called; heeded on the supervisor's own socket alone."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -157,6 +159,7 @@ def forwarding(
 
     async def forward(request: Request) -> Response:
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        headers[PEER] = _peer(request)
         async with _body(request, max_message_bytes, memory) as body:
             try:
                 answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
@@ -180,8 +183,8 @@ def _asked(request: Request) -> tuple[str, str]:
 
 
 def _peer(request: Request) -> str:
-    """Return the caller's address; a supervisor's socket has none."""
-    return request.client.host if request.client else ""
+    """Return the caller's address; a supervisor's socket has none, and it says whom it asks for."""
+    return request.client.host if request.client else request.headers.get(PEER, "")
 
 
 @asynccontextmanager

@@ -135,3 +135,18 @@ def test_one_request_in_so_many_is_logged(trained: Path, transport: str, tmp_pat
     lines = [line for line in server.log if "request client=" in line]
     assert 10 < len(lines) < 90
     assert "code=OK" in lines[0]
+
+
+def test_behind_workers_too_the_log_says_who_asked(trained: Path, transport: str, tmp_path: Path) -> None:
+    """JSON comes by way of the supervisor, and is its caller's all the same; nobody can pretend to be somebody else."""
+    flags = ["--workers", "2", "--transport", transport, "--access-log", "1", "--log-format", "json"]
+    data = np.zeros((1, 28, 28), np.uint8).tolist()
+    body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": data}]}
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
+        url = f"{server.http}/v2/models/mnist/infer"
+        asked = urllib.request.Request(url, json.dumps(body).encode(), {"x-horngate-peer": "10.0.0.1"})
+        with urllib.request.urlopen(asked, timeout=10):
+            pass
+        assert server.stop() == 0
+        [line] = [json.loads(line) for line in server.log if '"horngate_server.access"' in line]
+    assert line["client"] == "127.0.0.1"
