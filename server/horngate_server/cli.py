@@ -56,9 +56,9 @@ def _health(arguments: Sequence[str]) -> int:
     else:
         ours = settings.read([])
         if ours.tls is not None and not asked.model:
-            serving = health.ask_ready(f"http://localhost:{ours.http_port}/readyz", asked.timeout)
+            serving = health.ask_ready(f"http://{ours.local_host}:{ours.http_port}/readyz", asked.timeout)
         else:
-            serving = health.ask(f"localhost:{ours.grpc_port}", asked.model, asked.timeout)
+            serving = health.ask(f"{ours.local_host}:{ours.grpc_port}", asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
 

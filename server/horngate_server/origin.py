@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(  # W3C Trace Context: ff is no version, and zeros are no ids
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?"
+)
 
 
 class Origin(NamedTuple):

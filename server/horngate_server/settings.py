@@ -185,6 +185,13 @@ class Settings:
             return self.host == "localhost"
 
     @property
+    def local_host(self) -> str:
+        """The host to ask from this machine, as addresses have it."""
+        if self.host in {"0.0.0.0", "::"}:  # noqa: S104 - to recognise it
+            return "localhost"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def notes(self) -> Notes:
         """Which requests are told about."""
         return Notes(self.access_log, self.trace_share if self.otlp_endpoint else None, random.random)

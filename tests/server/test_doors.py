@@ -192,6 +192,9 @@ def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -
         pytest.param(f"00-{TRACE}-{SPAN}-00", False, id="not-sampled"),
         pytest.param(f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", True, id="a-later-version"),
         pytest.param(f"00-{TRACE}-{SPAN}", False, id="cut-short"),
+        pytest.param(f"00-{'0' * 32}-{SPAN}-01", False, id="no-trace-id"),
+        pytest.param(f"00-{TRACE}-{'0' * 16}-01", False, id="no-span-id"),
+        pytest.param(f"ff-{TRACE}-{SPAN}-01", False, id="no-version"),
         pytest.param("nonsense", False, id="nonsense"),
     ],
 )

@@ -56,3 +56,20 @@ def test_help_teaches_every_flag_with_its_default(capsys: pytest.CaptureFixture[
         assert settings.names(name)[0] in shown
     for text in ("(default: 16384)", "(default: 64MiB)", "(default: 30s)", "examples:", "Exit codes", "HORNGATE_"):
         assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "is_local"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("localhost", "localhost", True),
+        ("::1", "[::1]", True),
+        ("0.0.0.0", "localhost", False),
+        ("::", "localhost", False),
+        ("10.1.2.3", "10.1.2.3", False),
+    ],
+)
+def test_where_a_server_is_asked_from_its_own_machine(host: str, asked: str, is_local: bool) -> None:
+    """`horngate-server health` asks where the server listens; what is not loopback can be reached by others."""
+    chosen = settings.Settings(host=host)
+    assert (chosen.local_host, chosen.is_local) == (asked, is_local)
