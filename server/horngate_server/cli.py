@@ -32,9 +32,13 @@ def exit_code(run: Callable[[], int]) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from horngate_server import launch, settings  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server import launch, logs, settings  # noqa: PLC0415 - --help and wrong flags answer at once
 
-    return launch.serve(settings.read(arguments))
+    chosen = settings.read(arguments)
+    try:
+        return launch.serve(chosen)
+    finally:
+        logs.leave()
 
 
 def _health(arguments: Sequence[str]) -> int:

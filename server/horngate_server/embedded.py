@@ -5,10 +5,8 @@ Importing it starts the server, since Envoy listens as soon as it is imported: t
 
 import os
 import shutil
-import sys
 import threading
 import time
-from contextlib import suppress
 
 from horngate_server import logs, tls
 from horngate_server import settings as settings_room
@@ -37,9 +35,7 @@ def _main() -> None:
         code = exit_code(lambda: App(_settings, app, _doors).run())
     finally:
         shutil.rmtree(envoy.scratch(), ignore_errors=True)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # whoever read it has gone; we must go all the same
-                stream.flush()
+        logs.leave()
         os._exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -12,6 +13,15 @@ def set_up(log_format: str, level: str, worker: int | None = None) -> None:
     handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say when the port opens and closes
+
+
+def leave() -> None:
+    """Flush what was written, before the end; where its reader has gone, that must not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # --- private ------------------------------------------------------------------------------------------

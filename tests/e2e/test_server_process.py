@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
 )
 from horngate_server import tokens
 from support.desk import request
-from support.process import ServerProcess, usage_error
+from support.process import ServerProcess, health, usage_error
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 PREDICT, REGRESS = (f"/tensorflow.serving.PredictionService/{name}" for name in ("Predict", "Regress"))
@@ -167,9 +168,8 @@ def test_http_answers_what_operators_and_probes_ask(server: ServerProcess) -> No
     with pytest.raises(urllib.error.HTTPError, match="405") as wrong:
         urllib.request.urlopen(f"{server.http}/metrics", data=b"x", timeout=10)
     wrong.value.close()
-    assert subprocess.run(
-        [sys.executable, "-m", "horngate_server.cli", "health", "--server", server.grpc], check=False
-    ).returncode == 0  # fmt: skip
+    assert health(grpc_port=server.grpc.split(":")[1]) == 0
+    assert health(grpc_port=1) == 1
 
 
 def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
@@ -376,12 +376,13 @@ def test_as_many_files_may_be_open_as_connections_are_allowed(trained: Path, tra
 def test_a_server_ends_though_nobody_reads_its_log_any_more(trained: Path, transport: str, tmp_path: Path) -> None:
     """Whoever started it may be gone, and its log's pipe broken: SIGTERM still drains and ends it."""
     ports = tmp_path / "ports"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [
             sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1], "--transport", transport,
             "--grpc-port", "0", "--http-port", "0", "--port-file", ports,
         ],
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, env=buffered,
     ) as process:  # fmt: skip
         assert process.stderr
         assert any("queue      up to" in line for line in process.stderr)

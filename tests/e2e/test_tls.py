@@ -11,7 +11,7 @@ import trustme
 from horngate_client import Client, TlsConfig
 from horngate_client.errors import HorngateError
 from support.pems import write
-from support.process import ServerProcess, usage_error
+from support.process import ServerProcess, health, usage_error
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,15 @@ def test_a_client_without_a_certificate_is_let_in_only_where_none_is_asked_for(
                 client.predict(np.zeros((1, 28, 28), np.uint8))
         else:
             assert len(client.predict(np.zeros((1, 28, 28), np.uint8)).classes) == 1
+
+
+def test_health_needs_no_certificate(server: tuple[ServerProcess, bool], pems: Path) -> None:
+    """Where the variables ask for TLS, the HTTP port is asked, whether or not callers need certificates."""
+    running, _ = server
+    port = running.http.rpartition(":")[2]
+    files = {"tls_cert": pems / "server.pem", "tls_key": pems / "server.key"}
+    assert health(http_port=port, **files) == 0
+    assert health(http_port=1, **files) == 1
 
 
 def test_plaintext_is_not_answered(server: tuple[ServerProcess, bool]) -> None:

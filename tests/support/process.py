@@ -21,6 +21,13 @@ def usage_error(folder: Path, *flags: object) -> str:
     return done.stderr
 
 
+def health(**variables: object) -> int:
+    """Run ``horngate-server health`` as a container does, by these HORNGATE_ variables alone; return its exit code."""
+    settings = {f"HORNGATE_{name.upper()}": str(value) for name, value in variables.items()}
+    command = [sys.executable, "-m", "horngate_server.cli", "health"]
+    return subprocess.run(command, env={**os.environ, **settings}, check=False, timeout=WAIT_S).returncode
+
+
 class ServerProcess:
     """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left."""
 
