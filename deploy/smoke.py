@@ -53,6 +53,19 @@ class Stack:
             [*self._command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
         )
 
+    @property
+    def engine(self) -> str:
+        """What runs the containers."""
+        return "podman" if "podman" in self._command[0] else "docker"
+
+    def containers(self) -> list[str]:
+        """Name those that run."""
+        labels = [f"label={maker}.compose.project={PROJECT}" for maker in ("com.docker", "io.podman")]
+        listed = [
+            run(self.engine, "ps", "--format", "{{.Names}}", "--filter", label).stdout.split() for label in labels
+        ]
+        return sorted({name for names in listed for name in names})
+
     def __call__(self, *words: str) -> str:
         """Run a compose command; return what it printed."""
         process = self.start(*words)
@@ -232,6 +245,37 @@ def no_root(stack: Stack) -> None:
     say("no container runs as root")
 
 
+def all_healthy(stack: Stack) -> None:
+    """Every container that has a healthcheck passes it."""
+
+    def failing() -> list[str]:
+        return [name for name in stack.containers() if not passes(stack.engine, name)]
+
+    try:
+        until("all healthchecks pass", lambda: not failing(), 120)
+    except Failed as error:
+        raise Failed(f"{error}; failing: {', '.join(failing())}") from error
+    if not (running := stack.containers()):
+        raise Failed("no container of this project is to be seen")
+    say(f"every healthcheck of {len(running)} containers passes")
+
+
+def passes(engine: str, container: str) -> bool:
+    """Ask how a container is; podman runs its check here and now, since without systemd nobody else does."""
+    state = run(engine, "inspect", "--format", "{{json .State}}", container)
+    health = json.loads(state.stdout or "{}").get("Health") or {}
+    if not health:
+        return True
+    if engine == "podman":
+        return run(engine, "healthcheck", "run", container).returncode == 0
+    return bool(health["Status"] == "healthy")
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command; whoever asks looks how it went."""
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
 def compose() -> list[str]:
     """Find the compose command that works here."""
     for command in (["docker", "compose"], ["podman-compose"]):
@@ -262,6 +306,7 @@ def main() -> int:
         until("three replicas are healthy", lambda: healthy() == 3)
         say("scale: three replicas behind Envoy")
         no_root(stack)
+        all_healthy(stack)
         under_load(stack, "the dashboard asked under load", 40, dashboard_answers)
         survives_a_kill(stack)
         restarts(stack)

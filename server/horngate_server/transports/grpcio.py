@@ -32,6 +32,8 @@ IDLE_MS = 300_000
 """A connection without calls for this long is closed; clients open it again when they need it."""
 KEEPALIVE_MS = 60_000
 """A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
+CALLERS_KEEPALIVE_MS = 10_000
+"""How often idle callers may ask whether we are alive; gRPC would end their connections below its own 5 minutes."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -75,6 +77,8 @@ class GrpcioTransport:
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", CALLERS_KEEPALIVE_MS),
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
         self._tls = tls
