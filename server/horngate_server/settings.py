@@ -50,7 +50,7 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
     grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", values.whole(0, 65535), "PORT")
     http_port: int = _option(
-        8002, "port for /metrics, /models, /livez and /readyz; 0 picks a free one", values.whole(0, 65535), "PORT"
+        8002, "port for /metrics, /models, /livez, /readyz and /v2; 0 picks a free one", values.whole(0, 65535), "PORT"
     )
     device: str = _option(
         "auto",

@@ -56,6 +56,15 @@ def call(server: ServerProcess, *metadata: tuple[str, str], model: str = "mnist"
         infer(request(IMAGES, model=model, id="own-id").SerializeToString(), metadata=metadata, timeout=10)
 
 
+def call_json(server: ServerProcess, headers: dict[str, str]) -> None:
+    """Ask for one digit by HTTP."""
+    data = np.zeros((1, 28, 28), np.uint8).tolist()
+    body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": data}]}
+    url = f"{server.http}/v2/models/mnist/infer"
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10):
+        pass
+
+
 def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
     trained: Path, transport: str, tmp_path: Path, spans: tuple[str, "queue.Queue[Span]"]
 ) -> None:
@@ -68,12 +77,7 @@ def test_a_sampled_request_has_a_span_with_four_stages_below_its_callers(
         call(server)
         with pytest.raises(grpc.RpcError):
             call(server, ("traceparent", f"00-{TRACE}-{PARENT}-01"), model="nothing")
-        headers = {"traceparent": f"00-{TRACE}-{PARENT}-00", "x-request-id": "by-http"}
-        data = np.zeros((1, 28, 28), np.uint8).tolist()
-        body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": data}]}
-        url = f"{server.http}/v2/models/mnist/infer"
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10):
-            pass
+        call_json(server, {"traceparent": f"00-{TRACE}-{PARENT}-00", "x-request-id": "by-http"})
         assert server.stop() == 0  # the last spans leave before it ends
         lines = [json.loads(line) for line in server.log if '"horngate_server.access"' in line]
     everything = [got.get_nowait() for _ in range(got.qsize())]
@@ -140,13 +144,8 @@ def test_one_request_in_so_many_is_logged(trained: Path, transport: str, tmp_pat
 def test_behind_workers_too_the_log_says_who_asked(trained: Path, transport: str, tmp_path: Path) -> None:
     """JSON comes by way of the supervisor, and is its caller's all the same; nobody can pretend to be somebody else."""
     flags = ["--workers", "2", "--transport", transport, "--access-log", "1", "--log-format", "json"]
-    data = np.zeros((1, 28, 28), np.uint8).tolist()
-    body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": data}]}
     with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
-        url = f"{server.http}/v2/models/mnist/infer"
-        asked = urllib.request.Request(url, json.dumps(body).encode(), {"x-horngate-peer": "10.0.0.1"})
-        with urllib.request.urlopen(asked, timeout=10):
-            pass
+        call_json(server, {"x-horngate-peer": "10.0.0.1"})
         assert server.stop() == 0
         [line] = [json.loads(line) for line in server.log if '"horngate_server.access"' in line]
     assert line["client"] == "127.0.0.1"
