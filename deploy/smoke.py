@@ -247,17 +247,17 @@ def no_root(stack: Stack) -> None:
 
 def all_healthy(stack: Stack) -> None:
     """Every container that has a healthcheck passes it."""
+    if not (names := stack.containers()):
+        raise Failed("no container of this project is to be seen")
 
     def failing() -> list[str]:
-        return [name for name in stack.containers() if not passes(stack.engine, name)]
+        return [name for name in names if not passes(stack.engine, name)]
 
     try:
         until("all healthchecks pass", lambda: not failing(), 120)
     except Failed as error:
         raise Failed(f"{error}; failing: {', '.join(failing())}") from error
-    if not (running := stack.containers()):
-        raise Failed("no container of this project is to be seen")
-    say(f"every healthcheck of {len(running)} containers passes")
+    say(f"every healthcheck of {len(names)} containers passes")
 
 
 def passes(engine: str, container: str) -> bool:
@@ -279,10 +279,7 @@ def run(*words: str) -> "subprocess.CompletedProcess[str]":
 def compose() -> list[str]:
     """Find the compose command that works here."""
     for command in (["docker", "compose"], ["podman-compose"]):
-        if (
-            shutil.which(command[0])
-            and not subprocess.run([*command, "version"], capture_output=True, check=False).returncode
-        ):
+        if shutil.which(command[0]) and run(*command, "version").returncode == 0:
             return command
     raise Failed("neither `docker compose` nor `podman-compose` works here")
 

@@ -229,7 +229,7 @@ class App:
 
     def _banner(self, loaded: list[Loaded], grpc_port: int, http_port: int) -> None:
         settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = settings.shown_host
         lines = [f"horngate {__version__} serves"]
         for each in loaded:
             lines += [

@@ -185,11 +185,14 @@ class Settings:
             return self.host == "localhost"
 
     @property
-    def local_host(self) -> str:
-        """The host to ask from this machine, as addresses have it."""
-        if self.host in {"0.0.0.0", "::"}:  # noqa: S104 - to recognise it
-            return "localhost"
+    def shown_host(self) -> str:
+        """The host as addresses with a port have it."""
         return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def local_host(self) -> str:
+        """The host to ask from this machine, as addresses with a port have it."""
+        return "localhost" if self.host in {"0.0.0.0", "::"} else self.shown_host  # noqa: S104 - to recognise it
 
     @property
     def notes(self) -> Notes:

@@ -129,8 +129,8 @@ class Supervisor:
         settings = self._settings
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
-            f"  grpc       {settings.host}:{grpc_port}, shared by all",
-            f"  http       http://{settings.host}:{http_port}/metrics, /models, /livez, /readyz, /v2, for all",
+            f"  grpc       {settings.shown_host}:{grpc_port}, shared by all",
+            f"  http       http://{settings.shown_host}:{http_port}/metrics, /models, /livez, /readyz, /v2, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)
