@@ -22,7 +22,7 @@ from horngate_protos import __version__
 from horngate_server.transports import envoy
 from support.desk import request
 from support.http2 import MODEL_INFER
-from support.process import ServerProcess
+from support.process import ServerProcess, free_port
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -96,22 +96,13 @@ def prometheus(
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
-    port = _free_port()
+    port = free_port()
     flags = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/data"]
     with subprocess.Popen(
         ["prometheus", f"--config.file={folder}/prometheus.yml", *flags], stderr=subprocess.DEVNULL
     ) as process:
         yield f"http://127.0.0.1:{port}"
         process.terminate()
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def ask(prometheus: str, query: str) -> list[Any]:

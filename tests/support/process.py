@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,14 @@ from pathlib import Path
 from typing import Self
 
 WAIT_S = 60.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, for a program that cannot pick one itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def usage_error(folder: Path, *flags: object) -> str:
