@@ -1,4 +1,4 @@
-"""The datatypes of the Open Inference Protocol beside TensorFlow's and NumPy's names for them."""
+"""Datatypes: the Open Inference Protocol's names beside TensorFlow's and NumPy's, and TensorFlow's complex numbers."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,10 @@ class Datatype:
     Attributes:
         name: the Open Inference Protocol's name, as in ``TensorMetadata.datatype``.
         tensorflow: TensorFlow's number for it (``tensorflow.DataType``).
-        numpy: how an element lies in memory, little-endian. BF16 lies in a uint16: NumPy has no such type.
-        values: the field of ``TensorProto`` that carries it typed; half floats as their 16 bits.
+        numpy: how an element lies in memory, little-endian. BF16 lies in a uint16: NumPy has no such type. An element
+            of BYTES is an object, of the type bytes.
+        values: the field of ``TensorProto`` that carries it typed; half floats as their 16 bits, complex numbers as
+            pairs.
         contents: the field of ``InferTensorContents`` that carries it typed; None where it only travels raw.
     """
 
@@ -39,7 +41,15 @@ DATATYPES = (
     Datatype("FP32", 1, np.dtype("<f4"), "float_val", "fp32_contents"),
     Datatype("FP64", 2, np.dtype("<f8"), "double_val", "fp64_contents"),
 )
+"""Numbers that every protocol has."""
+COMPLEX = (
+    Datatype("COMPLEX64", 8, np.dtype("<c8"), "scomplex_val", None),
+    Datatype("COMPLEX128", 18, np.dtype("<c16"), "dcomplex_val", None),
+)
+"""Numbers that only TensorFlow Serving's protocol has; the names are ours."""
+BYTES = Datatype("BYTES", 7, np.dtype(object), "string_val", "bytes_contents")
+"""Strings of bytes, each of any length: TensorFlow's DT_STRING."""
 
-BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
-BY_TENSORFLOW = {datatype.tensorflow: datatype for datatype in DATATYPES}
+BY_NAME = {datatype.name: datatype for datatype in (*DATATYPES, *COMPLEX, BYTES)}
+BY_TENSORFLOW = {datatype.tensorflow: datatype for datatype in BY_NAME.values()}
 BY_NUMPY = {datatype.numpy: datatype for datatype in DATATYPES if datatype.name != "BF16"}

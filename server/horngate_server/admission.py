@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from horngate_server.errors import InvalidRequest, MessageTooLarge
-from horngate_server.request import Buffer, Header, InferenceRequest, InputHeader, ModelInfo
+from horngate_server.request import Data, Header, InferenceRequest, InputHeader, ModelInfo, numbers
 from horngate_server.signature import FREE, TensorSpec
 
 FREE_FILL_BYTES = 1 << 16
@@ -77,7 +77,7 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     )
 
 
-def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Buffer]:
+def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Data]:
     """Return the request's data in the signature's order, checked to fill the shapes.
 
     Raises:
@@ -101,7 +101,7 @@ def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Buffer]:
                 f"input {spec.name!r} has {len(buffer)} bytes; expected {size} for the shape "
                 f"{[planned.rows, *shape]} of {spec.datatype.name}"
             )
-        if spec.datatype.name == "BOOL" and size and np.frombuffer(buffer, np.uint8).max() > 1:
+        if spec.datatype.name == "BOOL" and size and np.frombuffer(numbers(buffer), np.uint8).max() > 1:
             raise InvalidRequest(f"input {spec.name!r} is BOOL; expected bytes 0 or 1")
     return data
 
@@ -121,7 +121,7 @@ def _check(spec: TensorSpec, tensor: InputHeader) -> None:
         raise InvalidRequest(f"input {spec.name!r} has no rows; expected at least one")
 
 
-def _filled(data: Buffer, spec: TensorSpec, size: int) -> Buffer:
+def _filled(data: Data, spec: TensorSpec, size: int) -> Data:
     """Repeat the last element as often as is missing; after the shape was found to be one that the signature takes."""
     item = spec.datatype.numpy.itemsize
     if len(data) < item or len(data) >= size:
@@ -131,6 +131,7 @@ def _filled(data: Buffer, spec: TensorSpec, size: int) -> Buffer:
             f"input {spec.name!r} has {len(data) // item} values for {size // item} elements; expected all of them, "
             f"or a tensor of at most {FREE_FILL_BYTES} bytes"
         )
+    data = numbers(data)
     return bytes(data) + bytes(data[-item:]) * ((size - len(data)) // item)
 
 

@@ -43,7 +43,7 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
                 works[start + index],
                 InferenceResult(
                     rows,
-                    outputs.shapes,
+                    outputs.shapes_of(rows),
                     outputs.rows(row + index * rows, row + (index + 1) * rows),
                     queue_s[start + index],
                     report.seconds,
@@ -66,6 +66,8 @@ _ALIKE_BYTES = 65536
 
 def _write_alike(first: Work, info: ModelInfo, outputs: Outputs, row: int, count: int) -> list[bytes] | None:
     """Write as many answers as ``count`` to requests like the first, whose rows begin at ``row``; None if not so."""
+    if not outputs.uniform:
+        return None
     rows = first.plan.rows
     template = first.codec.template(first.request.header, info, rows, outputs)
     if template is None or len(template.bytes) > _ALIKE_BYTES:
@@ -74,9 +76,11 @@ def _write_alike(first: Work, info: ModelInfo, outputs: Outputs, row: int, count
     table = np.empty((count, length), np.uint8)
     table[:] = np.frombuffer(template.bytes, np.uint8)
     for place, start in template.columns:
-        row_bytes = outputs.row_bytes[place]
+        row_bytes, bytes_of_all = outputs.row_sizes[place], outputs.data[place]
+        assert row_bytes is not None
+        assert isinstance(bytes_of_all, memoryview)
         size = rows * row_bytes
-        data = np.frombuffer(outputs.data[place][row * row_bytes : row * row_bytes + count * size], np.uint8)
+        data = np.frombuffer(bytes_of_all[row * row_bytes : row * row_bytes + count * size], np.uint8)
         table[:, start : start + size] = data.reshape(count, size)
     block = table.tobytes()
     return [block[start : start + length] for start in range(0, len(block), length)]

@@ -1,13 +1,14 @@
 """Rows together, rows apart: slices of requests into a model's memory, and its outputs back to the slices."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from horngate_server.errors import ModelFailed
 from horngate_server.model import Array, Feed, Model
 from horngate_server.queue import Batch, Slice
-from horngate_server.request import Buffer, Outputs
+from horngate_server.request import Data, Outputs, numbers, strings
 from horngate_server.signature import Signature
 
 SMALL_BYTES = 8192
@@ -25,22 +26,14 @@ def ladder(max_rows: int) -> tuple[int, ...]:
 
 
 def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
-    """Write a batch into the model's memory, once; zeros in the rows that pad it to ``rows``."""
+    """Write a batch into the model's memory, once; its first row again in those that pad it to ``rows``."""
     feed = model.feed(signature, [(rows, *shape) for shape in batch.shapes])
     for place, array in enumerate(feed.arrays):
-        flat = array.reshape(-1).view(np.uint8)
-        row_bytes = flat.size // rows
-        views = [work.data[place] for work in batch.whole]
-        views += [_rows(part, place, row_bytes) for part in batch.slices]
-        end = batch.rows * row_bytes
-        if end > SMALL_BYTES * len(views):
-            start = 0
-            for view in views:
-                flat[start : start + len(view)] = np.frombuffer(view, np.uint8)
-                start += len(view)
-        else:
-            flat[:end] = np.frombuffer(b"".join(views), np.uint8)
-        flat[end:] = 0
+        row_size = array.size // rows * (1 if array.dtype.hasobject else array.dtype.itemsize)
+        parts = [work.data[place] for work in batch.whole]
+        parts += [_rows(part, place, row_size) for part in batch.slices]
+        _write(array, parts, batch.rows * row_size)
+        array[batch.rows :] = array[0]  # any other padding could be what the model refuses
     return feed
 
 
@@ -58,17 +51,50 @@ def outputs(arrays: Sequence[Array], signature: Signature, rows: int) -> Outputs
                 f"the model returned shape {list(array.shape)} for output {spec.name!r}; "
                 f"expected {rows} rows, as many as it was given"
             )
-    flat = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
+    flat = [_flat(array) for array in arrays]
     return Outputs(
         shapes=[array.shape[1:] for array in arrays],
-        data=[array.data for array in flat],
-        row_bytes=[array.size // rows for array in flat],
+        data=flat,
+        row_sizes=[len(data) // rows for data in flat],
+        uniform=not any(isinstance(data, list) for data in flat),
     )
+
+
+def joined(pieces: Sequence[Data]) -> Data:
+    """Return the parts of one tensor as a whole."""
+    if isinstance(pieces[0], list):
+        return list(chain.from_iterable(map(strings, pieces)))
+    return b"".join(map(numbers, pieces))
 
 
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _rows(part: Slice, place: int, row_bytes: int) -> Buffer:
-    """Return one slice's bytes of one input."""
-    return memoryview(part.progress.work.data[place])[part.start * row_bytes : part.stop * row_bytes]
+def _write(array: Array, parts: Sequence[Data], size: int) -> None:
+    """Write the parts into an array, one behind the other; they fill ``size`` bytes of it, or elements of BYTES."""
+    if array.dtype.hasobject:
+        array.reshape(-1)[:size] = list(chain.from_iterable(map(strings, parts)))
+        return
+    flat = array.reshape(-1).view(np.uint8)
+    if size > SMALL_BYTES * len(parts):
+        start = 0
+        for part in parts:
+            flat[start : start + len(part)] = np.frombuffer(numbers(part), np.uint8)
+            start += len(part)
+    else:
+        flat[:size] = np.frombuffer(b"".join(map(numbers, parts)), np.uint8)
+
+
+def _flat(array: Array) -> memoryview | list[bytes]:
+    """Return an output's elements: bytes of numbers without copying, where they lie in order; strings as a list."""
+    if array.dtype.hasobject:
+        elements: list[bytes] = array.reshape(-1).tolist()
+        return elements
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _rows(part: Slice, place: int, row_size: int) -> Data:
+    """Return one slice's data of one input."""
+    data = part.progress.work.data[place]
+    start, stop = part.start * row_size, part.stop * row_size
+    return data[start:stop] if isinstance(data, list) else memoryview(data)[start:stop]

@@ -19,7 +19,7 @@ import numpy as np
 
 from horngate_server.executor import BatchReport, Clock
 from horngate_server.model import Array
-from horngate_server.request import ModelInfo
+from horngate_server.request import ModelInfo, numbers
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Drift:
         work = report.whole[0]
         datatype = self._info.signature.inputs[0].datatype.numpy
         elements = len(work.data[0]) // datatype.itemsize * min(LOOK_ROWS, work.plan.rows) // work.plan.rows
-        values = np.frombuffer(work.data[0], datatype, elements)
+        values = np.frombuffer(numbers(work.data[0]), datatype, elements)
         if not len(values) or not np.isfinite(mean := float(values.mean(dtype=np.float64))):
             return
         self._looks.append((mean, float(values.min()), float(values.max())))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from horngate_server.batch import join, outputs
+from horngate_server.batch import join, joined, outputs
 from horngate_server.costs import Costs
 from horngate_server.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
 from horngate_server.model import Array, Model
@@ -297,18 +297,21 @@ def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: flo
     if work.is_abandoned(now):
         progress.over = True
         return Outcome(work, work.abandoned(now))
-    progress.parts.append((computed.shapes, computed.rows(row, row + part.stop - part.start)))
+    progress.parts.append((computed, computed.rows(row, row + part.stop - part.start)))
     if part.stop < work.plan.rows:
         return None
     progress.over = True
-    if any(shapes != computed.shapes for shapes, _ in progress.parts):
+    if any(outputs.shapes != computed.shapes for outputs, _ in progress.parts):
         return Outcome(work, ModelFailed("the model's output shapes vary from batch to batch; send fewer rows"))
-    mine = [b"".join(pieces) for pieces in zip(*(data for _, data in progress.parts), strict=True)]
+    pieces = zip(*(data for _, data in progress.parts), strict=True)
+    mine = [
+        joined(each) if size is not None else each[0] for each, size in zip(pieces, computed.row_sizes, strict=True)
+    ]
     return Outcome(
         work,
         InferenceResult(
             rows=work.plan.rows,
-            shapes=computed.shapes,
+            shapes=computed.shapes_of(work.plan.rows),
             outputs=mine,
             queue_s=progress.started - work.arrived,
             compute_s=progress.compute_s,

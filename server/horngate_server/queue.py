@@ -21,7 +21,7 @@ from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
 from horngate_server.origin import Origin
 from horngate_server.protocols import Codec
-from horngate_server.request import Buffer, InferenceRequest, ModelInfo
+from horngate_server.request import Data, InferenceRequest, ModelInfo, Outputs
 from horngate_server.transports import Reply
 
 BULK_SHARE = 4
@@ -46,7 +46,7 @@ class Work(NamedTuple):
     codec: Codec
     request: InferenceRequest
     plan: Plan
-    data: Sequence[Buffer]
+    data: Sequence[Data]
     arrived: float
     deadline: float
     origin: Origin | None = None
@@ -71,7 +71,7 @@ class Progress:
         taken: rows handed out in batches so far.
         started: when its first batch began; 0 before.
         compute_s: seconds in the model so far.
-        parts: per batch that it was in so far, its outputs' axes after the first and their bytes.
+        parts: per batch that it was in so far, its outputs, and the request's own rows of them.
         over: it has been answered, whatever is left of it.
     """
 
@@ -79,7 +79,7 @@ class Progress:
     taken: int
     started: float
     compute_s: float
-    parts: list[tuple[Sequence[tuple[int, ...]], Sequence[Buffer]]]
+    parts: list[tuple[Outputs, Sequence[Data]]]
     over: bool
 
 

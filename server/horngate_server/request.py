@@ -8,6 +8,20 @@ from typing import NamedTuple
 from horngate_server.signature import Signature
 
 Buffer = bytes | memoryview
+Data = Buffer | list[bytes]
+"""A tensor's elements, row-major: numbers as little-endian bytes, strings (BYTES) one by one."""
+
+
+def numbers(data: Data) -> Buffer:
+    """Return a tensor's elements that are known to be numbers."""
+    assert not isinstance(data, list)
+    return data
+
+
+def strings(data: Data) -> list[bytes]:
+    """Return a tensor's elements that are known to be strings."""
+    assert isinstance(data, list)
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +72,12 @@ class InferenceRequest(NamedTuple):
     Attributes:
         header: what it says about itself.
         id: the caller's name for it, given back with the answer.
-        data: per input, its elements little-endian and row-major; views of the message where that is possible.
+        data: per input, its elements; views of the message where that is possible.
     """
 
     header: Header
     id: str
-    data: Sequence[Buffer]
+    data: Sequence[Data]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +102,30 @@ class Outputs:
     """What a model returned for a batch, ready to be cut.
 
     Attributes:
-        shapes: per output of the signature, the axes after the first.
-        data: per output, all rows' bytes.
-        row_bytes: per output, how many of them a row has.
+        shapes: per output of the signature, the axes after the first; all axes where ``row_sizes`` is None.
+        data: per output, all of its elements.
+        row_sizes: per output, how much of its data a row has, in bytes, or in elements of BYTES; None for an output
+            that has no rows: every request gets all of it.
+        uniform: every output has rows of numbers.
     """
 
     shapes: Sequence[tuple[int, ...]]
-    data: Sequence[memoryview]
-    row_bytes: Sequence[int]
+    data: Sequence[memoryview | list[bytes]]
+    row_sizes: Sequence[int | None]
+    uniform: bool = True
 
-    def rows(self, start: int, stop: int) -> Sequence[Buffer]:
-        """Return the bytes of some rows, per output, without copying."""
-        return [data[start * size : stop * size] for data, size in zip(self.data, self.row_bytes, strict=True)]
+    def rows(self, start: int, stop: int) -> Sequence[Data]:
+        """Return the data of some rows, per output, without copying."""
+        return [
+            data if size is None else data[start * size : stop * size]
+            for data, size in zip(self.data, self.row_sizes, strict=True)
+        ]
+
+    def shapes_of(self, rows: int) -> Sequence[tuple[int, ...]]:
+        """Return the whole shape of every output of a request with so many rows."""
+        return [
+            shape if size is None else (rows, *shape) for shape, size in zip(self.shapes, self.row_sizes, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +134,14 @@ class InferenceResult:
 
     Attributes:
         rows: how many.
-        shapes: per output of the signature, the axes after the first.
-        outputs: per output of the signature, its elements little-endian and row-major.
+        shapes: per output of the signature, all of its axes.
+        outputs: per output of the signature, its elements.
         queue_s: seconds from arrival until its first batch began.
         compute_s: seconds in the model, the neighbours in its batches included.
     """
 
     rows: int
     shapes: Sequence[tuple[int, ...]]
-    outputs: Sequence[Buffer]
+    outputs: Sequence[Data]
     queue_s: float
     compute_s: float

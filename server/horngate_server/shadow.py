@@ -17,7 +17,7 @@ from horngate_server.errors import ModelFailed
 from horngate_server.executor import BatchReport, Clock, Executor
 from horngate_server.model import Array, Model
 from horngate_server.priority import stand_back
-from horngate_server.request import Buffer
+from horngate_server.request import Buffer, numbers
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _sample(report: BatchReport) -> _Sample:
     rows = min(rows, ROWS)
     return _Sample(
         rows,
-        [[work.data[place] for work in works] for place in range(len(shapes))],
+        [[numbers(work.data[place]) for work in works] for place in range(len(shapes))],
         shapes,
         [array[:rows].copy() for array in report.arrays],
         report.seconds * rows / report.padded_rows,

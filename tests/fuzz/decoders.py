@@ -31,7 +31,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_server.errors import RequestError
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, numbers
 from horngate_server.signature import Signature, TensorSpec
 
 MAX_ROWS = 64
@@ -138,7 +138,7 @@ def _compare(method: str, message: bytes, request: InferenceRequest) -> None:
         ]
         assert [t for t in header.outputs] == [t.name for t in theirs.outputs]  # noqa: C416 - a list beside a list
         if theirs.raw_input_contents:
-            assert [bytes(each) for each in request.data] == list(theirs.raw_input_contents)
+            assert [bytes(numbers(each)) for each in request.data] == list(theirs.raw_input_contents)
     elif method == "predict":
         with suppress(DecodeError):
             told = PredictRequest.FromString(message)
@@ -148,7 +148,7 @@ def _compare(method: str, message: bytes, request: InferenceRequest) -> None:
             for tensor, data in zip(header.inputs, request.data, strict=True):
                 content = told.inputs[tensor.name].tensor_content
                 assert tensor.shape == tuple(dim.size for dim in told.inputs[tensor.name].tensor_shape.dim)
-                assert not content or bytes(data) == content
+                assert not content or bytes(numbers(data)) == content
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from horngate_server.protocols.open_inference.request import decode
 from horngate_server.protocols.open_inference.response import encode
 from horngate_server.protocols.tensorflow_serving import PREDICT
 from horngate_server.queue import Work
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, numbers
 from horngate_server.signature import Signature, TensorSpec
 from support.desk import SIGNATURE, FakeReply, request
 
@@ -58,7 +58,7 @@ def test_every_raw_request_is_read_as_protobuf_reads_it(
     read = decode(message.SerializeToString())
     assert (read.header.model, read.header.version, read.id) == (model, version, identity)
     assert [(t.name, list(t.shape)) for t in read.header.inputs] == [(name, shape) for name, shape, _ in tensors]
-    assert [bytes(data) for data in read.data] == [data for _, _, data in tensors]
+    assert [bytes(numbers(data)) for data in read.data] == [data for _, _, data in tensors]
     assert list(read.header.outputs) == outputs
 
 
@@ -148,7 +148,7 @@ def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int
     together = write_whole(BatchReport(INFO, works, outputs, 0.0, rows, rows, 0.002, 0.002, []), waited)
     starts = np.cumsum([0, *sizes])
     alone = [
-        write(each, InferenceResult(size, outputs.shapes, outputs.rows(start, start + size), wait, 0.002))
+        write(each, InferenceResult(size, outputs.shapes_of(size), outputs.rows(start, start + size), wait, 0.002))
         for each, size, start, wait in zip(works, sizes, starts.tolist(), waited, strict=False)
     ]
     assert list(together) == alone
@@ -162,7 +162,7 @@ def test_a_remembered_head_never_stands_for_another(asked: list[tuple[int, str, 
         for kept in (bytes, memoryview):
             read = decode(kept(request({"x": x}, model=model, id=identity).SerializeToString()))
             assert (read.header.model, read.id, read.header.inputs[0].shape) == (model, identity, (rows, 2))
-            assert bytes(read.data[0]) == x.tobytes()
+            assert bytes(numbers(read.data[0])) == x.tobytes()
 
 
 VALUES = {"b": [True, False, True, True], "u": [0, 1, 2, 200], "i": [-100, 0, 1, 100], "f": [-1.5, 0.0, 0.25, 1e3]}
@@ -208,7 +208,7 @@ def test_an_answer_names_the_model_the_version_the_id_and_every_output() -> None
         ("double", "INT64", [2, 2]),
         ("total", "FP32", [2]),
     ]
-    assert answer.raw_output_contents == [bytes(data) for data in RESULT.outputs]
+    assert answer.raw_output_contents == [bytes(numbers(data)) for data in RESULT.outputs]
 
 
 def test_only_the_requested_outputs_come_back_in_the_requested_order() -> None:

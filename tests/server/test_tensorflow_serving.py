@@ -13,7 +13,7 @@ from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictRespon
 from horngate_server.admission import arrange, plan
 from horngate_server.errors import InvalidRequest, LabelNotFound, MessageTooLarge, RequestError
 from horngate_server.protocols.tensorflow_serving import decode, encode
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, numbers
 from horngate_server.signature import Signature, TensorSpec
 
 
@@ -72,7 +72,7 @@ def test_every_request_is_read_as_protobuf_reads_it(
         assert (read.header.model, read.header.signature) == (model, signature)
         assert read.header.version == ("" if version is None else str(version))
         found = zip(read.header.inputs, read.data, strict=True)
-        assert {t.name: (list(t.shape), bytes(data)) for t, data in found} == inputs
+        assert {t.name: (list(t.shape), bytes(numbers(data))) for t, data in found} == inputs
         assert list(read.header.outputs) == outputs
 
 
@@ -85,7 +85,7 @@ def test_a_remembered_head_never_stands_for_another(asked: list[tuple[int, str, 
         message.model_spec.name = model
         read = decode(message.SerializeToString())
         assert (read.header.model, read.header.inputs[0].name, read.header.inputs[0].shape) == (model, name, (rows, 2))
-        assert bytes(read.data[0]) == x.tobytes()
+        assert bytes(numbers(read.data[0])) == x.tobytes()
 
 
 def test_contents_are_views_and_equal_headers_one_object() -> None:
@@ -101,9 +101,9 @@ def test_unusual_forms_are_read_too() -> None:
     spec = PredictRequest(model_spec=request().model_spec).SerializeToString()
     inputs = [PredictRequest(inputs={"x": each}).SerializeToString() for each in (x, y)]
     read = decode(inputs[0] + spec)
-    assert (read.header.model, bytes(read.data[0])) == ("m", x.tensor_content)
+    assert (read.header.model, bytes(numbers(read.data[0]))) == ("m", x.tensor_content)
     read = decode(spec + inputs[0] + inputs[1])  # the last one of a key counts
-    assert [bytes(data) for data in read.data] == [y.tensor_content]
+    assert [bytes(numbers(data)) for data in read.data] == [y.tensor_content]
     odd = TensorProto.FromString(x.SerializeToString())
     odd.version_number = 7
     assert bytes(decode(request(x=odd).SerializeToString()).data[0]) == x.tensor_content

@@ -31,8 +31,8 @@ class Codec:
         protocol: its name, as metrics label it.
         decode: reads a message; the data may be views of it. Raises InvalidRequest.
         encode: writes the answer to one request.
-        template: what the answers to all requests with this header and no id have in common, for one batch's outputs;
-            None where more than the outputs' bytes varies.
+        template: what the answers to all requests with this header and no id have in common, for one batch's uniform
+            outputs; None where more than the outputs' bytes varies.
         fit: turns the request into what a signature takes, where only that says how. Raises InvalidRequest.
     """
 

@@ -28,7 +28,7 @@ from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec
 from horngate_server.protocols.tensorflow_serving import PROTOCOL, read_spec, write_spec
 from horngate_server.protocols.wire import PARSED_BYTES, check_parsed
-from horngate_server.request import Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo
+from horngate_server.request import Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers
 from horngate_server.signature import FREE, Signature, TensorSpec
 
 SCORES = ("scores", "probabilities")
@@ -215,6 +215,6 @@ def _output(request: InferenceRequest, model: ModelInfo, result: InferenceResult
     """Return the wanted output's values, row by row."""
     [name] = request.header.outputs
     place = next(place for place, spec in enumerate(model.signature.outputs) if spec.name == name)
-    array = np.frombuffer(result.outputs[place], model.signature.outputs[place].datatype.numpy)
+    array = np.frombuffer(numbers(result.outputs[place]), model.signature.outputs[place].datatype.numpy)
     rows: list[list[float]] = array.reshape(result.rows, -1).tolist()
     return rows

@@ -26,6 +26,7 @@ from horngate_server.request import (
     InputHeader,
     ModelInfo,
     Outputs,
+    numbers,
 )
 from horngate_server.signature import TensorSpec
 
@@ -114,8 +115,8 @@ def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult)
     specs = model.signature.outputs
     parts: list[Buffer] = []
     for place in wanted(request.header, model.signature):
-        output = result.outputs[place]
-        parts += (_entry_head(specs[place], (result.rows, *result.shapes[place]), len(output)), output)
+        output = numbers(result.outputs[place])
+        parts += (_entry_head(specs[place], result.shapes[place], len(output)), output)
     parts.append(_tail(model))
     return b"".join(parts)
 
@@ -126,7 +127,7 @@ def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> T
     fixed = b""
     columns = []
     for place in wanted(header, model.signature):
-        size = rows * outputs.row_bytes[place]
+        size = rows * (outputs.row_sizes[place] or 0)
         fixed += _entry_head(specs[place], (rows, *outputs.shapes[place]), size)
         columns.append((place, len(fixed)))
         fixed += bytes(size)

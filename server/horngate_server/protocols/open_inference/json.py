@@ -16,7 +16,7 @@ from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, wanted
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
 from horngate_server.protocols.open_inference.response import classes
-from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo, numbers
 
 PROTOCOL = "open_inference_json"
 
@@ -50,12 +50,14 @@ def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceRe
     places = wanted(header, model.signature)
     for place, top in zip(places, header.top or (0,) * len(places), strict=True):
         spec, data = model.signature.outputs[place], result.outputs[place]
-        name, shape = spec.datatype.name, [result.rows, *result.shapes[place]]
+        name, shape = spec.datatype.name, list(result.shapes[place])
         if top:
-            values: list[Any] = [each.decode() for each in classes(spec.datatype, data, result.rows, top, model.labels)]
+            values: list[Any] = [
+                each.decode() for each in classes(spec.datatype, numbers(data), result.rows, top, model.labels)
+            ]
             name, shape = "BYTES", [result.rows, len(values) // result.rows]
         else:
-            values = np.frombuffer(data, spec.datatype.numpy).tolist()
+            values = np.frombuffer(numbers(data), spec.datatype.numpy).tolist()
         outputs.append({"name": spec.name, "datatype": name, "shape": shape, "data": values})
     response: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
     if request.id:

@@ -10,7 +10,7 @@ from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferRe
 from horngate_protos.wire import varint
 from horngate_server.protocols import Template, wanted
 from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
+from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, numbers
 from horngate_server.signature import TensorSpec
 
 QUEUE_US = "horngate_queue_us"
@@ -24,10 +24,10 @@ def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> T
     if not _is_plain(header):
         return None
     places = wanted(header, model.signature)
-    fixed = _response_head(model.name, model.version, _shapes(model, places, rows, outputs.shapes))
+    fixed = _response_head(model.name, model.version, _shapes(model, places, outputs.shapes_of(rows)))
     columns = []
     for place in places:
-        size = rows * outputs.row_bytes[place]
+        size = rows * (outputs.row_sizes[place] or 0)
         fixed += b"\x32" + varint(size)
         columns.append((place, len(fixed)))
         fixed += bytes(size)
@@ -41,14 +41,12 @@ def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult)
     places = wanted(header, model.signature)
     if not _is_plain(header):
         return _encode_any(request, header, model, result, places)
-    parts: list[Buffer] = [
-        _response_head(model.name, model.version, _shapes(model, places, result.rows, result.shapes))
-    ]
+    parts: list[Buffer] = [_response_head(model.name, model.version, _shapes(model, places, result.shapes))]
     if request.id:
         identity = request.id.encode()
         parts += (b"\x1a", varint(len(identity)), identity)
     for place in places:
-        output = result.outputs[place]
+        output = numbers(result.outputs[place])
         parts += (b"\x32", varint(len(output)), output)
     return b"".join(parts)
 
@@ -77,8 +75,8 @@ def _is_plain(header: InferHeader) -> bool:
     return header.raw and not (header.timing or header.final or header.top)
 
 
-def _shapes(model: ModelInfo, places: Sequence[int], rows: int, shapes: Sequence[tuple[int, ...]]) -> _Shapes:
-    return tuple((model.signature.outputs[place], (rows, *shapes[place])) for place in places)
+def _shapes(model: ModelInfo, places: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> _Shapes:
+    return tuple((model.signature.outputs[place], shapes[place]) for place in places)
 
 
 @lru_cache(maxsize=4096)
@@ -98,7 +96,7 @@ def _encode_any(
     request: InferenceRequest, header: InferHeader, model: ModelInfo, result: InferenceResult, places: Sequence[int]
 ) -> bytes:
     """Write a response with protobuf's own serializer: typed contents, classes, parameters."""
-    shapes = _shapes(model, places, result.rows, result.shapes)
+    shapes = _shapes(model, places, result.shapes)
     response = ModelInferResponse.FromString(_response_head(model.name, model.version, shapes))
     response.id = request.id
     if header.timing:
@@ -111,17 +109,17 @@ def _encode_any(
     for tensor, (spec, _), place, top in zip(response.outputs, shapes, places, tops, strict=True):
         data = result.outputs[place]
         if top:
-            found = classes(spec.datatype, data, result.rows, top, model.labels)
+            found = classes(spec.datatype, numbers(data), result.rows, top, model.labels)
             tensor.datatype = "BYTES"
             tensor.shape[:] = [result.rows, len(found) // result.rows]
             contents = InferTensorContents(bytes_contents=found)
             data = b"".join(len(each).to_bytes(4, "little") + each for each in found)
         elif typed:
-            contents = _contents(spec.datatype, data)
+            contents = _contents(spec.datatype, numbers(data))
         if typed:
             tensor.contents.CopyFrom(contents)
         else:
-            response.raw_output_contents.append(bytes(data))
+            response.raw_output_contents.append(bytes(numbers(data)))
     return response.SerializeToString()
 
 
