@@ -1,7 +1,8 @@
 """Is this request answerable by this model? Checked alone, before it meets its neighbours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from horngate_server.signature import FREE, TensorSpec
 
 FREE_FILL_BYTES = 1 << 16
 """An input with axes of any length is filled up to so many bytes: the signature bounds it no further."""
+AXIS = (1 << 31) - 1
+"""The longest axis: TensorFlow's operations count in 32 bits."""
+EMPTY_ELEMENTS = 1 << 20
+"""A tensor without elements costs nothing to send, but what a model makes of its other axes does."""
+ANSWER_BYTES = (1 << 31) - (1 << 16)
+"""No protobuf message is larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,11 +26,14 @@ class Plan:
 
     Attributes:
         info: the model, with the signature that answers.
-        rows: its length along the batch axis.
+        rows: its length along the batch axis; where there is none, 1.
         order: per input of the signature, its place in the request.
-        sizes: per input of the signature, the bytes that fill its shape.
-        shapes: per input of the signature, the axes after the first.
-        alike: requests for which it is equal share a batch.
+        sizes: per input of the signature, what fills its shape: bytes, or elements of BYTES.
+        shapes: per input of the signature, the axes after the first; all of them where it is ``whole``.
+        alike: requests for which it is equal share a batch, and cost the same.
+        whole: it has a run of its own, and is never cut.
+        max_rows: rows of its kind that one run takes at most.
+        answer_bytes: about how large its answer will be.
         flags: whether any input is BOOL, whose bytes must be looked at.
     """
 
@@ -32,8 +42,19 @@ class Plan:
     order: tuple[int, ...]
     sizes: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
-    alike: tuple[str, tuple[tuple[int, ...], ...]]
+    alike: tuple[str, bool, tuple[tuple[int, ...], ...]]
+    whole: bool = False
+    max_rows: int = 1 << 30
+    answer_bytes: int = 0
     flags: bool = False
+
+    def alone(self) -> "Plan":
+        """Return the same with a run of its own."""
+        if self.whole:
+            return self
+        shapes = tuple((self.rows, *shape) for shape in self.shapes)
+        alike = (self.alike[0], True, shapes)
+        return replace(self, whole=True, shapes=shapes, alike=alike, max_rows=self.rows)
 
 
 def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
@@ -41,8 +62,9 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
 
     Raises:
         InvalidRequest: what was expected and what came.
+        MessageTooLarge: to compute or to answer it would take more memory than there may be.
     """
-    signature = info.signature
+    signature, batching = info.signature, info.batching
     came = {given.name: place for place, given in enumerate(header.inputs)}
     expected = {spec.name for spec in signature.inputs}
     if came.keys() != expected or len(came) != len(header.inputs):
@@ -56,23 +78,32 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     given = [header.inputs[place] for place in order]
     for spec, tensor in zip(signature.inputs, given, strict=True):
         _check(spec, tensor)
-    rows = given[0].shape[0]
-    for tensor in given:
-        if tensor.shape[0] != rows:
-            raise InvalidRequest(
-                f"input {tensor.name!r} has {tensor.shape[0]} rows and {given[0].name!r} has {rows}; "
-                "expected as many in each"
-            )
+    counts = {tensor.shape[0] for spec, tensor in zip(signature.inputs, given, strict=True) if spec.in_rows}
+    whole = batching.whole or len(counts) != 1  # inputs of different lengths are for the model to judge
+    rows = max(counts, default=1)
+    if not whole and not rows:
+        raise InvalidRequest(f"input {given[0].name!r} has no rows; expected at least one")
     if rows > max_rows:
         raise InvalidRequest(f"{rows} rows in one request; expected at most {max_rows} (--queue-rows)")
-    shapes = tuple(tensor.shape[1:] for tensor in given)
+    rows = max(1, rows)
+    shapes = tuple(tensor.shape if whole else tensor.shape[1:] for tensor in given)
+    sizes = tuple(spec.size(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=True))
+    size = sum(size for spec, size in zip(signature.inputs, sizes, strict=True) if not spec.datatype.numpy.hasobject)
+    most = rows if whole else batching.max_rows
+    if not whole and any(spec.is_open for spec in signature.inputs):
+        most = max(1, min(most, int(batching.batch_bytes / max(1, size // rows))))
+    answer_bytes = int(max(rows * batching.row_bytes, size * batching.answer_growth))
+    _bound(size if whole else size // rows, answer_bytes, info)
     return Plan(
         info=info,
         rows=rows,
         order=order,
-        sizes=tuple(spec.nbytes(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=True)),
+        sizes=sizes,
         shapes=shapes,
-        alike=(signature.name, shapes),
+        alike=(signature.function, whole, shapes),
+        whole=whole,
+        max_rows=most,
+        answer_bytes=answer_bytes,
         flags=any(spec.datatype.name == "BOOL" for spec in signature.inputs),
     )
 
@@ -81,7 +112,7 @@ def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Data]:
     """Return the request's data in the signature's order, checked to fill the shapes.
 
     Raises:
-        InvalidRequest: too few or too many bytes, or a BOOL that is neither 0 nor 1.
+        InvalidRequest: too few or too many bytes or strings, or a BOOL that is neither 0 nor 1.
         MessageTooLarge: what the last element stands for has no bound in the signature, and is too much.
     """
     data = request.data
@@ -95,13 +126,14 @@ def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Data]:
         data = [
             _filled(each, spec, size) for each, spec, size in zip(data, signature.inputs, planned.sizes, strict=True)
         ]
-    for spec, size, shape, buffer in zip(signature.inputs, planned.sizes, planned.shapes, data, strict=True):
-        if len(buffer) != size:
+    for spec, size, shape, content in zip(signature.inputs, planned.sizes, planned.shapes, data, strict=True):
+        if len(content) != size:
+            unit = "strings" if isinstance(content, list) else "bytes"
             raise InvalidRequest(
-                f"input {spec.name!r} has {len(buffer)} bytes; expected {size} for the shape "
-                f"{[planned.rows, *shape]} of {spec.datatype.name}"
+                f"input {spec.name!r} has {len(content)} {unit}; expected {size} for the shape "
+                f"{list(shape) if planned.whole else [planned.rows, *shape]} of {spec.datatype.name}"
             )
-        if spec.datatype.name == "BOOL" and size and np.frombuffer(numbers(buffer), np.uint8).max() > 1:
+        if spec.datatype.name == "BOOL" and size and np.frombuffer(numbers(content), np.uint8).max() > 1:
             raise InvalidRequest(f"input {spec.name!r} is BOOL; expected bytes 0 or 1")
     return data
 
@@ -112,27 +144,55 @@ def arrange(request: InferenceRequest, planned: Plan) -> Sequence[Data]:
 def _check(spec: TensorSpec, tensor: InputHeader) -> None:
     if tensor.datatype != spec.datatype.name:
         raise InvalidRequest(f"input {spec.name!r} has datatype {tensor.datatype!r}; expected {spec.datatype.name}")
-    if not spec.fits(tensor.shape) or any(axis < 0 for axis in tensor.shape):
+    shape = tensor.shape
+    if not spec.fits(shape) or any(not 0 <= axis <= AXIS for axis in shape):
         raise InvalidRequest(
-            f"input {spec.name!r} has shape {list(tensor.shape)}; expected {list(spec.shape)} "
-            "(-1: any length, the first axis is the batch)"
+            f"input {spec.name!r} has shape {list(shape)}; expected {_expected(spec)}, no axis longer than {AXIS}"
         )
-    if tensor.shape[0] == 0:
-        raise InvalidRequest(f"input {spec.name!r} has no rows; expected at least one")
+    if 0 in shape and prod(axis or 1 for axis in shape) > EMPTY_ELEMENTS:
+        raise InvalidRequest(
+            f"input {spec.name!r} has shape {list(shape)}, which has no elements; expected a product of its other axes "
+            f"of at most {EMPTY_ELEMENTS}"
+        )
+
+
+def _expected(spec: TensorSpec) -> str:
+    if spec.shape is None:
+        return "any number of axes"
+    if FREE not in spec.shape:
+        return str(list(spec.shape))
+    return f"{list(spec.shape)} (-1: any length{', the first axis is the batch' * spec.in_rows})"
+
+
+def _bound(run_bytes: int, answer_bytes: int, info: ModelInfo) -> None:
+    """Refuse what would take too much memory, by what runs of the model took so far."""
+    need = int(run_bytes * info.batching.growth)
+    if need > info.batching.memory_bytes:
+        raise MessageTooLarge(
+            f"a run with {run_bytes} bytes of inputs is likely to need {need} bytes of memory; expected at most "
+            f"{info.batching.memory_bytes:.0f} (--model-memory)"
+        )
+    if answer_bytes > ANSWER_BYTES:
+        raise MessageTooLarge(
+            f"the answer would have about {answer_bytes} bytes; expected at most {ANSWER_BYTES}: send fewer rows"
+        )
 
 
 def _filled(data: Data, spec: TensorSpec, size: int) -> Data:
     """Repeat the last element as often as is missing; after the shape was found to be one that the signature takes."""
-    item = spec.datatype.numpy.itemsize
+    item = spec.size(())
     if len(data) < item or len(data) >= size:
         return data
-    if FREE in spec.shape[1:] and size > FREE_FILL_BYTES:
+    bounded = spec.shape is not None and FREE not in spec.shape[1:]
+    if not bounded and size > FREE_FILL_BYTES:
         raise MessageTooLarge(
             f"input {spec.name!r} has {len(data) // item} values for {size // item} elements; expected all of them, "
             f"or a tensor of at most {FREE_FILL_BYTES} bytes"
         )
-    data = numbers(data)
-    return bytes(data) + bytes(data[-item:]) * ((size - len(data)) // item)
+    missing = (size - len(data)) // item
+    if isinstance(data, list):
+        return data + data[-1:] * missing
+    return bytes(data) + bytes(data[-item:]) * missing
 
 
 def _names(names: Sequence[str]) -> str:

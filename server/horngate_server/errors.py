@@ -11,7 +11,10 @@ HorngateError
 │   ├── DeadlineExpired       the caller's deadline has passed, or cannot be met
 │   ├── CallerGone            the caller has cancelled: nobody reads the answer
 │   ├── NotReady              loading, draining or shutting down: retry elsewhere or later
+│   ├── InputRefused          the model says that this request's values are wrong: never retry
 │   ├── ModelFailed           the model raised while computing this batch: our fault
+│   │   ├── OutOfMemory       a run needed more memory than there is: retry with fewer rows
+│   │   └── NotInRows         the model did not answer row by row, as it had while it was proved
 │   ├── Unauthenticated       no token, or nobody's: never retry
 │   ├── Forbidden             a token that may not do this: never retry
 │   ├── Refused               an administrator's wish that cannot be done as things are
@@ -75,8 +78,20 @@ class NotReady(RequestError):
     """The model is not warm yet, or the server is draining."""
 
 
+class InputRefused(RequestError):
+    """The model refuses a request's values: an index out of range, a sequence too short, a failed assertion."""
+
+
 class ModelFailed(RequestError):
     """The model failed on a batch."""
+
+
+class OutOfMemory(ModelFailed):
+    """A run needed more memory than there is."""
+
+
+class NotInRows(ModelFailed):
+    """The model answered a batch with other rows than it was given."""
 
 
 class Unauthenticated(RequestError):

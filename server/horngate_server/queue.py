@@ -10,11 +10,14 @@ Bulk requests get the room that interactive ones leave, up to the same quarter. 
 possible line of interactive rows has, bulk is owed one such turn: where it got less, it goes first, once. So it never
 starves, and while an interactive request waits, it is overtaken once at most. Each of the two has the whole capacity:
 bulk takes nobody's place.
+
+A request whose plan is ``whole`` is a batch of its own, however many rows it has.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import NamedTuple
 
 from horngate_server.admission import Plan
@@ -101,7 +104,8 @@ class Batch:
         whole: requests with all their rows, in the order in which these lie: first.
         slices: parts of larger requests, in the order in which their rows lie: after those.
         rows: their sum.
-        shapes: per input, the axes after the first, the same for all.
+        shapes: per input, the axes after the first, the same for all; all axes where it is ``alone``.
+        alone: it is one request that has the run for itself.
         dropped: who needs no computing any more, with the reason.
     """
 
@@ -110,7 +114,23 @@ class Batch:
     slices: Sequence[Slice]
     rows: int
     shapes: tuple[tuple[int, ...], ...]
-    dropped: Sequence[tuple[Work, RequestError]]
+    dropped: Sequence[tuple[Work, RequestError]] = ()
+    alone: bool = False
+
+    def parts(self) -> "list[Batch]":
+        """Return it as two batches that are each about half of it; itself where it is one request's."""
+        items = [*self.whole, *self.slices]
+        if len(items) < 2:
+            return [self]
+        half = len(items) // 2
+        return [self.of(items[:half]), self.of(items[half:])]
+
+    def of(self, items: "Sequence[Work | Slice]") -> "Batch":
+        """Return a batch of some that are in this one."""
+        whole = [each for each in items if isinstance(each, Work)]
+        slices = [each for each in items if isinstance(each, Slice)]
+        rows = sum(work.plan.rows for work in whole) + sum(part.stop - part.start for part in slices)
+        return replace(self, whole=whole, slices=slices, rows=rows, dropped=())
 
 
 class Line:
@@ -121,19 +141,32 @@ class Line:
         max_batch_rows: rows in a batch at most.
         bulk_rows: of these, how many may be bulk or parts of larger requests: what a small one may have to wait for.
         delay_s: how long the first of a batch may be kept waiting for more; 0 for not at all.
+        capacity_bytes: bytes that the answers of those who wait may have.
     """
 
     def __init__(
-        self, *, capacity_rows: int, max_batch_rows: int, bulk_rows: int | None = None, delay_s: float = 0.0
+        self,
+        *,
+        capacity_rows: int,
+        max_batch_rows: int,
+        bulk_rows: int | None = None,
+        delay_s: float = 0.0,
+        capacity_bytes: float = inf,
     ) -> None:
         self.capacity_rows = capacity_rows
-        self.max_batch_rows = max_batch_rows
+        self.capacity_bytes = capacity_bytes
         self.delay_s = delay_s
-        self._bulk_rows = bulk_rows or max(1, max_batch_rows // BULK_SHARE)
-        self._patience = -(-capacity_rows // max_batch_rows)
+        self._given_bulk_rows = bulk_rows
+        self.limit(max_batch_rows)
         self._interactive = _Lane(bulk=False)
         self._bulk = _Lane(bulk=True)
         self._owed = 0
+
+    def limit(self, max_batch_rows: int) -> None:
+        """Take so many rows into a batch at most from now on."""
+        self.max_batch_rows = max_batch_rows
+        self._bulk_rows = self._given_bulk_rows or max(1, max_batch_rows // BULK_SHARE)
+        self._patience = -(-self.capacity_rows // max_batch_rows)
 
     def __len__(self) -> int:
         return len(self._interactive.waiting) + len(self._bulk.waiting)
@@ -170,9 +203,19 @@ class Line:
                 f"no room for {rows} more",
                 retry_after_s=wait(lane.rows),
             )
+        if (held := self._interactive.bytes + self._bulk.bytes) + work.plan.answer_bytes > self.capacity_bytes:
+            raise QueueFull(
+                f"the queue is full: the answers of those who wait will have about {held} of {self.capacity_bytes} "
+                f"bytes (--max-request-bytes), no room for {work.plan.answer_bytes} more",
+                retry_after_s=wait(max(1, lane.rows)),
+            )
         lane.rows += rows
-        fits = rows <= (self._bulk_rows if lane.bulk else self.max_batch_rows)
-        lane.waiting.append(work if fits else Progress(work, 0, 0.0, 0.0, [], over=False))
+        lane.bytes += work.plan.answer_bytes
+        most = min(work.plan.max_rows, self.max_batch_rows)
+        if work.plan.whole or rows <= (min(self._bulk_rows, _share(most)) if lane.bulk else most):
+            lane.waiting.append(work)
+        else:
+            lane.waiting.append(Progress(work, 0, 0.0, 0.0, [], over=False))
 
     def first(self) -> Work | None:
         """Return whose turn is next; None while nothing waits."""
@@ -187,7 +230,7 @@ class Line:
         first = self.first()
         if first is None:
             return None
-        if self.rows >= self.max_batch_rows:
+        if first.plan.whole or self.rows >= min(first.plan.max_rows, self.max_batch_rows):
             return 0.0
         return first.arrived + self.delay_s
 
@@ -217,7 +260,7 @@ class Line:
                 elif not item.over:
                     item.over = True
                     yield item.work
-            lane.rows = 0
+            lane.rows = lane.bytes = 0
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -226,12 +269,18 @@ class Line:
 class _Lane:
     """Requests in the order in which they take their turns, and how many rows they have."""
 
-    __slots__ = ("bulk", "rows", "waiting")
+    __slots__ = ("bulk", "bytes", "rows", "waiting")
 
     def __init__(self, *, bulk: bool) -> None:
         self.bulk = bulk
         self.waiting: deque[Work | Progress] = deque()
         self.rows = 0
+        self.bytes = 0
+
+
+def _share(rows: int) -> int:
+    """Return how many rows of a batch larger requests and bulk may have."""
+    return max(1, rows // BULK_SHARE)
 
 
 class _Taking:
@@ -246,7 +295,7 @@ class _Taking:
         self._slices: list[Slice] = []
         self._dropped: list[tuple[Work, RequestError]] = []
 
-    def take(self, lane: _Lane, now: float) -> None:
+    def take(self, lane: _Lane, now: float) -> None:  # noqa: PLR0912 - the contract's cases, on the hot path
         """Fill the room from a lane's front."""
         waiting = lane.waiting
         passed: list[Work | Progress] = []
@@ -259,11 +308,15 @@ class _Taking:
             left = work.plan.rows - (large.taken if large else 0)
             if (large and large.over) or work.is_abandoned(now):
                 lane.rows -= left
+                lane.bytes -= work.plan.answer_bytes
                 self._drop(work, large, now)
                 continue
             bulk = large or lane.bulk
             if plan is None:
                 plan = work.plan
+                room, bulk_room = self._begin(plan)
+                if left > room and not large:  # batches have become smaller since it came
+                    item = large = bulk = Progress(work, 0, 0.0, 0.0, [], over=False)
             elif (work.plan is not plan and work.plan.alike != plan.alike) or (bulk and not bulk_room):
                 passed.append(item)
                 continue
@@ -283,6 +336,8 @@ class _Taking:
                 bulk_room -= rows
             room -= rows
             lane.rows -= rows
+            if rows == left:
+                lane.bytes -= work.plan.answer_bytes
         self._room, self._bulk_room, self._plan = room, bulk_room, plan
         waiting.extendleft(reversed(passed))
         waiting.extend(again)
@@ -290,14 +345,20 @@ class _Taking:
     def batch(self) -> Batch:
         """Return it."""
         plan = self._plan
-        return Batch(
-            plan.info if plan else None,
-            self._whole,
-            self._slices,
-            self._rows - self._room,
-            plan.shapes if plan else (),
-            self._dropped,
-        )
+        if plan is None:
+            return Batch(None, (), (), 0, (), self._dropped)
+        rows = self._rows - self._room
+        return Batch(plan.info, self._whole, self._slices, rows, plan.shapes, self._dropped, plan.whole)
+
+    def _begin(self, plan: Plan) -> tuple[int, int]:
+        """Return the room, and that for bulk, which a batch has whose first request has this plan."""
+        if plan.whole:
+            self._rows = plan.rows
+            return plan.rows, plan.rows
+        if plan.max_rows < self._rows:
+            self._rows = plan.max_rows
+            return plan.max_rows, min(self._bulk_room, _share(plan.max_rows))
+        return self._room, self._bulk_room
 
     def _drop(self, work: Work, large: Progress | None, now: float) -> None:
         if large is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from horngate_server.signature import Signature
+from horngate_server.signature import Batching, Signature
 
 Buffer = bytes | memoryview
 Data = Buffer | list[bytes]
@@ -89,12 +89,14 @@ class ModelInfo:
         version: its version in digits.
         signature: the one that answers.
         labels: of the classes, by index; empty where nobody has named them.
+        batching: whether requests share runs.
     """
 
     name: str
     version: str
     signature: Signature
     labels: Sequence[str] = ()
+    batching: Batching = Batching()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

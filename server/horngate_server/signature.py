@@ -1,13 +1,28 @@
-"""What a model takes and returns."""
+"""What a model takes and returns, and whether requests may share a run of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 
 from horngate_protos.datatypes import Datatype
 
 FREE = -1
 """An axis of any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature of a serialized tf.Example that a graph parses.
+
+    Attributes:
+        name: its key.
+        tensorflow: TensorFlow's number of its type: FLOAT 1, INT64 9 or STRING 7.
+        size: how many values a row has; FREE where any number will do.
+    """
+
+    name: str
+    tensorflow: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,28 +32,49 @@ class TensorSpec:
     Attributes:
         name: the signature's name for it, which callers use.
         datatype: its element type.
-        shape: its axes; the first is the batch and FREE, others may be FREE too.
+        shape: its axes, any of which may be FREE; where the first is, it may be the batch. None: any number of axes.
         tensor: the graph's name for it, "node:index".
+        features: of an input of serialized tf.Examples, what the graph reads of them; empty for all others.
     """
 
     name: str
     datatype: Datatype
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     tensor: str = field(default="", compare=False)
+    features: tuple[Feature, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.name} {self.datatype.name} of any shape"
         axes = ",".join("?" if axis == FREE else str(axis) for axis in self.shape)
         return f"{self.name} {self.datatype.name}[{axes}]"
 
+    @property
+    def in_rows(self) -> bool:
+        """Whether its first axis may be a batch: one of any length."""
+        return bool(self.shape) and self.shape is not None and self.shape[0] == FREE
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The axes after the first; of a tensor whose axes are known."""
+        assert self.shape is not None
+        return self.shape[1:]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything but the number of its rows is left to the caller."""
+        return self.shape is None or FREE in self.shape[1:] or self.datatype.numpy.hasobject
+
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape can be fed, whatever its number of rows."""
-        return len(shape) == len(self.shape) and all(
-            mine in (FREE, theirs) for mine, theirs in zip(self.shape, shape, strict=True)
+        return self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(mine in (FREE, theirs) for mine, theirs in zip(self.shape, shape, strict=True))
         )
 
-    def nbytes(self, shape: Sequence[int]) -> int:
-        """How many bytes a tensor of this shape fills."""
-        return prod(shape) * self.datatype.numpy.itemsize
+    def size(self, shape: Sequence[int]) -> int:
+        """How much fills a tensor of this shape: bytes of numbers, or elements of BYTES."""
+        return prod(shape) if self.datatype.numpy.hasobject else prod(shape) * self.datatype.numpy.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +86,26 @@ class Signature:
         inputs: what a request must bring, sorted by name.
         outputs: what comes back, sorted by name.
         method: what the SavedModel calls it for, as TensorFlow Serving's metadata show it.
+        writes: operations of its graph that change what the model remembers; a run cannot be taken back then.
+        loops: its graph has loops: what a run costs may depend on the values.
+        same_as: the signature that runs the same function, by name; empty for its own.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method: str = "tensorflow/serving/predict"
+    writes: tuple[str, ...] = field(default=(), compare=False)
+    loops: bool = field(default=False, compare=False)
+    same_as: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
+
+    @property
+    def function(self) -> str:
+        """The name of the signature that stands for what it runs: equal ones cost the same and are proved once."""
+        return self.same_as or self.name
 
     def stands_in_for(self, other: "Signature") -> bool:
         """Whether callers of another version can be answered: its inputs fit, and its outputs are all there."""
@@ -66,6 +113,50 @@ class Signature:
         return (
             [(spec.name, spec.datatype) for spec in self.inputs]
             == [(spec.name, spec.datatype) for spec in other.inputs]
-            and all(mine.fits(theirs.shape) for mine, theirs in zip(self.inputs, other.inputs, strict=True))
+            and all(
+                mine.shape is None or (theirs.shape is not None and mine.fits(theirs.shape))
+                for mine, theirs in zip(self.inputs, other.inputs, strict=True)
+            )
             and all(outputs.get(spec.name) == spec for spec in other.outputs)
         )
+
+
+ROWS = "rows"
+WHOLE = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Whether requests for a signature may share a run, and how many of their rows.
+
+    Attributes:
+        mode: ROWS: their rows are computed together. WHOLE: one request, one run.
+        why: how that is known.
+        shared: the outputs without rows, by place: each request gets all of them.
+        max_rows: rows that pay and fit in one run; of an input with free axes, at the size that was tried.
+        batch_bytes: bytes of inputs with free axes in one run.
+        growth: bytes of memory that a run needs for a byte of its inputs, its outputs included.
+        answer_growth: bytes of its outputs for a byte of its inputs.
+        row_bytes: bytes that a row's outputs have at least.
+        memory_bytes: what one run may need.
+    """
+
+    mode: str = ROWS
+    why: str = ""
+    shared: frozenset[int] = frozenset()
+    max_rows: int = 1 << 30
+    batch_bytes: float = inf
+    growth: float = 1.0
+    answer_growth: float = 0.0
+    row_bytes: float = 0.0
+    memory_bytes: float = inf
+
+    @property
+    def whole(self) -> bool:
+        """Whether each request has a run of its own."""
+        return self.mode == WHOLE
+
+    def __str__(self) -> str:
+        return f"{self.mode} ({self.why})"
+
+
