@@ -8,7 +8,7 @@ import numpy as np
 
 from horngate_server.errors import InvalidRequest, MessageTooLarge
 from horngate_server.request import Data, Header, InferenceRequest, InputHeader, ModelInfo, numbers
-from horngate_server.signature import FREE, TensorSpec
+from horngate_server.signature import FREE, Signature, TensorSpec
 
 FREE_FILL_BYTES = 1 << 16
 """An input with axes of any length is filled up to so many bytes: the signature bounds it no further."""
@@ -35,6 +35,7 @@ class Plan:
         max_rows: rows of its kind that one run takes at most.
         answer_bytes: about how large its answer will be.
         flags: whether any input is BOOL, whose bytes must be looked at.
+        predictable: a run costs what one of the same kind and size did.
     """
 
     info: ModelInfo
@@ -47,14 +48,33 @@ class Plan:
     max_rows: int = 1 << 30
     answer_bytes: int = 0
     flags: bool = False
+    predictable: bool = True
 
     def alone(self) -> "Plan":
         """Return the same with a run of its own."""
         if self.whole:
             return self
         shapes = tuple((self.rows, *shape) for shape in self.shapes)
-        alike = (self.alike[0], True, shapes)
-        return replace(self, whole=True, shapes=shapes, alike=alike, max_rows=self.rows)
+        return replace(
+            self,
+            whole=True,
+            shapes=shapes,
+            alike=alike(self.info.signature, shapes, whole=True),
+            max_rows=self.rows,
+        )
+
+
+def alike(
+    signature: Signature, shapes: Sequence[tuple[int, ...]], *, whole: bool
+) -> tuple[str, bool, tuple[tuple[int, ...], ...]]:
+    """Return what requests have in common that share a batch and cost the same (`Plan.alike`).
+
+    Args:
+        signature: theirs.
+        shapes: per input, the axes after the first, or all of them where it is ``whole``.
+        whole: each has a run of its own.
+    """
+    return (signature.function, whole, tuple(shapes))
 
 
 def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
@@ -100,11 +120,12 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
         order=order,
         sizes=sizes,
         shapes=shapes,
-        alike=(signature.function, whole, shapes),
+        alike=alike(signature, shapes, whole=whole),
         whole=whole,
         max_rows=most,
         answer_bytes=answer_bytes,
         flags=any(spec.datatype.name == "BOOL" for spec in signature.inputs),
+        predictable=not signature.loops and not any(spec.datatype.numpy.hasobject for spec in signature.inputs),
     )
 
 
@@ -166,7 +187,7 @@ def _expected(spec: TensorSpec) -> str:
 
 def _bound(run_bytes: int, answer_bytes: int, info: ModelInfo) -> None:
     """Refuse what would take too much memory, by what runs of the model took so far."""
-    need = int(run_bytes * info.batching.growth)
+    need = max(int(run_bytes * info.batching.growth), answer_bytes)
     if need > info.batching.memory_bytes:
         raise MessageTooLarge(
             f"a run with {run_bytes} bytes of inputs is likely to need {need} bytes of memory; expected at most "

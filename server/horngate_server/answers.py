@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from horngate_server.executor import BatchReport
+from horngate_server.batch_runner import BatchReport
 from horngate_server.queue import Work
 from horngate_server.request import InferenceResult, ModelInfo, Outputs
 

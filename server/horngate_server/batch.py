@@ -5,10 +5,10 @@ from itertools import chain
 
 import numpy as np
 
-from horngate_server.errors import ModelFailed
+from horngate_server.errors import ModelFailed, NotInRows
 from horngate_server.model import Array, Feed, Model
 from horngate_server.queue import Batch, Slice
-from horngate_server.request import Data, Outputs, numbers, strings
+from horngate_server.request import Data, ModelInfo, Outputs, numbers, strings
 from horngate_server.signature import Signature
 
 SMALL_BYTES = 8192
@@ -37,26 +37,36 @@ def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
     return feed
 
 
-def outputs(arrays: Sequence[Array], signature: Signature, rows: int) -> Outputs:
+def outputs(arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool = False) -> Outputs:
     """Check that the model answered for every row, with what its signature promises.
 
+    Args:
+        arrays: what it returned.
+        info: the model, with the signature.
+        rows: how many it was given.
+        alone: one request had the run for itself, and gets all of it as it is.
+
     Raises:
-        ModelFailed: another number of outputs or rows than expected; nobody may get another's answer.
+        ModelFailed: another number of outputs than expected.
+        NotInRows: another number of rows; nobody may get another's answer.
     """
+    signature, shared = info.signature, info.batching.shared
     if len(arrays) != len(signature.outputs):
         raise ModelFailed(f"the model returned {len(arrays)} outputs; expected {len(signature.outputs)}")
-    for array, spec in zip(arrays, signature.outputs, strict=True):
-        if array.ndim == 0 or array.shape[0] != rows:
-            raise ModelFailed(
+    flat = [_flat(array) for array in arrays]
+    if alone:
+        return Outputs([array.shape for array in arrays], flat, [None] * len(flat), uniform=False)
+    for place, (array, spec) in enumerate(zip(arrays, signature.outputs, strict=True)):
+        if place not in shared and (array.ndim == 0 or array.shape[0] != rows):
+            raise NotInRows(
                 f"the model returned shape {list(array.shape)} for output {spec.name!r}; "
                 f"expected {rows} rows, as many as it was given"
             )
-    flat = [_flat(array) for array in arrays]
     return Outputs(
-        shapes=[array.shape[1:] for array in arrays],
+        shapes=[array.shape if place in shared else array.shape[1:] for place, array in enumerate(arrays)],
         data=flat,
-        row_sizes=[len(data) // rows for data in flat],
-        uniform=not any(isinstance(data, list) for data in flat),
+        row_sizes=[None if place in shared else len(data) // rows for place, data in enumerate(flat)],
+        uniform=not shared and not any(isinstance(data, list) for data in flat),
     )
 
 

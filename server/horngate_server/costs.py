@@ -1,15 +1,21 @@
-"""What a batch of each size costs, as measured: the load report, and what admission estimates with."""
+"""What a run of each kind and size costs, as measured: the load report, and what admission estimates with."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 WEIGHT = 0.1
 """How much the newest measurement counts: one hiccup must not make the server refuse what it can do."""
+RECENT_S = 10.0
+"""An older measurement refuses nobody: what it says may have changed, and only a run can tell."""
+KINDS = 512
+"""Kinds of requests whose costs are remembered: with free axes, callers can make any number of them."""
 
 
 class Costs:
-    """Seconds per signature and rung of the batch ladder.
+    """Seconds per kind of request (`admission.Plan.alike`) and rung of the batch ladder.
 
     Args:
         rungs: the batch sizes, ascending.
@@ -17,41 +23,76 @@ class Costs:
 
     def __init__(self, rungs: Sequence[int]) -> None:
         self.rungs = tuple(rungs)
-        self._seconds: dict[str, dict[int, float]] = {}
-        self._last: dict[str, dict[int, float]] = {}
-        self._row_seconds = 0.0
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._row_seconds = inf
 
     def rung(self, rows: int) -> int:
-        """Return the smallest batch size that holds so many rows."""
+        """Return the smallest batch size that holds so many rows; beyond the ladder, the next power of two."""
+        if rows > self.rungs[-1]:
+            return 1 << (rows - 1).bit_length()
         return self.rungs[bisect_left(self.rungs, rows)]
 
-    def measured(self, signature: str, rung: int, seconds: float) -> None:
-        """Take in one run's time."""
-        self._last.setdefault(signature, {})[rung] = seconds
-        mine = self._seconds.setdefault(signature, {})
-        before = mine.get(rung, seconds)
-        mine[rung] = before + WEIGHT * (seconds - before)
-        self._row_seconds = min(seconds / rung for each in self._seconds.values() for rung, seconds in each.items())
+    def measured(self, kind: Hashable, rung: int, seconds: float, now: float) -> None:
+        """Take in one run's time.
 
-    def expected(self, signature: str, rows: int) -> float:
+        Args:
+            kind: of the requests in it.
+            rung: its size in rows.
+            seconds: what it took.
+            now: when, in monotonic seconds.
+        """
+        mine = self._kinds.get(kind)
+        if mine is None:
+            mine = self._kinds[kind] = _Kind()
+            if len(self._kinds) > KINDS:
+                self._kinds.popitem(last=False)
+        elif len(self._kinds) > KINDS // 2:
+            self._kinds.move_to_end(kind)
+        mine.last[rung] = seconds
+        mine.at = now
+        before = mine.mean.get(rung, seconds)
+        mine.mean[rung] = before + WEIGHT * (seconds - before)
+        best, mine.row_seconds = mine.row_seconds, min(mean / size for size, mean in mine.mean.items())
+        if mine.row_seconds < self._row_seconds:
+            self._row_seconds = mine.row_seconds
+        elif best == self._row_seconds:
+            self._row_seconds = min(each.row_seconds for each in self._kinds.values())
+
+    def expected(self, kind: Hashable, rows: int) -> float:
         """Return the seconds that a batch of so many rows is likely to take; infinite while none of its size ran."""
-        rung = self.rung(min(rows, self.rungs[-1]))
-        return max(self._seconds.get(signature, _NONE).get(rung, inf), self._last.get(signature, _NONE).get(rung, inf))
+        mine = self._kinds.get(kind, _NONE)
+        rung = self.rung(rows)
+        return max(mine.mean.get(rung, inf), mine.last.get(rung, inf))
 
-    def report(self, signature: str) -> dict[int, float]:
+    def report(self, kind: Hashable) -> dict[int, float]:
         """Return the seconds of each rung that was measured."""
-        mine = self._seconds.get(signature, _NONE)
-        return {rung: mine[rung] for rung in self.rungs if rung in mine}
+        mean = self._kinds.get(kind, _NONE).mean
+        return {rung: mean[rung] for rung in sorted(mean)}
 
     def wait(self, rows: int) -> float:
         """Return the least seconds in which so many rows of any kind can be computed; 0 while nothing was measured."""
-        return rows * self._row_seconds
+        return rows * self._row_seconds if self._kinds else 0.0
 
-    def least(self, signature: str, rows: int) -> float:
-        """Return the seconds that the batch of such a request takes at least."""
-        return self._seconds.get(signature, _NONE).get(self.rung(min(rows, self.rungs[-1])), 0.0)
+    def least(self, kind: Hashable, rows: int, now: float) -> float | None:
+        """Return the seconds that the batch of such a request takes at least; None where nothing recent tells."""
+        mine = self._kinds.get(kind, _NONE)
+        rung = self.rung(rows)
+        if rung not in mine.mean or now - mine.at > RECENT_S:
+            return None
+        return min(mine.mean[rung], mine.last[rung])
 
 
 # --- private ------------------------------------------------------------------------------------------
 
-_NONE: dict[int, float] = {}
+
+@dataclass(slots=True, eq=False)
+class _Kind:
+    """Seconds by rung, on average and of the last run; when that was; and the least seconds of a row."""
+
+    mean: dict[int, float] = field(default_factory=dict)
+    last: dict[int, float] = field(default_factory=dict)
+    at: float = 0.0
+    row_seconds: float = inf
+
+
+_NONE = _Kind()

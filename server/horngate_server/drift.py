@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server.executor import BatchReport, Clock
+from horngate_server.batch_runner import BatchReport
+from horngate_server.executor import Clock
 from horngate_server.model import Array
 from horngate_server.request import ModelInfo, numbers
 

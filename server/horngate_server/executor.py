@@ -3,16 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
 
-from horngate_server.batch import join, joined, outputs
+from horngate_server.batch_runner import BatchReport, BatchRunner, Outcome
 from horngate_server.costs import Costs
 from horngate_server.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
-from horngate_server.model import Array, Model
-from horngate_server.queue import Batch, Line, Slice, Work
-from horngate_server.request import InferenceResult, ModelInfo, Outputs
+from horngate_server.model import Model
+from horngate_server.queue import Batch, Line, Work
+from horngate_server.request import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -20,40 +18,6 @@ Clock = Callable[[], float]
 
 QUICK_S = 0.003
 """A batch expected to take no longer than this may hold up the thread that takes requests in."""
-
-
-class Outcome(NamedTuple):
-    """How one request ended that was not computed whole in one batch: with its rows, or with an error."""
-
-    work: Work
-    result: InferenceResult | RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One batch that was computed.
-
-    Attributes:
-        info: the model, with the signature that answered.
-        whole: the requests that were in it whole; its first rows are theirs, in this order.
-        outputs: all rows, ready to be cut.
-        began: when it was taken from the line.
-        rows: rows that were asked for.
-        padded_rows: rows that were computed.
-        seconds: from taking it until its outputs were there.
-        run_s: of these, in the model.
-        arrays: the model's outputs, padding included.
-    """
-
-    info: ModelInfo
-    whole: Sequence[Work]
-    outputs: Outputs
-    began: float
-    rows: int
-    padded_rows: int
-    seconds: float
-    run_s: float
-    arrays: Sequence[Array]
 
 
 Finish = Callable[[ModelInfo, Sequence[Outcome], BatchReport | None], None]
@@ -90,11 +54,11 @@ class Executor:
         self.info = info
         self.costs = costs
         self._model = model
+        self._runner = BatchRunner(model, costs, clock, pad=pad, shrink=self._shrink)
         self._line = line
         self._finish = finish
         self._clock = clock
         self._on_death = on_death
-        self._pad = pad
         self._quick_s = quick_s
         self._changed = threading.Condition()
         self._closed = False
@@ -181,22 +145,37 @@ class Executor:
     def _expected(self) -> float:
         """Return the seconds that the next batch is likely to take."""
         first = self._line.first()
-        return self.costs.expected(first.plan.info.signature.name, self._line.rows) if first else 0.0
+        if first is None:
+            return 0.0
+        plan = first.plan
+        if not plan.predictable:
+            return inf
+        return self.costs.expected(plan.alike, min(self._line.rows, plan.max_rows, self._line.max_batch_rows))
 
     def _admit(self, work: Work) -> None:
         """Add to the line, or raise why not. Holds the lock."""
         if self._closed:
             raise NotReady(f"model {self.info.name} version {self.info.version} is draining")
+        if self._runner.not_in_rows and work.plan.info.signature.function in self._runner.not_in_rows:
+            work = work._replace(plan=work.plan.alone())
         remaining = work.deadline - work.arrived
         if remaining < inf:
-            waiting = self._line.ahead(work)
-            needed = self.costs.wait(waiting) + self.costs.least(work.plan.info.signature.name, work.plan.rows)
-            if needed > remaining:
-                raise DeadlineExpired(
-                    f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
-                    f"the deadline is in {remaining:.3f} s"
-                )
+            least = self.costs.least(work.plan.alike, min(work.plan.rows, self._line.max_batch_rows), work.arrived)
+            if least is not None:  # only a run of its own kind can tell what it takes
+                waiting = self._line.ahead(work)
+                needed = self.costs.wait(waiting) + least
+                if needed > remaining:
+                    raise DeadlineExpired(
+                        f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
+                        f"the deadline is in {remaining:.3f} s"
+                    )
         self._line.put(work, self.costs.wait)
+
+    def _shrink(self, rows: int) -> None:
+        """Let batches have so many rows at most from now on."""
+        with self._changed:
+            if rows < self._line.max_batch_rows:
+                self._line.limit(rows)
 
     def _run(self) -> None:
         def loop() -> None:
@@ -238,82 +217,10 @@ class Executor:
 
     def _compute(self, batch: Batch) -> None:
         """Run one batch and answer it; whatever the model does, the loop goes on."""
-        ended = [Outcome(work, reason) for work, reason in batch.dropped]
-        report = None
-        if batch.rows:
-            began = self._clock()
-            try:
-                results, report = self._results(batch, began)
-                ended += results
-            except ModelFailed as error:
-                log.error("model %s failed on a batch of %d rows: %s", self.info.name, batch.rows, error)
-                ended += self._failures(batch, error)
-            except Exception as error:
-                log.exception("model %s: unexpected failure on a batch of %d rows", self.info.name, batch.rows)
-                ended += self._failures(batch, ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
-        self._finish(self.info, ended, report)
-
-    def _results(self, batch: Batch, began: float) -> tuple[list[Outcome], BatchReport]:
-        assert batch.info is not None
-        signature = batch.info.signature
-        rung = self.costs.rung(batch.rows)
-        rows = rung if self._pad else batch.rows
-        feed = join(batch, signature, self._model, rows)
-        run_at = self._clock()
-        arrays = self._model.run(feed)
-        computed = outputs(arrays, signature, rows)
-        now = self._clock()
-        self.costs.measured(signature.name, rung, now - run_at)
-        ended = []
-        row = batch.rows - sum(part.stop - part.start for part in batch.slices)
-        for part in batch.slices:
-            outcome = _advance(part, computed, row, began=began, now=now)
-            row += part.stop - part.start
-            if outcome is not None:
-                ended.append(outcome)
-        return ended, BatchReport(
-            batch.info, batch.whole, computed, began, batch.rows, rows, now - began, now - run_at, arrays
-        )
-
-    def _failures(self, batch: Batch, error: ModelFailed) -> list[Outcome]:
-        """Answer everyone in a failed batch, once; what is left of them in the line is over."""
-        failed = [Outcome(work, error) for work in batch.whole]
-        for part in batch.slices:
-            if not part.progress.over:
-                part.progress.over = True
-                failed.append(Outcome(part.progress.work, error))
-        return failed
-
-
-def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: float) -> Outcome | None:
-    """Give a large request its rows of a batch; its outcome once it has them all, or once nobody waits for it."""
-    progress = part.progress
-    if progress.over:
-        return None
-    work = progress.work
-    if not part.start:
-        progress.started = began
-    progress.compute_s += now - began
-    if work.is_abandoned(now):
-        progress.over = True
-        return Outcome(work, work.abandoned(now))
-    progress.parts.append((computed, computed.rows(row, row + part.stop - part.start)))
-    if part.stop < work.plan.rows:
-        return None
-    progress.over = True
-    if any(outputs.shapes != computed.shapes for outputs, _ in progress.parts):
-        return Outcome(work, ModelFailed("the model's output shapes vary from batch to batch; send fewer rows"))
-    pieces = zip(*(data for _, data in progress.parts), strict=True)
-    mine = [
-        joined(each) if size is not None else each[0] for each, size in zip(pieces, computed.row_sizes, strict=True)
-    ]
-    return Outcome(
-        work,
-        InferenceResult(
-            rows=work.plan.rows,
-            shapes=computed.shapes_of(work.plan.rows),
-            outputs=mine,
-            queue_s=progress.started - work.arrived,
-            compute_s=progress.compute_s,
-        ),
-    )
+        ended: Sequence[Outcome] = [Outcome(work, reason) for work, reason in batch.dropped]
+        if not batch.rows:
+            self._finish(self.info, ended, None)
+            return
+        for outcomes, report in self._runner.run(batch):
+            self._finish(self.info, [*ended, *outcomes], report)
+            ended = ()

@@ -1,12 +1,14 @@
 """A model must reproduce its own recorded answers before it takes traffic.
 
 ``assets.extra/tf_serving_warmup_requests`` is TensorFlow Serving's warm-up file: a TFRecord file of PredictionLog. The
-trainer records the responses too; here the requests are replayed, at several batch sizes, and the answers compared:
-the same class wins every row, and values agree within the manifest's tolerance.
+trainer records the responses too; here the requests are replayed, as they came and, where rows share runs, at several
+batch sizes, and the answers compared: the same class wins every row, and values agree within the manifest's tolerance.
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from google.protobuf.message import DecodeError
 
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
-from horngate_server.errors import ModelError, ModelFailed
+from horngate_server.comparing import Tolerance, first_difference
+from horngate_server.errors import InvalidRequest, ModelError, RequestError
 from horngate_server.model import Array, Model
+from horngate_server.protocols.tensor_proto import data_of, shape_of
 from horngate_server.repository import Version
-from horngate_server.signature import Signature, TensorSpec
+from horngate_server.signature import Batching, Signature, TensorSpec
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
@@ -28,34 +32,79 @@ REPLAY_ROWS = (1, 7, 64)
 """Rows per replayed batch: one, an odd number that is padded, many."""
 
 
-def verify(version: Version, model: Model, rungs: Sequence[int]) -> str:
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One recorded request.
+
+    Attributes:
+        inputs: per input of its signature, in order, all axes.
+        outputs: what must come back, per output; None where nobody has written it down.
+    """
+
+    inputs: Sequence[Array]
+    outputs: Sequence[Array] | None
+
+
+Records = Mapping[str, Sequence[Record]]
+"""By signature."""
+
+
+def records(version: Version, model: Model) -> Records:
+    """Read a version's recorded requests.
+
+    Raises:
+        ModelError: the file is damaged, or a record fits no signature.
+    """
+    path = version.path / RECORDS
+    if not path.is_file():
+        return {}
+    vouched = version.manifest is not None and RECORDS.as_posix() in version.manifest["files"]
+    found: dict[str, list[Record]] = defaultdict(list)
+    for log in read(path, sealed=vouched):
+        name = log.request.model_spec.signature_name
+        signature = model.signatures.get(name) if name else model.signature
+        if signature is None or not log.request.inputs:
+            continue  # not served, or no predict request
+        outputs = _arrays(log.response.outputs, signature.outputs, path) if log.response.outputs else None
+        found[signature.name].append(Record(_arrays(log.request.inputs, signature.inputs, path), outputs))
+    return found
+
+
+def verify(version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching]) -> str:
     """Replay the recorded requests and compare.
+
+    Args:
+        version: whose they are.
+        model: computes.
+        recorded: what `records` returned.
+        batchings: by signature, whether its rows share runs.
 
     Returns:
         "verified (N rows)", or why there was nothing to verify.
 
     Raises:
-        ModelError: an answer differs, naming the worst example; or the file is damaged.
+        ModelError: an answer differs, naming the worst example.
     """
-    path = version.path / RECORDS
-    if not path.is_file():
+    if not recorded:
         return "unverified: it has no recorded answers"
-    vouched = version.manifest is not None and RECORDS.as_posix() in version.manifest["files"]
-    records = read(path, sealed=vouched)
-    pairs = [pair for pair in (_pair(log, model.signature, path) for log in records) if pair is not None]
-    if not pairs:
-        return "unverified: its recorded requests have no answers"
-    inputs, expected = (_concatenate(side) for side in zip(*pairs, strict=True))
-    tolerance = {**TOLERANCE, **((version.manifest or {}).get("tolerance") or {})}
-    total = len(next(iter(inputs)))
-    for rows in REPLAY_ROWS:
-        if rows > rungs[-1]:
-            break
-        for start in range(0, total, rows):
-            given = [array[start : start + rows] for array in inputs]
-            wanted = [array[start : start + rows] for array in expected]
-            _compare(_run(model, given, rungs), wanted, model.signature, tolerance, start)
-    return f"verified ({total} rows)"
+    given = (version.manifest or {}).get("tolerance") or {}
+    tolerance = Tolerance(**{**TOLERANCE, **{key: float(given[key]) for key in TOLERANCE if key in given}})
+    total = 0
+    for name, mine in recorded.items():
+        answered = [record for record in mine if record.outputs is not None]
+        signature = model.signatures[name]
+        batching = batchings.get(name, Batching())
+        if batching.whole or not _in_rows(answered, batching):
+            for number, record in enumerate(answered):
+                _replay(model, signature, [record], batching, tolerance, f"request {number}")
+        else:
+            single = [each for record in answered for each in _rows(record, batching)]
+            for rows in REPLAY_ROWS:
+                if rows == 1 or rows <= min(batching.max_rows, len(single) or 1):
+                    for start in range(0, len(single), rows):
+                        _replay(model, signature, single[start : start + rows], batching, tolerance, start)
+        total += sum(_count(record) for record in answered)
+    return f"verified ({total} rows)" if total else "unverified: its recorded requests have no answers"
 
 
 def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
@@ -83,8 +132,6 @@ def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-_Arrays = list[Array]
 
 
 def _frame(data: bytes, position: int, path: Path, *, sealed: bool) -> tuple[bytes, int]:
@@ -116,66 +163,96 @@ def _crc_entry(byte: int) -> int:
 _CRC_TABLE = tuple(map(_crc_entry, range(256)))
 
 
-def _pair(log: PredictLog, signature: Signature, path: Path) -> tuple[_Arrays, _Arrays] | None:
-    """Return a record's inputs and expected outputs in the signature's order; None where it has no response."""
-    if not log.response.outputs or log.request.model_spec.signature_name not in ("", signature.name):
-        return None
-    return (
-        _arrays(log.request.inputs, signature.inputs, path),
-        _arrays(log.response.outputs, signature.outputs, path),
-    )
-
-
-def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], path: Path) -> _Arrays:
+def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], path: Path) -> Sequence[Array]:
     arrays = []
     for spec in specs:
         tensor = tensors.get(spec.name)
-        shape = tuple(dim.size for dim in tensor.tensor_shape.dim) if tensor else ()
-        if tensor is None or tensor.dtype != spec.datatype.tensorflow or not spec.fits(shape):
+        if tensor is None or tensor.dtype != spec.datatype.tensorflow:
             raise ModelError(f"{path} holds a record that does not fit {spec}")
-        if len(tensor.tensor_content) != spec.nbytes(shape):
-            raise ModelError(f"{path} holds a record whose {spec.name} is not {list(shape)} in tensor_content")
-        arrays.append(np.frombuffer(tensor.tensor_content, spec.datatype.numpy).reshape(shape))
+        try:
+            shape = shape_of(spec.name, tensor)
+            data = data_of(spec.name, tensor)
+        except InvalidRequest as error:
+            raise ModelError(f"{path} holds a record that cannot be read: {error}") from error
+        if not spec.fits(shape):
+            raise ModelError(f"{path} holds a record that does not fit {spec}")
+        item = spec.size(())
+        if len(data) == item < spec.size(shape):
+            data = data * (spec.size(shape) // item)  # one value stands for all
+        if len(data) != spec.size(shape):
+            raise ModelError(f"{path} holds a record whose {spec.name} does not fill {list(shape)}")
+        if isinstance(data, list):
+            array = np.empty(len(data), object)
+            array[:] = data
+        else:
+            array = np.frombuffer(data, spec.datatype.numpy)
+        arrays.append(array.reshape(shape))
     return arrays
 
 
-def _concatenate(records: Sequence[_Arrays]) -> _Arrays:
-    return [np.concatenate(arrays) for arrays in zip(*records, strict=True)]
+def _count(record: Record) -> int:
+    """Return a request's rows; 1 where it has none."""
+    return max((len(array) for array in record.inputs if array.ndim), default=1)
 
 
-def _run(model: Model, given: _Arrays, rungs: Sequence[int]) -> Sequence[Array]:
-    rows = len(given[0])
-    rung = next(rung for rung in rungs if rung >= rows)
-    feed = model.feed(model.signature, [(rung, *array.shape[1:]) for array in given])
-    for memory, array in zip(feed.arrays, given, strict=True):
-        memory[:rows] = array
-        memory[rows:] = 0
-    try:
-        return [array[:rows] for array in model.run(feed)]
-    except ModelFailed as error:
-        raise ModelError(f"it fails on its own recorded requests: {error}") from error
+def _in_rows(records: Sequence[Record], batching: Batching) -> bool:
+    """Whether these can be joined and cut: all inputs and outputs have as many rows, of one kind."""
+    kinds = set()
+    for record in records:
+        assert record.outputs is not None
+        rowed = [*record.inputs, *(each for place, each in enumerate(record.outputs) if place not in batching.shared)]
+        if any(not array.ndim for array in rowed) or len({len(array) for array in rowed}) != 1:
+            return False
+        kinds.add(tuple(array.shape[1:] for array in rowed))
+    return len(kinds) <= 1
 
 
-def _compare(
-    got: Sequence[Array], wanted: _Arrays, signature: Signature, tolerance: Mapping[str, float], start: int
+def _rows(record: Record, batching: Batching) -> Iterator[Record]:
+    """Yield a request's rows as requests of one each."""
+    assert record.outputs is not None
+    for row in range(_count(record)):
+        outputs = [
+            each if place in batching.shared else each[row : row + 1] for place, each in enumerate(record.outputs)
+        ]
+        yield Record([each[row : row + 1] for each in record.inputs], outputs)
+
+
+def _replay(
+    model: Model,
+    signature: Signature,
+    records: Sequence[Record],
+    batching: Batching,
+    tolerance: Tolerance,
+    which: str | int,
 ) -> None:
-    for spec, mine, recorded in zip(signature.outputs, got, wanted, strict=True):
+    """Compute recorded requests in one run, and compare; ``which`` names them, or is the number of the first row.
+
+    Raises:
+        ModelError: an answer differs, or the model fails.
+    """
+    given = [
+        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for arrays in zip(*(each.inputs for each in records), strict=True)
+    ]
+    feed = model.feed(signature, [array.shape for array in given])
+    for memory, array in zip(feed.arrays, given, strict=True):
+        memory[...] = array
+    try:
+        answers = model.run(feed)
+    except RequestError as error:
+        raise ModelError(f"it fails on its own recorded requests: {error}") from error
+    for place, (spec, mine) in enumerate(zip(signature.outputs, answers, strict=True)):
+        theirs = [each.outputs[place] for each in records if each.outputs is not None]
+        recorded = theirs[0] if len(theirs) == 1 or place in batching.shared else np.concatenate(theirs)
         if mine.shape != recorded.shape:
             raise ModelError(f"{spec} came back as {list(mine.shape)}; recorded was {list(recorded.shape)}")
-        if spec.datatype.numpy.kind == "f":
-            distance = np.abs(mine.astype(np.float64) - recorded.astype(np.float64))
-            off = distance - (tolerance["atol"] + tolerance["rtol"] * np.abs(recorded))
-            agrees = not (off > 0).any() and not np.isnan(off).any()
-            if mine.ndim == 2 and agrees:
-                agrees = bool((mine.argmax(axis=1) == recorded.argmax(axis=1)).all())
-            if agrees:
-                continue
-            worst = tuple(map(int, np.unravel_index(np.nanargmax(np.nan_to_num(off, nan=np.inf)), off.shape)))
-        elif (mine == recorded).all():
-            continue
-        else:
-            worst = tuple(map(int, np.argwhere(mine != recorded)[0]))
-        raise ModelError(
-            f"it disagrees with its recorded answers: {spec.name} of recorded row {start + worst[0]} is "
-            f"{mine[worst]}, recorded was {recorded[worst]}"
-        )
+        worst = first_difference(mine, recorded, spec.datatype, tolerance)
+        if worst is None and mine.ndim == 2 and mine.dtype.kind == "f" and mine.size:
+            lost = np.flatnonzero(mine.argmax(axis=1) != recorded.argmax(axis=1))
+            worst = (int(lost[0]), int(recorded[lost[0]].argmax())) if len(lost) else None
+        if worst is not None:
+            what = which if isinstance(which, str) else f"row {which + (worst[0] if worst else 0)}"
+            raise ModelError(
+                f"it disagrees with its recorded answers: {spec.name} of recorded {what} is {mine[worst]} "
+                f"at {list(worst)}, recorded was {recorded[worst]}"
+            )

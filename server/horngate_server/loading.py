@@ -1,37 +1,29 @@
-"""From a folder on disk to a warm executor: load, verify, run every batch size once, and say what came of it."""
+"""From a folder on disk to a warm executor: load, prove, verify, and say what came of it."""
 
-import logging
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
-
-from horngate_server import golden, repository, runtime
+from horngate_server import repository, runtime
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
-from horngate_server.errors import ModelError, ModelFailed
+from horngate_server.errors import ModelError
 from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.model import Model
+from horngate_server.preparing import prepare
 from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
-from horngate_server.settings import Limits, Settings, cores
-from horngate_server.signature import FREE
+from horngate_server.settings import Limits, Settings
+from horngate_server.signature import Batching
 
-log = logging.getLogger(__name__)
-
-WARM_RUNS = 2
-"""The first run of a size compiles and allocates; the last one is its cost."""
 LABELS = "assets.extra/labels.txt"
 """The classes' names by index, one a line, as Triton has them."""
-STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +52,9 @@ class LoadReport:
         seconds: what loading took, verification and warm-up included.
         memory_bytes: by how much the process grew meanwhile: its own share of it, about.
         max_batch_rows: rows that are computed together at most.
-        rungs: what each batch size costs; empty where inputs have free axes.
+        rungs: what each batch size costs, at the size of free axes that was tried; empty where no input was found.
+        batching: by signature, whether its requests share runs, and why.
+        proved: the model was seen to answer before it takes traffic.
     """
 
     name: str
@@ -76,10 +70,14 @@ class LoadReport:
     memory_bytes: int
     max_batch_rows: int
     rungs: Sequence[Rung]
+    batching: Mapping[str, Batching] = field(default_factory=dict)
+    proved: bool = True
 
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
-        return asdict(self)
+        facts = asdict(self)
+        facts["batching"] = {name: {"mode": each.mode, "why": each.why} for name, each in self.batching.items()}
+        return facts
 
     def lines(self) -> list[str]:
         """Return it as lines to print."""
@@ -93,6 +91,7 @@ class LoadReport:
             f"verification {self.verification}",
             f"loaded in    {self.seconds:.2f} s",
             f"memory       {self.memory_bytes / 1e6:.0f} MB",
+            *(f"batching     {name}: {each}" for name, each in self.batching.items()),
             f"batches      up to {self.max_batch_rows} rows",
             *(["             rows         ms       rows/s"] if self.rungs else []),
             *(f"             {each.rows:>4} {each.ms:>10.3f} {each.rows_per_second:>12,.0f}" for each in self.rungs),
@@ -154,29 +153,29 @@ def load(
 
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
-        ModelFailed: it fails while it warms up.
     """
-    if beside:
-        with ThreadPoolExecutor(1, "loading", initializer=stand_back) as thread:
-            return thread.submit(load, path, settings, limits, finish=finish, clock=clock, on_death=on_death).result()
-    began, memory = clock(), _resident()
-    version = repository.read(path)
-    model = runtime.load(path, device=settings.device, threads=settings.compute_threads or max(1, cores() - 1))
-    try:
-        costs = Costs(ladder(limits.max_batch_rows))
-        _warm(model, costs, clock)
-        verification = _verify(version, model, costs, settings.verify)
+    began, memory = clock(), runtime.resident_bytes()
+    with ThreadPoolExecutor(1, "loading", initializer=stand_back if beside else None) as thread:
+        version = thread.submit(repository.read, path).result()
         labels = _labels(path)
-    except BaseException:
-        model.close()
-        raise
+        prepared = prepare(version, settings, limits, thread, beside=beside)
+    model, proofs = prepared.model, prepared.proofs
+    costs = Costs(ladder(limits.max_batch_rows))
+    for proof in proofs.values():
+        for rows, seconds in proof.seconds.items():
+            costs.measured(proof.kind, rows, seconds, clock())
     infos = {
-        name: ModelInfo(version.name, str(version.number), signature, labels)
-        for name, signature in model.signatures.items()
+        name: ModelInfo(version.name, str(version.number), model.signatures[name], labels, proof.batching)
+        for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
-    line = Line(capacity_rows=limits.queue_rows, max_batch_rows=limits.max_batch_rows, delay_s=limits.max_queue_delay_s)
-    pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
+    line = Line(
+        capacity_rows=limits.queue_rows,
+        max_batch_rows=limits.max_batch_rows,
+        delay_s=limits.max_queue_delay_s,
+        capacity_bytes=limits.queue_bytes,
+    )
+    pad = prepared.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
     executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death, pad=pad)
     report = LoadReport(
         name=version.name,
@@ -184,20 +183,22 @@ def load(
         path=str(path),
         digest=version.digest,
         signature=str(model.signature),
-        signatures={name: str(each) for name, each in model.signatures.items() if each is not model.signature},
-        device=model.device.kind,
-        why=model.device.why,
-        verification=verification,
+        signatures={name: str(each.signature) for name, each in infos.items() if each is not info},
+        device=prepared.device.kind,
+        why=prepared.device.why,
+        verification=prepared.verification,
         seconds=clock() - began,
-        memory_bytes=max(0, _resident() - memory),
-        max_batch_rows=limits.max_batch_rows,
+        memory_bytes=max(0, runtime.resident_bytes() - memory),
+        max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
         rungs=[
             Rung(rows, seconds * 1e3, rows / seconds)
-            for rows, seconds in costs.report(info.signature.name).items()
+            for rows, seconds in proofs[info.signature.name].seconds.items()
             if seconds
         ],
+        batching={name: proof.batching for name, proof in proofs.items()},
+        proved=proofs[info.signature.name].proved,
     )
-    return Loaded(version, infos, model, executor, model.device, limits, report)
+    return Loaded(version, infos, model, executor, prepared.device, limits, report)
 
 
 def inspect(path: Path, settings: Settings) -> LoadReport:
@@ -212,23 +213,12 @@ def inspect(path: Path, settings: Settings) -> LoadReport:
         if not versions:
             raise ModelError(f"{path} is no version and has none: expected <model>/<integer version>/saved_model.pb")
         path = versions[max(versions)]
-    try:
-        loaded = load(path, settings, settings.limits, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
-    except ModelFailed as error:
-        raise ModelError(str(error)) from error
+    loaded = load(path, settings, settings.limits, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
     loaded.executor.close()
     return loaded.report
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-
-def _resident() -> int:
-    """Return this process's memory in bytes; 0 where it cannot be read."""
-    try:
-        return int(STATM.read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0
 
 
 def _labels(path: Path) -> Sequence[str]:
@@ -243,33 +233,3 @@ def _labels(path: Path) -> Sequence[str]:
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path / LABELS} cannot be read: {error}") from error
-
-
-def _warm(model: Model, costs: Costs, clock: Clock) -> None:
-    """Run every signature at every batch size; inputs with free axes cannot be guessed, and warm up under traffic."""
-    for signature in model.signatures.values():
-        if any(FREE in spec.shape[1:] for spec in signature.inputs):
-            log.info("inputs with axes of any length are not warmed up: %s", signature)
-            continue
-        for rung in costs.rungs:
-            for _ in range(WARM_RUNS):
-                feed = model.feed(signature, [(rung, *spec.shape[1:]) for spec in signature.inputs])
-                for array in feed.arrays:
-                    array.reshape(-1).view(np.uint8)[:] = 0
-                began = clock()
-                model.run(feed)
-                seconds = clock() - began
-            costs.measured(signature.name, rung, seconds)
-
-
-def _verify(version: Version, model: Model, costs: Costs, mode: str) -> str:
-    """Let the model reproduce its recorded answers; return what the metadata says about that."""
-    if mode == "off":
-        return "unverified: --verify off"
-    try:
-        return golden.verify(version, model, costs.rungs)
-    except ModelError as error:
-        if mode == "strict":
-            raise
-        log.warning("model %s version %d serves though %s (--verify warn)", version.name, version.number, error)
-        return f"failed: {error}"

@@ -27,8 +27,9 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from horngate_server.batch_runner import BatchReport
 from horngate_server.drift import SUSPICIONS
-from horngate_server.executor import BatchReport, Executor
+from horngate_server.executor import Executor
 from horngate_server.request import ModelInfo
 from horngate_server.states import STATES, VersionState
 

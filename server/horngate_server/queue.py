@@ -15,7 +15,7 @@ A request whose plan is ``whole`` is a batch of its own, however many rows it ha
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
@@ -105,8 +105,9 @@ class Batch:
         slices: parts of larger requests, in the order in which their rows lie: after those.
         rows: their sum.
         shapes: per input, the axes after the first, the same for all; all axes where it is ``alone``.
-        alone: it is one request that has the run for itself.
         dropped: who needs no computing any more, with the reason.
+        alone: it is one request that has the run for itself.
+        kind: which requests these are, for what it costs.
     """
 
     info: ModelInfo | None
@@ -116,14 +117,35 @@ class Batch:
     shapes: tuple[tuple[int, ...], ...]
     dropped: Sequence[tuple[Work, RequestError]] = ()
     alone: bool = False
+    kind: Hashable = None
+
+    @classmethod
+    def alone_of(cls, work: Work) -> "Batch":
+        """Return the run that a request has for itself."""
+        plan = work.plan.alone()
+        return cls(plan.info, [work], (), plan.rows, plan.shapes, alone=True, kind=plan.alike)
 
     def parts(self) -> "list[Batch]":
-        """Return it as two batches that are each about half of it; itself where it is one request's."""
-        items = [*self.whole, *self.slices]
+        """Return it as two batches that each have half of its requests; itself where it is one request's."""
+        items: list[Work | Slice] = [*self.whole, *self.slices]
         if len(items) < 2:
             return [self]
         half = len(items) // 2
         return [self.of(items[:half]), self.of(items[half:])]
+
+    def halves(self) -> "list[Batch]":
+        """Return it as two batches that each have about half of its rows; of one request's, if need be."""
+        if len(self.whole) + len(self.slices) > 1:
+            return self.parts()
+        if self.whole:
+            work = self.whole[0]
+            part = Slice(Progress(work, work.plan.rows, 0.0, 0.0, [], over=False), 0, work.plan.rows)
+        else:
+            part = self.slices[0]
+        middle = (part.start + part.stop) // 2
+        return [
+            self.of([Slice(part.progress, start, stop)]) for start, stop in ((part.start, middle), (middle, part.stop))
+        ]
 
     def of(self, items: "Sequence[Work | Slice]") -> "Batch":
         """Return a batch of some that are in this one."""
@@ -295,7 +317,7 @@ class _Taking:
         self._slices: list[Slice] = []
         self._dropped: list[tuple[Work, RequestError]] = []
 
-    def take(self, lane: _Lane, now: float) -> None:  # noqa: PLR0912 - the contract's cases, on the hot path
+    def take(self, lane: _Lane, now: float) -> None:  # noqa: C901 - the contract's cases, on the hot path
         """Fill the room from a lane's front."""
         waiting = lane.waiting
         passed: list[Work | Progress] = []
@@ -348,7 +370,7 @@ class _Taking:
         if plan is None:
             return Batch(None, (), (), 0, (), self._dropped)
         rows = self._rows - self._room
-        return Batch(plan.info, self._whole, self._slices, rows, plan.shapes, self._dropped, plan.whole)
+        return Batch(plan.info, self._whole, self._slices, rows, plan.shapes, self._dropped, plan.whole, plan.alike)
 
     def _begin(self, plan: Plan) -> tuple[int, int]:
         """Return the room, and that for bulk, which a batch has whose first request has this plan."""

@@ -1,7 +1,7 @@
 """What a protocol makes of a message, and what it makes a message of: the same for every protocol."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
@@ -96,7 +96,7 @@ class ModelInfo:
     version: str
     signature: Signature
     labels: Sequence[str] = ()
-    batching: Batching = Batching()
+    batching: Batching = field(default_factory=Batching)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

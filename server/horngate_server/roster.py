@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from horngate_server import policy, repository
+from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.config import ModelConfig
 from horngate_server.drift import Baseline, Drift
-from horngate_server.executor import BatchReport, Clock, Finish, Outcome
+from horngate_server.executor import Clock, Finish
 from horngate_server.loading import Loaded
 from horngate_server.repository import Fingerprint
 from horngate_server.request import ModelInfo

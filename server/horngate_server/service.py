@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from horngate_server import answers as answers_room
 from horngate_server.admission import arrange
+from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.errors import (
     CallerGone,
     DeadlineExpired,
@@ -26,7 +27,7 @@ from horngate_server.errors import (
     QueueFull,
     RequestError,
 )
-from horngate_server.executor import BatchReport, Clock, Executor, Outcome
+from horngate_server.executor import Clock, Executor
 from horngate_server.metrics import Metrics
 from horngate_server.names import OPEN_INFERENCE, PREDICTION
 from horngate_server.origin import Origin

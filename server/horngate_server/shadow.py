@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from horngate_server.batch_runner import BatchReport
 from horngate_server.errors import ModelFailed
-from horngate_server.executor import BatchReport, Clock, Executor
+from horngate_server.executor import Clock, Executor
 from horngate_server.model import Array, Model
 from horngate_server.priority import stand_back
 from horngate_server.request import Buffer, numbers

@@ -158,5 +158,3 @@ class Batching:
 
     def __str__(self) -> str:
         return f"{self.mode} ({self.why})"
-
-

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from horngate_server.executor import BatchReport
+from horngate_server.batch_runner import BatchReport
 from horngate_server.request import ModelInfo
 
 

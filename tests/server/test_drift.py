@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from horngate_protos.datatypes import BY_NAME
 from horngate_server.admission import plan
+from horngate_server.batch_runner import BatchReport
 from horngate_server.drift import LEAST_ROWS, LOOK_EVERY_S, LOOKS, WINDOW_ROWS, Baseline, Drift, psi
-from horngate_server.executor import BatchReport
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Work
 from horngate_server.request import Header, InferenceRequest, InputHeader, ModelInfo, Outputs

@@ -12,8 +12,8 @@ from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_server.admission import Plan
 from horngate_server.answers import write, write_whole
+from horngate_server.batch_runner import BatchReport
 from horngate_server.errors import InvalidRequest
-from horngate_server.executor import BatchReport
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.open_inference.request import decode

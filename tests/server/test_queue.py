@@ -23,7 +23,7 @@ INFO = ModelInfo("m", "3", SIGNATURE)
 
 def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any = ((2,),), bulk: bool = False) -> Work:
     """Make a request of so many rows."""
-    plan = Plan(INFO, rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes, alike=("s", shapes))
+    plan = Plan(INFO, rows=rows, order=(0,), sizes=(rows * 8,), shapes=shapes, alike=("s", False, shapes))
     return Work(FakeReply(), INFER, BULK if bulk else NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
 
 

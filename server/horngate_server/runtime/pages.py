@@ -14,6 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SMAPS = Path("/proc/self/smaps")
+STATUS = Path("/proc/self/status")
 _M_ARENA_MAX = -8  # glibc: <malloc.h>
 _MADV_DONTNEED = 4  # Linux: <bits/mman-linux.h>
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-.p \S+ \S+ \S+\s+\S*/libtensorflow\S*$")
@@ -50,6 +51,22 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def resident() -> int:
+    """Return the bytes of memory that this process has; 0 where that cannot be read."""
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """Return the most that it had since `forget_peak`, in bytes; 0 where that cannot be read."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let `peak` begin anew."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to VmRSS
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 
@@ -66,3 +83,12 @@ def _clean(smaps: str) -> Iterator[tuple[int, int, int]]:
             match = _MAPPING.match(line)
             mapping = (int(match[1], 16), int(match[2], 16)) if match else None
             facts = {}
+
+
+def _status(key: str) -> int:
+    """Return a figure of proc(5)'s status file in bytes."""
+    with suppress(OSError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    return 0

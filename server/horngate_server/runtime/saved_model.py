@@ -260,7 +260,7 @@ _KEEP = Deallocator(lambda *_: None)
 
 
 def _aligned(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    size = spec.nbytes(shape)
+    size = spec.size(shape)
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(spec.datatype.numpy).reshape(shape)

@@ -1,0 +1,155 @@
+"""Open a version's model and let it prove itself: what it answers, what may share a run, how large a run may be."""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic, thread_time
+
+from horngate_server import golden, repository, runtime
+from horngate_server.errors import ModelError
+from horngate_server.model import Model
+from horngate_server.proof import Bench, Proof, prove
+from horngate_server.repository import Version
+from horngate_server.settings import Limits, Settings, cores
+from horngate_server.signature import ROWS, WHOLE, Batching
+
+log = logging.getLogger(__name__)
+
+LARGE_S = 0.005
+"""A model that computes longer for one request gets all cores."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A model that has proved itself: by signature, what is known of it."""
+
+    model: Model
+    device: runtime.Device
+    proofs: Mapping[str, Proof]
+    verification: str
+
+
+def prepare(
+    version: Version, settings: Settings, limits: Limits, aside: ThreadPoolExecutor, *, beside: bool = False
+) -> Prepared:
+    """Open a version's model, let it prove itself, and close it again where a fresh one serves better.
+
+    Args:
+        version: what to open.
+        settings: device, threads, how to verify.
+        limits: how large and long runs may be.
+        aside: the one thread that may stand back behind those who serve.
+        beside: it does.
+
+    Raises:
+        ModelError: it cannot be loaded, fails, or does not reproduce its own recorded answers.
+    """
+    few = settings.compute_threads or max(1, cores() - 1)
+    asked = _asked(version, limits)
+
+    def opened(threads: int) -> runtime.SavedModel:
+        def load() -> runtime.SavedModel:
+            return runtime.load(
+                version.path, device=settings.device, threads=threads, tags=limits.tags, signature=limits.signature
+            )
+
+        # threads that it starts inherit the priority of the one that opens it
+        return aside.submit(load).result() if threads == 1 else load()
+
+    def proved(model: runtime.SavedModel, threads: int) -> Mapping[str, Proof]:
+        # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
+        clock = thread_time if beside and threads == 1 and model.device.kind == "CPU" else monotonic
+        bench = Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
+        return aside.submit(_prove, model, recorded, bench).result()
+
+    model = opened(few)
+    try:
+        recorded, unread = _recorded(version, model, settings.verify)
+        proofs = proved(model, few)
+        if not settings.compute_threads and few < cores() and _is_large(proofs[model.signature.name]):
+            few = cores()
+            model.close()
+            model = opened(few)
+            proofs = proved(model, few)
+        batchings = {name: proof.batching for name, proof in proofs.items()}
+        verification = unread or aside.submit(_verify, version, model, recorded, batchings, settings.verify).result()
+        if any(model.signatures[name].writes for name in proofs):
+            model.close()  # what it remembers begins with the first caller
+            model = opened(few)
+    except BaseException:
+        model.close()
+        raise
+    runtime.trim_memory()
+    return Prepared(model, model.device, proofs, verification)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _is_large(proof: Proof) -> bool:
+    """Whether one request computes so long that every core is worth having, even the one that takes requests in."""
+    return min(proof.seconds.values(), default=0.0) > LARGE_S
+
+
+def _asked(version: Version, limits: Limits) -> str:
+    """Return how the operator, or else the model's maker, wants it batched.
+
+    Raises:
+        ModelError: the manifest says what is no way.
+    """
+    made = (version.manifest or {}).get("batching", "auto")
+    if made not in ("auto", ROWS, WHOLE):
+        raise ModelError(
+            f"{version.path / repository.MANIFEST} has batching {made!r}; expected auto, {ROWS} or {WHOLE}"
+        )
+    return limits.batching if limits.batching != "auto" else str(made)
+
+
+def _prove(model: Model, recorded: golden.Records, bench: Bench) -> Mapping[str, Proof]:
+    """Prove every signature; equal ones once. One that fails is not served, unless it is the default one.
+
+    Raises:
+        ModelError: the default one fails.
+    """
+    proofs: dict[str, Proof] = {}
+    for name, signature in sorted(model.signatures.items(), key=lambda item: item[1] is not model.signature):
+        if signature.function in proofs:
+            proofs[name] = proofs[signature.function]
+            continue
+        try:
+            proofs[name] = prove(model, signature, [each.inputs for each in recorded.get(name, ())], bench)
+        except ModelError as error:
+            if signature is model.signature:
+                raise
+            log.warning("not served: %s", error)
+    return proofs
+
+
+def _recorded(version: Version, model: Model, mode: str) -> tuple[golden.Records, str]:
+    """Read the recorded requests; none, and why, where they cannot be read and that does not matter."""
+    try:
+        return golden.records(version, model), ""
+    except ModelError as error:
+        if mode == "strict":
+            raise
+        return {}, "" if mode == "off" else _failed(version, error)
+
+
+def _failed(version: Version, error: ModelError) -> str:
+    log.warning("model %s version %d serves though %s (--verify warn)", version.name, version.number, error)
+    return f"failed: {error}"
+
+
+def _verify(
+    version: Version, model: Model, recorded: golden.Records, batchings: Mapping[str, Batching], mode: str
+) -> str:
+    """Let the model reproduce its recorded answers; return what the metadata says about that."""
+    if mode == "off":
+        return "unverified: --verify off"
+    try:
+        return golden.verify(version, model, recorded, batchings)
+    except ModelError as error:
+        if mode == "strict":
+            raise
+        return _failed(version, error)
