@@ -4,7 +4,7 @@ import logging
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,7 +23,7 @@ from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.settings import Limits, Settings, cores
-from horngate_server.signature import FREE
+from horngate_server.signature import FREE, Batching
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class LoadReport:
         memory_bytes: by how much the process grew meanwhile: its own share of it, about.
         max_batch_rows: rows that are computed together at most.
         rungs: what each batch size costs; empty where inputs have free axes.
+        proved: it was run before it took traffic; False where no input could be guessed.
+        batching: by signature, whether requests share runs, and why.
     """
 
     name: str
@@ -76,6 +78,8 @@ class LoadReport:
     memory_bytes: int
     max_batch_rows: int
     rungs: Sequence[Rung]
+    proved: bool = True
+    batching: Mapping[str, Batching] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
@@ -200,8 +204,13 @@ def load(
     return Loaded(version, infos, model, executor, model.device, limits, report)
 
 
-def inspect(path: Path, settings: Settings) -> LoadReport:
+def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | None = None) -> LoadReport:
     """Load a version, or a model's newest one, and close it again.
+
+    Args:
+        path: the version's folder, or the model's.
+        settings: device, threads, how to verify.
+        limits: what a model of this name may take; as the settings say where it is left out.
 
     Raises:
         ModelError: it would not be served; the message says why.
@@ -213,7 +222,8 @@ def inspect(path: Path, settings: Settings) -> LoadReport:
             raise ModelError(f"{path} is no version and has none: expected <model>/<integer version>/saved_model.pb")
         path = versions[max(versions)]
     try:
-        loaded = load(path, settings, settings.limits, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+        mine = settings.limits if limits is None else limits(path.parent.name)
+        loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
     except ModelFailed as error:
         raise ModelError(str(error)) from error
     loaded.executor.close()
