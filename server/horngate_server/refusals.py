@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from horngate_server.rate_limited_log import RateLimitedLog
+from horngate_server.rate_limited_log import Notes
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class Refusals:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._lines = RateLimitedLog(log, clock, QUIET_S)
+        self._lines = Notes(log, clock, QUIET_S)
 
     def note(self, reason: str, example: str) -> None:
         """Count one refusal; log it unless this reason was logged just now."""

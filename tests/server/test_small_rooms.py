@@ -20,7 +20,7 @@ from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.health import Health
 from horngate_server.origin import Origin
-from horngate_server.rate_limited_log import RateLimitedLog
+from horngate_server.rate_limited_log import Notes
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.telling import Ended
@@ -142,14 +142,14 @@ def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplo
     refusals.note("queue_full", "still no room")
     assert [record.message for record in caplog.records] == [
         "refused a request (queue_full): no room",
-        "refused a request (queue_full): still no room (and 999 such lines before it were left out)",
+        "refused a request (queue_full): still no room (and 999 more like it since the last line)",
     ]
 
 
 def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFixture) -> None:
     """Another kind has lines of its own, and what was left out is told once the interval is over, by whatever comes."""
     clock = Clock()
-    lines = RateLimitedLog(logging.getLogger("test"), clock, every_s=2.0)
+    lines = Notes(logging.getLogger("test"), clock, every_s=2.0)
     for number in range(5):
         lines.note("a", logging.WARNING, "a%d", number)
     lines.note("b", logging.WARNING, "b")
@@ -158,18 +158,18 @@ def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFi
     clock.now += 2
     lines.note("c", logging.WARNING, "c")
     assert [record.getMessage() for record in caplog.records][2:] == [
-        "c", "a4 (the latest of 4 such lines that were left out)",
+        "c", "a4 (the last of 4 like it that were left out)",
     ]  # fmt: skip
     lines.note("c", logging.WARNING, "d")
     lines.flush(everything=True)
-    assert caplog.records[-1].getMessage() == "d (the latest of 1 such lines that were left out)"
+    assert caplog.records[-1].getMessage() == "d (the last of 1 like it that were left out)"
     assert not lines._kinds
 
 
 def test_a_rate_limited_line_may_carry_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """An error's traceback comes with the line that is written, at its level."""
-    lines = RateLimitedLog(logging.getLogger("test"), Clock())
-    lines.note("a", logging.ERROR, "%s failed", "x", error=ValueError("why"))
+    lines = Notes(logging.getLogger("test"), Clock())
+    lines.note("a", logging.ERROR, "%s failed", "x", exc_info=ValueError("why"))
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("ERROR", "x failed")
     assert record.exc_info is not None
