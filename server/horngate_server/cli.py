@@ -89,7 +89,20 @@ def _token(arguments: Sequence[str]) -> int:
     return 0
 
 
+INSPECTED = (
+    "device", "compute_threads", "verify", "config", "max_batch_rows", "target_batch_time_s", "model_memory_bytes",
+    "op_library",
+)  # fmt: skip
+"""The settings that say what becomes of a version while it is loaded."""
+
+
 def _inspect(arguments: Sequence[str]) -> int:
+    import json  # noqa: PLC0415 - see above
+    from dataclasses import replace  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from horngate_server import config, settings  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(
         prog="horngate-server inspect",
         description=(
@@ -97,20 +110,27 @@ def _inspect(arguments: Sequence[str]) -> int:
             "Exit 0 if the server would serve it, 1 with the reason if not."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="HORNGATE_ variables apply: HORNGATE_DEVICE=gpu, HORNGATE_MAX_BATCH_ROWS=256, HORNGATE_VERIFY=warn.",
+        epilog="The flags are the server's own, with the same HORNGATE_ variables. The last three win over --config.",
     )
     parser.add_argument("folder", metavar="DIR", help="a version, models/mnist/3; or a model, for its newest version")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    settings.add_flags(parser, *INSPECTED)
+    parser.add_argument("--batching", choices=settings.BATCHING, help="whether requests share runs: as in --config")
+    parser.add_argument("--tags", metavar="TAG,TAG", help="of the MetaGraph to load: as in --config (default: serve)")
+    parser.add_argument("--signature", metavar="NAME", help="the one for callers who name none: as in --config")
     asked = parser.parse_args(arguments)
-    import json  # noqa: PLC0415 - see above
-    from pathlib import Path  # noqa: PLC0415
-
     from horngate_server.loading import inspect  # noqa: PLC0415
-    from horngate_server.settings import prepare_libraries, read  # noqa: PLC0415
 
-    settings = read([])
-    prepare_libraries(settings)
-    report = inspect(Path(asked.folder), settings)
+    chosen = settings.chosen(vars(asked))
+    wanted = config.read(chosen.config, chosen)
+    said = {
+        "batching": asked.batching,
+        "tags": asked.tags and tuple(asked.tags.split(",")),
+        "signature": asked.signature,
+    }
+    given = {name: value for name, value in said.items() if value}
+    settings.prepare_libraries(chosen)
+    report = inspect(Path(asked.folder), chosen, lambda name: replace(wanted.of(name).limits, **given))
     print(json.dumps(report.json(), indent=2) if asked.json else "\n".join(report.lines()))
     return 0
 

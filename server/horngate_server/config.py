@@ -5,23 +5,28 @@
     labels = { stable = 3, canary = 4 }      # names that callers may ask for; without a name they get stable
     shadow = { version = 5, share = 0.1 }    # computed beside stable for a share of the batches, never answered with
     any_signature = true                     # let a version with other inputs or outputs take over: callers may break
-    max_batch_rows = 256                     # these three: as the flags, for this model
+    batching = "whole"                       # one request, one run; "rows": requests share runs; "auto" finds out
+    signature = "predict"                    # answers callers who name none; default: serving_default, or the only one
+    tags = ["serve", "gpu"]                  # of the MetaGraph to load; default: ["serve"]
+    max_batch_rows = 256                     # these five: as the flags, for this model
     queue_rows = 4096
     max_queue_delay = "2ms"
+    target_batch_time = "20ms"
+    model_memory = "800MB"                   # or a share, "25%"
 
 A model that the file does not name has the defaults: its newest version.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from horngate_server import values
 from horngate_server.errors import SettingsError
-from horngate_server.settings import Limits, Settings
+from horngate_server.settings import BATCHING, Limits, Settings
 
 STABLE = "stable"
 """The label whose version answers those who ask for none."""
@@ -90,6 +95,8 @@ def read(path: Path | None, settings: Settings) -> Config:
 
 # --- private ------------------------------------------------------------------------------------------
 
+_Value = TypeVar("_Value")
+
 
 class _Place:
     """A table of the file, and where it is."""
@@ -120,14 +127,31 @@ class _Place:
             raise self.wrong(key, "a whole number above 0")
         return value
 
+    def parsed(self, key: str, parse: Callable[[str], _Value], default: _Value) -> _Value:
+        """Return what a key's value means, written as after the flag of its name."""
+        if key not in self.content:
+            return default
+        try:
+            return parse(str(self.content[key]))
+        except ValueError as error:
+            raise self.wrong(key, str(error).removeprefix("expected ")) from error
+
+    def text(self, key: str) -> str:
+        """Return a key's words; empty where there is no such key."""
+        value = self.content.get(key, "")
+        if not isinstance(value, str) or (key in self.content and not value):
+            raise self.wrong(key, "a name")
+        return value
+
     def _name(self, key: str) -> str:
         return f"{self._path}: {'.'.join((*self._keys, key))}"
 
 
 def _model(at: _Place, settings: Settings) -> ModelConfig:
     at.only(
-        "latest", "versions", "labels", "shadow", "any_signature", "max_batch_rows", "queue_rows", "max_queue_delay"
-    )
+        "latest", "versions", "labels", "shadow", "any_signature", "batching", "signature", "tags",
+        "max_batch_rows", "queue_rows", "max_queue_delay", "target_batch_time", "model_memory",
+    )  # fmt: skip
     versions = at.content.get("versions")
     if versions is not None and "latest" in at.content:
         raise at.wrong("versions", "either latest or versions, not both")
@@ -166,17 +190,28 @@ def _model(at: _Place, settings: Settings) -> ModelConfig:
 
 
 def _limits(at: _Place, settings: Settings) -> Limits:
-    delay = at.content.get("max_queue_delay")
-    try:
-        delay_s = settings.max_queue_delay_s if delay is None else values.seconds(str(delay))
-    except ValueError as error:
-        raise at.wrong("max_queue_delay", str(error).removeprefix("expected ")) from error
+    base = settings.limits
     limits = Limits(
-        at.whole("max_batch_rows", settings.max_batch_rows), at.whole("queue_rows", settings.queue_rows), delay_s
+        max_batch_rows=at.whole("max_batch_rows", base.max_batch_rows),
+        queue_rows=at.whole("queue_rows", base.queue_rows),
+        max_queue_delay_s=at.parsed("max_queue_delay", values.seconds, base.max_queue_delay_s),
+        target_batch_s=at.parsed("target_batch_time", values.batch_time, base.target_batch_s),
+        model_memory_bytes=at.parsed("model_memory", values.memory, base.model_memory_bytes),
+        queue_bytes=base.queue_bytes,
+        batching=at.parsed("batching", values.one_of(*BATCHING), base.batching),
+        tags=_tags(at),
+        signature=at.text("signature"),
     )
     if limits.queue_rows < limits.max_batch_rows:
         raise at.wrong("queue_rows", f"at least max_batch_rows, {limits.max_batch_rows}")
     return limits
+
+
+def _tags(at: _Place) -> tuple[str, ...]:
+    tags = at.content.get("tags", ["serve"])
+    if not isinstance(tags, list) or not tags or not all(isinstance(each, str) and each for each in tags):
+        raise at.wrong("tags", 'a list of the tags that a MetaGraph has, such as ["serve"]')
+    return tuple(tags) if "tags" in at.content else ()
 
 
 def _is_version(value: object) -> bool:

@@ -201,8 +201,13 @@ def load(
     return Loaded(version, infos, model, executor, prepared.device, limits, report)
 
 
-def inspect(path: Path, settings: Settings) -> LoadReport:
+def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | None = None) -> LoadReport:
     """Load a version, or a model's newest one, and close it again.
+
+    Args:
+        path: the version's folder, or the model's.
+        settings: device, threads, how to verify.
+        limits: what a model of this name may take; as the settings say where it is left out.
 
     Raises:
         ModelError: it would not be served; the message says why.

@@ -1,10 +1,9 @@
 """One log line per burst of refusals, however many requests it has."""
 
 import logging
-import threading
-from collections import defaultdict
+from collections.abc import Callable
 
-from horngate_server.executor import Clock
+from horngate_server.rate_limited_log import Notes
 
 log = logging.getLogger(__name__)
 
@@ -18,19 +17,9 @@ class Refusals:
         clock: monotonic seconds.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._unsaid: dict[str, int] = defaultdict(int)
-        self._said: dict[str, float] = {}
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._lines = Notes(log, clock, QUIET_S)
 
     def note(self, reason: str, example: str) -> None:
         """Count one refusal; log it unless this reason was logged just now."""
-        now = self._clock()
-        with self._lock:
-            self._unsaid[reason] += 1
-            if now - self._said.get(reason, -QUIET_S) < QUIET_S:
-                return
-            count, self._unsaid[reason] = self._unsaid[reason], 0
-            self._said[reason] = now
-        log.warning("refused %d requests (%s), for one: %s", count, reason, example)
+        self._lines.note(reason, logging.WARNING, "refused a request (%s): %s", reason, example)

@@ -5,22 +5,47 @@ import ipaddress
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from horngate_protos import __version__
-from horngate_server import values
+from horngate_server import machine, values
 from horngate_server.errors import SettingsError
 from horngate_server.origin import Notes
 from horngate_server.tls import Tls
 from horngate_server.worker import Worker
 
 PREFIX = "HORNGATE_"
+AUTO = "auto"
+BATCHING = ("rows", "whole", AUTO)
+"""What an operator may say of how requests are batched."""
+MEMORY_SHARE = 0.2
+MOST_MEMORY_BYTES = 1 << 30
+"""Of `default_model_memory`."""
 
 
-def _option(default: Any, help: str, parse: Callable[[str], Any] = str, metavar: str = "") -> Any:  # noqa: A002
-    return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar})
+def _option(
+    default: Any,
+    help: str,  # noqa: A002 - as argparse calls it
+    parse: Callable[[str], Any] = str,
+    metavar: str = "",
+    *,
+    stem: str = "",
+    made: Callable[[], Any] | None = None,
+) -> Any:
+    """Describe a setting.
+
+    Args:
+        default: its value where nothing is said; where it must be found out, ``made`` does that.
+        help: for ``--help``.
+        parse: reads a flag or a variable; a ValueError says what was expected.
+        metavar: stands for the value in ``--help``.
+        stem: the flag's name, where it is not the attribute's.
+        made: makes the default.
+    """
+    about = {"help": help, "parse": parse, "metavar": metavar, "stem": stem}
+    return field(default=default, metadata=about) if made is None else field(default_factory=made, metadata=about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +56,28 @@ class Limits:
         max_batch_rows: rows that are computed together at most.
         queue_rows: rows that may wait.
         max_queue_delay_s: seconds that the first of a batch is kept waiting for more.
+        target_batch_s: seconds that a batch takes at most, as far as that was measured while loading.
+        model_memory_bytes: bytes that one run may need, its inputs and outputs included.
+        queue_bytes: bytes of requests that may wait.
+        batching: whether requests share runs: "rows", "whole" (one request, one run), or "auto", which finds out.
+        tags: of the MetaGraph that is loaded; empty for TensorFlow's usual one.
+        signature: the one that answers callers who name none; empty for the usual one.
     """
 
     max_batch_rows: int
     queue_rows: int
     max_queue_delay_s: float
+    target_batch_s: float = 0.05
+    model_memory_bytes: int = 1 << 30
+    queue_bytes: int = 1 << 30
+    batching: str = AUTO
+    tags: tuple[str, ...] = ()
+    signature: str = ""
+
+
+def default_model_memory() -> int:
+    """Return `MEMORY_SHARE` of the memory that this process may use, in bytes, and at most `MOST_MEMORY_BYTES`."""
+    return min(MOST_MEMORY_BYTES, int(machine.memory_bytes() * MEMORY_SHARE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +117,26 @@ class Settings:
         0.0,
         "how long an idle server waits to fill a batch (250us, 5ms); 0ms, right for nearly everyone, never waits",
         values.seconds, "TIME",
+    )  # fmt: skip
+    target_batch_time_s: float = _option(
+        0.05,
+        "the longest that a batch may take to compute (5ms, 1s): while a model loads, it is tried with more and more "
+        "rows at once, up to --max-batch-rows, and the first size that takes longer is not used. Longer batches may "
+        "compute more rows a second; every caller waits for the whole batch",
+        values.batch_time, "TIME",
+    )  # fmt: skip
+    model_memory_bytes: int = _option(
+        0,
+        "memory that one batch of a model may need, its inputs, outputs and what lies between: 800MB, 2GiB, or a share "
+        "of the machine's or the container's memory, 25%. Larger batches are not tried, and larger requests are "
+        "refused (default: 20% of the memory, at most 1GiB)",
+        values.memory, "SIZE|SHARE%", stem="model-memory", made=default_model_memory,
+    )  # fmt: skip
+    op_library: tuple[Path, ...] = _option(
+        (),
+        "a library of operations that models need and TensorFlow does not have, built for this TensorFlow; several: "
+        "give it again, or separate them with a colon in the variable",
+        values.files, "FILE.so",
     )  # fmt: skip
     grace_period_s: float = _option(
         30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", values.seconds, "TIME"
@@ -170,7 +232,9 @@ class Settings:
         for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
             if path is not None and not path.is_file():
                 raise SettingsError(f"--tls-cert, --tls-key, --tls-client-ca: no file {path}")
-
+        for path in self.op_library:
+            if not path.is_file():
+                raise SettingsError(f"--op-library {path}: no such file; expected a shared library (.so)")
         if self.admin and not self.tokens and not self.is_local:
             raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
@@ -202,7 +266,14 @@ class Settings:
     @property
     def limits(self) -> Limits:
         """What every version of every model may take, where ``--config`` says nothing else."""
-        return Limits(self.max_batch_rows, self.queue_rows, self.max_queue_delay_s)
+        return Limits(
+            max_batch_rows=self.max_batch_rows,
+            queue_rows=self.queue_rows,
+            max_queue_delay_s=self.max_queue_delay_s,
+            target_batch_s=self.target_batch_time_s,
+            model_memory_bytes=self.model_memory_bytes,
+            queue_bytes=self.max_request_bytes,
+        )
 
     @property
     def tls(self) -> Tls | None:
@@ -210,6 +281,9 @@ class Settings:
         if self.tls_cert is None or self.tls_key is None:
             return None
         return Tls(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+
+_STEMS = {each.name: each.metadata["stem"] for each in fields(Settings)}
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -222,13 +296,33 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     Raises:
         SettingsError: the offending flag or variable, what was expected, what came.
     """
+    return chosen(vars(_parser().parse_args(arguments)), environment)
+
+
+def add_flags(parser: argparse.ArgumentParser, *attributes: str) -> None:
+    """Let another command take the flags of some settings too; `chosen` reads them."""
+    for each in fields(Settings):
+        if each.name in attributes:
+            _add_flag(parser, each)
+
+
+def chosen(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Return parsed flags over HORNGATE_ variables over defaults.
+
+    Args:
+        given: by attribute, the text after the flag; what is no setting is left alone.
+        environment: for tests; the process's own by default.
+
+    Raises:
+        SettingsError: the offending flag or variable, what was expected, what came.
+    """
     environment = os.environ if environment is None else environment
-    given = vars(_parser().parse_args(arguments))
     found = {}
     for each in fields(Settings):
         flag, variable = names(each.name)
         if given.get(each.name) is not None:
-            source, text = flag, given[each.name]
+            text = given[each.name]
+            source, text = flag, os.pathsep.join(text) if isinstance(text, list) else text
         elif variable in environment:
             source, text = variable, environment[variable]
         else:
@@ -241,9 +335,9 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
 
 
 def names(attribute: str) -> tuple[str, str]:
-    """Return the flag and the variable of a setting; units are in the attribute's name only."""
-    stem = attribute.removesuffix("_s")
-    return f"--{stem.replace('_', '-')}", f"{PREFIX}{stem.upper()}"
+    """Return the flag and the variable of a setting; units of time are in the attribute's name only."""
+    stem = _STEMS.get(attribute) or attribute.removesuffix("_s").replace("_", "-")
+    return f"--{stem}", PREFIX + stem.replace("-", "_").upper()
 
 
 def cores() -> int:
@@ -256,9 +350,8 @@ def environment(settings: Settings) -> dict[str, str]:
     variables = {}
     for each in fields(Settings):
         value = getattr(settings, each.name)
-        if value is not None:
-            text = f"{value:.9f}".rstrip("0").rstrip(".") + "s" if each.name.endswith("_s") else str(value)
-            variables[names(each.name)[1]] = text
+        if value is not None and value != ():
+            variables[names(each.name)[1]] = _written(each.name, value)
     return {**os.environ, **variables}
 
 
@@ -300,22 +393,37 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    for each in fields(Settings):
-        flag, _ = names(each.name)
-        default = "" if each.default in (None, MISSING) else f" (default: {_shown(each.name, each.default)})"
-        text = each.metadata["help"]
-        shown = text if text == argparse.SUPPRESS else text + default
-        if each.default is False:
-            parser.add_argument(flag, dest=each.name, action="store_const", const="true", help=text)
-        else:
-            parser.add_argument(flag, dest=each.name, metavar=each.metadata["metavar"], help=shown)
+    add_flags(parser, *(each.name for each in fields(Settings)))
     return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any]) -> None:
+    flag, _ = names(setting.name)
+    text = setting.metadata["help"]
+    if setting.default is False:
+        parser.add_argument(flag, dest=setting.name, action="store_const", const="true", help=text.replace("%", "%%"))
+        return
+    if text != argparse.SUPPRESS:
+        if setting.default not in (None, MISSING, ()):
+            text += f" (default: {_shown(setting.name, setting.default)})"
+        text = text.replace("%", "%%")
+    action = "append" if setting.default == () else "store"
+    parser.add_argument(flag, dest=setting.name, action=action, metavar=setting.metadata["metavar"], help=text)
+
+
+def _written(attribute: str, value: object) -> str:
+    """Write a value as its variable has it."""
+    if isinstance(value, tuple):
+        return os.pathsep.join(map(str, value))
+    if attribute.endswith("_s"):
+        return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
+    return str(value)
 
 
 def _shown(attribute: str, value: object) -> str:
     """Show a default as it would be typed."""
     if attribute.endswith("_s") and isinstance(value, float):
-        return f"{value:g}s" if value else "0ms"
+        return f"{value:g}s" if value >= 1 else f"{value * 1000:g}ms"
     if attribute.endswith("_bytes") and isinstance(value, int):
         return f"{value >> 20}MiB" if value else "0"
     return str(value)

@@ -3,9 +3,15 @@
 Each function reads a text, or returns what does; a ValueError says what was expected.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+from horngate_server import machine
+
+LEAST_MEMORY_BYTES = 1 << 20
+_UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -47,13 +53,32 @@ def period(text: str) -> float:
     return length
 
 
+def batch_time(text: str) -> float:
+    """Read a duration that a batch may take."""
+    length = seconds(text)
+    if not 0.001 <= length <= 60:
+        raise ValueError("expected a duration from 1ms to 60s")
+    return length
+
+
 def size(text: str) -> int:
     """Read a number of bytes such as 64MiB."""
-    units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-    match = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text)
-    if not match or not 0 < int(match[1]) * units[match[2]] < 1 << 31:
+    number = _bytes(text)
+    if number is None or not 0 < number < 1 << 31:
         raise ValueError("expected a size below 2GiB, such as 65536, 512KiB or 64MiB")
-    return int(match[1]) * units[match[2]]
+    return number
+
+
+def memory(text: str) -> int:
+    """Read a number of bytes, or a share of the memory that this process may use; return bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if match and 0 < float(match[1]) <= 100:
+        number: int | None = int(machine.memory_bytes() * float(match[1]) / 100)
+    else:
+        number = _bytes(text)
+    if number is None or number < LEAST_MEMORY_BYTES:
+        raise ValueError("expected at least 1MiB, such as 800MB or 2GiB, or a share of the memory such as 25%")
+    return number
 
 
 def size_or_0(text: str) -> int:
@@ -79,6 +104,11 @@ def url(text: str) -> str:
     return text
 
 
+def files(text: str) -> tuple[Path, ...]:
+    """Read one path or several, separated as in PATH."""
+    return tuple(path(each) for each in text.split(os.pathsep))
+
+
 def path(text: str) -> Path:
     """Read a path."""
     if not text:
@@ -91,3 +121,11 @@ def switch(text: str) -> bool:
     if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
         raise ValueError("expected true or false")
     return text.lower() in ("true", "1", "yes")
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _bytes(text: str) -> int | None:
+    match = re.fullmatch(r"(\d+)([kMG]B|[KMG]iB|)", text)
+    return int(match[1]) * _UNITS[match[2]] if match else None

@@ -1,5 +1,6 @@
 """The file --config: what it may say, and what it is told where it is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,31 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         5,
         0.5,
     )
-    assert mnist.limits == Limits(8, 64, 0.002)
+    assert mnist.limits == replace(SETTINGS.limits, max_batch_rows=8, max_queue_delay_s=0.002)
     assert read.of("other").versions == frozenset()
     assert read.of("third").versions == frozenset({3, 5})
-    assert read.of("unnamed") == config.ModelConfig(Limits(16, 64, 0.0))
+    assert read.of("unnamed") == config.ModelConfig(SETTINGS.limits)
+
+
+def test_how_a_model_is_loaded_and_batched_can_be_said(tmp_path: Path) -> None:
+    """Tags, the default signature, batching, and how long and how large a batch may be."""
+    limits = parse(
+        tmp_path,
+        """
+        [models.m]
+        batching = "whole"
+        tags = ["serve", "gpu"]
+        signature = "predict"
+        target_batch_time = "20ms"
+        model_memory = "800MB"
+        """,
+    ).of("m").limits  # fmt: skip
+    assert limits == Limits(
+        16, 64, 0.0, target_batch_s=0.02, model_memory_bytes=800_000_000, queue_bytes=SETTINGS.max_request_bytes,
+        batching="whole", tags=("serve", "gpu"), signature="predict",
+    )  # fmt: skip
+    other = parse(tmp_path, "[models.m]").of("m").limits
+    assert (other.batching, other.tags, other.signature) == ("auto", (), "")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +86,14 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         ("[models.m.shadow]\nshare = 0.5", "models.m.shadow.version: expected the version that computes along"),
         ("[models.m.shadow]\nversion = 1\nshare = 2", "models.m.shadow.share: expected a number above 0 and up to 1"),
         ("[models.m]\nmax_queue_delay = 5", "models.m.max_queue_delay: expected a duration such as"),
+        ("[models.m]\nbatching = 'row'", "models.m.batching: expected one of rows, whole, auto, came 'row'"),
+        ("[models.m]\nbatching = true", "models.m.batching: expected one of rows, whole, auto, came True"),
+        ("[models.m]\ntags = 'serve'", "models.m.tags: expected a list of the tags that a MetaGraph has"),
+        ("[models.m]\ntags = []", "models.m.tags: expected a list of the tags that a MetaGraph has"),
+        ("[models.m]\nsignature = 1", "models.m.signature: expected a name, came 1"),
+        ("[models.m]\nsignature = ''", "models.m.signature: expected a name, came ''"),
+        ("[models.m]\ntarget_batch_time = '0ms'", "models.m.target_batch_time: expected a duration from 1ms to 60s"),
+        ("[models.m]\nmodel_memory = '0%'", "models.m.model_memory: expected at least 1MiB"),
         ("[models.m]\nqueue_rows = 4", "models.m.queue_rows: expected at least max_batch_rows, 16, came 4"),
     ],
 )

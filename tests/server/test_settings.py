@@ -1,10 +1,11 @@
 """Flags and variables."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from horngate_server import settings
+from horngate_server import machine, settings
 from horngate_server.errors import SettingsError
 
 
@@ -32,6 +33,11 @@ def test_a_flag_wins_over_its_variable() -> None:
         ([], {"HORNGATE_GRPC_PORT": "x"}, "HORNGATE_GRPC_PORT 'x': expected a whole number"),
         (["--device", "tpu"], {}, "--device 'tpu': expected one of auto, cpu, gpu"),
         (["--max-queue-delay", "5"], {}, "--max-queue-delay '5': expected a duration such as"),
+        (["--target-batch-time", "2m"], {}, "--target-batch-time '2m': expected a duration from 1ms to 60s"),
+        (["--model-memory", "101%"], {}, "--model-memory '101%': expected at least 1MiB, such as 800MB"),
+        (["--model-memory", "80"], {}, "--model-memory '80': expected at least 1MiB, such as 800MB"),
+        (["--op-library", "/no/ops.so"], {}, "--op-library /no/ops.so: no such file"),
+        ([], {"HORNGATE_OP_LIBRARY": ""}, "HORNGATE_OP_LIBRARY '': expected a path"),
         (["--max-message-bytes", "3TiB"], {}, "--max-message-bytes '3TiB': expected a size"),
         (["--queue-rows", "10"], {}, "--queue-rows 10: expected at least --max-batch-rows, 1024"),
         (["--models", ""], {}, "--models '': expected a path"),
@@ -44,6 +50,43 @@ def test_wrong_settings_name_the_offender(arguments: list[str], environment: dic
     with pytest.raises(SettingsError) as refused:
         settings.read(arguments, environment)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("800MB", 800_000_000), ("2GiB", 2 << 30), ("25%", 2 << 30), ("12.5%", 1 << 30)]
+)
+def test_the_memory_of_a_model_is_bytes_or_a_share(monkeypatch: pytest.MonkeyPatch, text: str, expected: int) -> None:
+    """A share is one of what the machine or the container has."""
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 8 << 30)
+    assert settings.read(["--model-memory", text], {}).model_memory_bytes == expected
+
+
+@pytest.mark.parametrize(("there_is", "expected"), [(1 << 30, (1 << 30) // 5), (64 << 30, 1 << 30)])
+def test_a_model_has_a_fifth_of_the_memory_and_a_gibibyte_at_most(
+    monkeypatch: pytest.MonkeyPatch, there_is: int, expected: int
+) -> None:
+    """The default fits the machine or the container."""
+    monkeypatch.setattr(machine, "memory_bytes", lambda: there_is)
+    assert settings.read([], {}).limits.model_memory_bytes == expected
+
+
+def test_every_version_has_the_limits_that_the_flags_say() -> None:
+    """What waits is bounded by the bytes of all requests."""
+    chosen = settings.read(["--target-batch-time", "20ms", "--model-memory", "1GiB", "--max-request-bytes", "1MiB"], {})
+    limits = chosen.limits
+    assert (limits.target_batch_s, limits.model_memory_bytes, limits.queue_bytes) == (0.02, 1 << 30, 1 << 20)
+    assert (limits.batching, limits.tags, limits.signature) == ("auto", (), "")
+
+
+def test_settings_survive_the_way_into_another_process(tmp_path: Path) -> None:
+    """What a process hands to one that it starts is read as the same, libraries and fractions included."""
+    libraries = [tmp_path / "a.so", tmp_path / "b.so"]
+    for each in libraries:
+        each.touch()
+    flags = [word for each in libraries for word in ("--op-library", str(each))]
+    chosen = replace(settings.read(flags, {}), target_batch_time_s=0.0025, model_memory_bytes=123_456_789)
+    assert chosen.op_library == tuple(libraries)
+    assert settings.read([], settings.environment(chosen)) == chosen
 
 
 def test_help_teaches_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.health import Health
 from horngate_server.origin import Origin
+from horngate_server.rate_limited_log import Notes
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.telling import Ended
@@ -140,9 +141,39 @@ def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplo
     clock.now += 10
     refusals.note("queue_full", "still no room")
     assert [record.message for record in caplog.records] == [
-        "refused 1 requests (queue_full), for one: no room",
-        "refused 1000 requests (queue_full), for one: still no room",
+        "refused a request (queue_full): no room",
+        "refused a request (queue_full): still no room (and 999 more like it since the last line)",
     ]
+
+
+def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    """Another kind has lines of its own, and what was left out is told once the interval is over, by whatever comes."""
+    clock = Clock()
+    lines = Notes(logging.getLogger("test"), clock, every_s=2.0)
+    for number in range(5):
+        lines.note("a", logging.WARNING, "a%d", number)
+    lines.note("b", logging.WARNING, "b")
+    lines.flush()
+    assert [record.getMessage() for record in caplog.records] == ["a0", "b"]
+    clock.now += 2
+    lines.note("c", logging.WARNING, "c")
+    assert [record.getMessage() for record in caplog.records][2:] == [
+        "c", "a4 (the last of 4 like it that were left out)",
+    ]  # fmt: skip
+    lines.note("c", logging.WARNING, "d")
+    lines.flush(everything=True)
+    assert caplog.records[-1].getMessage() == "d (the last of 1 like it that were left out)"
+    assert not lines._kinds
+
+
+def test_a_rate_limited_line_may_carry_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """An error's traceback comes with the line that is written, at its level."""
+    lines = Notes(logging.getLogger("test"), Clock())
+    lines.note("a", logging.ERROR, "%s failed", "x", exc_info=ValueError("why"))
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("ERROR", "x failed")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "why"
 
 
 def test_json_log_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> None:

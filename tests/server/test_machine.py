@@ -1,0 +1,69 @@
+"""How much memory there is."""
+
+from pathlib import Path
+
+import pytest
+
+from horngate_server import machine
+
+MEMINFO = "MemTotal:        8000000 kB\nMemFree:         1000 kB\n"
+TOTAL = 8000000 << 10
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    """Write files below a folder that stands for ``/``."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({"proc/meminfo": MEMINFO}, TOTAL, id="no-container"),
+        pytest.param(
+            {"proc/meminfo": MEMINFO, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "3221225472\n"},
+            3 << 30,
+            id="version-2",
+        ),
+        pytest.param(
+            {"proc/meminfo": MEMINFO, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"},
+            TOTAL,
+            id="version-2-without-a-limit",
+        ),
+        pytest.param(
+            {
+                "proc/meminfo": MEMINFO,
+                "proc/self/cgroup": "0::/pod/one\n",
+                "sys/fs/cgroup/pod/one/memory.max": "max\n",
+                "sys/fs/cgroup/pod/memory.max": "1073741824\n",
+            },
+            1 << 30,
+            id="a-group-around-it",
+        ),
+        pytest.param(
+            {
+                "proc/meminfo": MEMINFO,
+                "proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/abc\n0::/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "2147483648\n",
+            },
+            2 << 30,
+            id="version-1-seen-from-inside",
+        ),
+        pytest.param(
+            {
+                "proc/meminfo": MEMINFO,
+                "proc/self/cgroup": "4:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            TOTAL,
+            id="version-1-without-a-limit",
+        ),
+        pytest.param({"proc/self/cgroup": "what is this\n"}, machine.ASSUMED_BYTES, id="nothing-is-said"),
+    ],
+)
+def test_the_smallest_limit_around_this_process_holds(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    """The machine's memory, or less where a control group of either version says so."""
+    assert machine.memory_bytes(lay(tmp_path, files)) == expected
