@@ -1,38 +1,37 @@
 """TensorFlow Serving's Predict: PredictRequest to a request, a result to PredictResponse.
 
 As for the Open Inference Protocol, what callers repeat is parsed once: everything but the tensors' ``tensor_content``
-is remembered under its own bytes, and the contents are views of the message. Typed lists go through protobuf's parser.
+is remembered under its own bytes, and the contents are views of the message. Typed lists, which strings always travel
+in, go through protobuf's parser.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from horngate_protos.datatypes import BY_TENSORFLOW
+from horngate_protos.datatypes import BYTES
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
 from horngate_protos.wire import varint
 from horngate_server.errors import InvalidRequest, LabelNotFound
 from horngate_server.protocols import Codec, Template, wanted
-from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed, field
-from horngate_server.request import (
-    Buffer,
-    Header,
-    InferenceRequest,
-    InferenceResult,
-    InputHeader,
-    ModelInfo,
-    Outputs,
-    numbers,
+from horngate_server.protocols.strings import check_count
+from horngate_server.protocols.tensor_proto import data_of, datatype_of, shape_of, strings_in
+from horngate_server.protocols.wire import (
+    MOST_FIELDS,
+    PARSED_BYTES,
+    NotUsual,
+    check_head,
+    check_parsed,
+    field,
+    varint_at,
 )
+from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, Outputs
 from horngate_server.signature import TensorSpec
 
 PROTOCOL = "tensorflow_serving"
-STRING = 7
-"""TensorFlow's number for strings, which no signature that is served has."""
 
 
 class Asked(NamedTuple):
@@ -97,7 +96,7 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
     header = _headers.get(skeleton)
     if header is None:
         header = _whole_header(bytes(message), view, spans)
-        if header is None:
+        if header is None or any(each.datatype == BYTES.name for each in header.inputs):
             return _parse(bytes(message))
         if len(skeleton) <= _REMEMBERED_BYTES:
             if len(_headers) >= _REMEMBERED:
@@ -111,24 +110,27 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
 
 
 def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
-    """Write a PredictResponse; tensors as ``tensor_content`` (`Codec.encode`)."""
+    """Write a PredictResponse; numbers as ``tensor_content``, strings as ``string_val`` (`Codec.encode`)."""
     specs = model.signature.outputs
     parts: list[Buffer] = []
     for place in wanted(request.header, model.signature):
-        output = numbers(result.outputs[place])
-        parts += (_entry_head(specs[place], result.shapes[place], len(output)), output)
+        data = result.outputs[place]
+        if isinstance(data, list):
+            parts.append(_strings_entry(specs[place], result.shapes[place], data))
+        else:
+            parts += (_entry_head(specs[place], result.shapes[place], len(data)), data)
     parts.append(_tail(model))
     return b"".join(parts)
 
 
 def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> Template:
     """Write what answers have in common (`Codec.template`)."""
-    specs = model.signature.outputs
+    specs, shapes = model.signature.outputs, outputs.shapes_of(rows)
     fixed = b""
     columns = []
     for place in wanted(header, model.signature):
         size = rows * (outputs.row_sizes[place] or 0)
-        fixed += _entry_head(specs[place], (rows, *outputs.shapes[place]), size)
+        fixed += _entry_head(specs[place], shapes[place], size)
         columns.append((place, len(fixed)))
         fixed += bytes(size)
     return Template(fixed + _tail(model), columns)
@@ -185,16 +187,12 @@ def _spans(message: bytes | memoryview) -> list[_Span] | None:
                 if [each[0] for each in tensor] not in _TENSORS:
                     return None
                 spans.append(_Span(slice(entry[0][1], entry[0][2]), *tensor[-1][1:]))
-    except (IndexError, _NotUsual):
+    except (IndexError, NotUsual):
         return None
     return spans or None
 
 
 _TENSORS = ([_DTYPE, _SHAPE, _CONTENT], [_DTYPE, _CONTENT])
-
-
-class _NotUsual(Exception):
-    """Legal, perhaps, but nobody sends it."""
 
 
 def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[int, int, int]]:
@@ -203,31 +201,17 @@ def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[
     while position < end:
         tag = message[position]
         start = position + 1
-        length, position = _varint(message, start)
+        length, position = varint_at(message, start)
         if tag == _DTYPE:
             found.append((tag, start, position))
             continue
         if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end or len(found) == MOST_FIELDS:
-            raise _NotUsual
+            raise NotUsual
         found.append((tag, position, position + length))
         position += length
     if position != end:
-        raise _NotUsual
+        raise NotUsual
     return found
-
-
-def _varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
-    """Read a number; return it and where it ends."""
-    number = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte <= 0x7F:
-            return number, position
-        shift += 7
-        if shift > 35:
-            raise _NotUsual
 
 
 def _around(view: memoryview, spans: list[_Span]) -> list[bytes]:
@@ -251,10 +235,31 @@ def _whole_header(message: bytes, view: memoryview, spans: list[_Span]) -> Heade
 
 def _parse(message: bytes) -> InferenceRequest:
     """Read any PredictRequest with protobuf's parser."""
-    check_parsed(len(message), "tensor_content")
+    if len(message) > PARSED_BYTES:
+        check_parsed(len(message) - _string_bytes(message), "tensor_content")
     request = _from_bytes(message)
     names = list(request.inputs)
-    return InferenceRequest(_header(request, names), "", [_data(name, request.inputs[name]) for name in names])
+    header = _header(request, names)
+    data = [data_of(name, request.inputs[name]) for name in names]
+    check_count("the request", sum(len(each) for each in data if isinstance(each, list)))
+    return InferenceRequest(header, "", data)
+
+
+def _string_bytes(message: bytes) -> int:
+    """Return the bytes of all strings in a long message: what they cost in memory is their own size, and bounded."""
+    total = count = 0
+    try:
+        for tag, start, stop in _fields(message, 0, len(message)):
+            if tag == _INPUTS:
+                for key, inner, end in _fields(message, start, stop):
+                    if key == _VALUE:
+                        found, size = strings_in(message, inner, end)
+                        count += found
+                        total += size
+    except (IndexError, NotUsual):
+        return 0
+    check_count("the request", count)
+    return total
 
 
 def _from_bytes(message: bytes) -> PredictRequest:
@@ -270,39 +275,12 @@ def _header(request: PredictRequest, names: list[str]) -> Header:
         model=asked.model,
         version=asked.version,
         inputs=tuple(
-            InputHeader(name, _datatype(request.inputs[name]), _shape(name, request.inputs[name])) for name in names
+            InputHeader(name, datatype_of(request.inputs[name]), shape_of(name, request.inputs[name])) for name in names
         ),
         outputs=tuple(request.output_filter),
         signature=asked.signature,
         filled=any(not tensor.tensor_content for tensor in request.inputs.values()),
     )
-
-
-def _datatype(tensor: TensorProto) -> str:
-    datatype = BY_TENSORFLOW.get(tensor.dtype)
-    return datatype.name if datatype else "BYTES" if tensor.dtype == STRING else f"TensorFlow's {tensor.dtype}"
-
-
-def _shape(name: str, tensor: TensorProto) -> tuple[int, ...]:
-    if tensor.tensor_shape.unknown_rank:
-        raise InvalidRequest(f"input {name!r} has a tensor_shape of unknown rank; expected the axes that it has")
-    return tuple(dim.size for dim in tensor.tensor_shape.dim)
-
-
-def _data(name: str, tensor: TensorProto) -> bytes:
-    """Return a tensor's elements; as many as came."""
-    datatype = BY_TENSORFLOW.get(tensor.dtype)
-    if tensor.tensor_content or datatype is None:
-        return tensor.tensor_content
-    values = getattr(tensor, datatype.values)
-    # Half floats travel as their bits, in integers.
-    kind = np.dtype("<u2") if datatype.values == "half_val" else datatype.numpy
-    try:
-        return np.array(values, kind).tobytes()
-    except OverflowError as error:
-        raise InvalidRequest(
-            f"input {name!r} has a value in {datatype.values} out of {datatype.name}'s range"
-        ) from error
 
 
 # --- private: writing ---------------------------------------------------------------------------------
@@ -317,6 +295,13 @@ def _entry_head(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
     key = field(1, spec.name.encode())
     value = bytes([_VALUE]) + varint(len(tensor) + size) + tensor
     return b"\x0a" + varint(len(key) + len(value) + size) + key + value
+
+
+def _strings_entry(spec: TensorSpec, shape: tuple[int, ...], elements: list[bytes]) -> bytes:
+    """Write an output of strings whole."""
+    axes = TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in shape])
+    tensor = TensorProto(dtype=spec.datatype.tensorflow, tensor_shape=axes, string_val=elements).SerializeToString()
+    return field(1, field(1, spec.name.encode()) + field(2, tensor))
 
 
 def _tail(model: ModelInfo) -> bytes:

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
+from horngate_protos.datatypes import COMPLEX
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
+from horngate_server.protocols.wire import check_shape
 from horngate_server.request import Header, InputHeader
+from horngate_server.signature import Signature
 
 TIMING = "horngate_timing"
 """The request parameter (bool) that asks for timings in the response's parameters."""
@@ -34,20 +37,43 @@ class InferHeader(Header):
         timing: answer with how long the request queued and was computed.
         final: answer that this is the last response.
         top: per output in ``outputs``, how many of the highest values are wanted; 0 for the whole tensor.
+        strings: an input is BYTES.
     """
 
     raw: bool = True
     timing: bool = False
     final: bool = False
     top: tuple[int, ...] = ()
+    strings: bool = False
+
+    def check(self, signature: Signature) -> None:
+        """Refuse complex numbers, which this protocol has not, and classes of what cannot be ranked."""
+        outputs = {spec.name: spec for spec in signature.outputs}
+        wanted = [outputs[name] for name in self.outputs] if self.outputs else signature.outputs
+        for kind, specs in (("input", signature.inputs), ("output", wanted)):
+            for spec in specs:
+                if spec.datatype in COMPLEX:
+                    raise InvalidRequest(
+                        f"{kind} {spec.name!r} is {spec.datatype.name}, which the Open Inference Protocol has no "
+                        "datatype for; expected requests for it over TensorFlow Serving's API, Predict"
+                        + (", or other outputs by their names" if kind == "output" and len(outputs) > 1 else "")
+                    )
+        for spec, top in zip(wanted, self.top, strict=False):
+            if top and spec.datatype.name == "BYTES":
+                raise InvalidRequest(
+                    f"output {spec.name!r}: {CLASSIFICATION} {top} of BYTES; expected it of an output of numbers, "
+                    "which have highest values"
+                )
 
 
 def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
     """Read everything but the id and the data.
 
     Raises:
-        InvalidRequest: a parameter that is known and makes no sense, or shared memory.
+        InvalidRequest: a parameter that is known and makes no sense, shared memory, or a shape that no tensor has.
     """
+    for tensor in request.inputs:
+        check_shape(tensor.name, tensor.shape)
     for name, parameters in [
         *((tensor.name, tensor.parameters) for tensor in request.inputs),
         *((tensor.name, tensor.parameters) for tensor in request.outputs),
@@ -67,6 +93,7 @@ def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
         timing=TIMING in parameters and parameters[TIMING].bool_param,
         final=FINAL in parameters and parameters[FINAL].bool_param,
         top=top if any(top) else (),
+        strings=any(tensor.datatype == "BYTES" for tensor in request.inputs),
     )
 
 
