@@ -66,7 +66,7 @@ class Header:
     filled: bool = False
 
     def check(self, signature: Signature) -> None:
-        """Refuse what the protocol cannot carry of a signature, after everything else was found to fit.
+        """Refuse what the protocol cannot carry of a signature, before the request is compared with it.
 
         Raises:
             InvalidRequest: what was expected and what the signature has.

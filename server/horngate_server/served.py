@@ -139,8 +139,7 @@ class _Plans:
 
         def planned(header: Header) -> Plan:
             info = served.signature(header.signature)
-            made = plan(header, info, max_rows)
             header.check(info.signature)
-            return made
+            return plan(header, info, max_rows)
 
         self.of = lru_cache(maxsize=512)(planned)

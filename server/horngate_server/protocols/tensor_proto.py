@@ -7,8 +7,8 @@ import numpy as np
 from horngate_protos.datatypes import BY_TENSORFLOW, BYTES, tensorflow_name
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_server.errors import InvalidRequest
-from horngate_server.protocols.strings import MOST_STRINGS, check_count
-from horngate_server.protocols.wire import NotUsual, check_shape, varint_at
+from horngate_server.protocols.strings import check_count
+from horngate_server.protocols.wire import PARSED_BYTES, NotUsual, check_shape, varint_at
 from horngate_server.request import Data
 
 
@@ -32,7 +32,7 @@ def shape_of(name: str, tensor: TensorProto) -> tuple[int, ...]:
 
 
 def data_of(name: str, tensor: TensorProto) -> Data:
-    """Return a tensor's elements, as many as came; where none came and some should be, TensorFlow's default, one zero.
+    """Return a tensor's elements: numbers as many as came, or one zero where none did; strings as many as it has.
 
     Raises:
         InvalidRequest: values that the type has not, or strings whose lengths are not those of the bytes that came.
@@ -56,42 +56,8 @@ def data_of(name: str, tensor: TensorProto) -> Data:
         ) from error
 
 
-def strings_in(message: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return how many strings a TensorProto has that is not parsed yet, and all of their bytes.
-
-    Args:
-        message: holds it.
-        position: where it begins.
-        end: where it ends.
-
-    Raises:
-        InvalidRequest: there are more than `MOST_STRINGS`.
-        NotUsual: it is written in another way than by protobuf.
-        IndexError: it ends in the midst of a field.
-    """
-    count = size = 0
-    while position < end:
-        tag = message[position]
-        length, position = varint_at(message, position + 1)
-        if tag == _STRING:
-            count += 1
-            size += length
-            if count > MOST_STRINGS:
-                check_count("the request", count)
-        if tag & 7 == _LENGTH_DELIMITED:
-            position += length
-        elif tag & 7 != _VARINT:
-            raise NotUsual
-    if position != end:
-        raise NotUsual
-    return count, size
-
-
 # --- private ------------------------------------------------------------------------------------------
 
-_STRING = 0x42  # field 8, an element of string_val
-_VARINT = 0
-_LENGTH_DELIMITED = 2
 _TYPED: dict[str, np.dtype[np.generic]] = {
     "half_val": np.dtype("<u2"),
     "scomplex_val": np.dtype("<f4"),
@@ -106,12 +72,25 @@ def _elements(tensor: TensorProto) -> int:
 
 
 def _strings(name: str, tensor: TensorProto) -> list[bytes]:
-    """Return a tensor's strings; in ``tensor_content``, which TensorFlow reads too, all of their lengths come first."""
-    content = tensor.tensor_content
+    """Return a tensor's strings: all of them, where fewer came than the shape has; their last one is repeated.
+
+    In ``tensor_content``, which TensorFlow reads too, the lengths of all strings come first.
+    """
     count = _elements(tensor)
-    if not content:
-        return list(tensor.string_val) or [b""] * (count > 0)
     check_count(f"input {name!r}", count)
+    if tensor.tensor_content:
+        return _strings_in_content(name, tensor.tensor_content, count)
+    elements = list(tensor.string_val)
+    last, missing = (elements or [b""])[-1], count - len(elements)
+    if missing * len(last) > PARSED_BYTES:
+        raise InvalidRequest(
+            f"input {name!r} has {len(elements)} strings in string_val; expected {count}: the last one may stand for "
+            f"those that are missing where they take no more than {PARSED_BYTES} bytes"
+        )
+    return elements + [last] * missing
+
+
+def _strings_in_content(name: str, content: bytes, count: int) -> list[bytes]:
     lengths = []
     at = 0
     try:

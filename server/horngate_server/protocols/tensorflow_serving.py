@@ -7,19 +7,22 @@ in, go through protobuf's parser.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from horngate_protos.datatypes import BYTES
+from horngate_protos.datatypes import BY_NAME, BYTES, tensorflow_name
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
-from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
+from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_protos.wire import varint
-from horngate_server.errors import InvalidRequest, LabelNotFound
+from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, Template, wanted
-from horngate_server.protocols.strings import check_count
-from horngate_server.protocols.tensor_proto import data_of, datatype_of, shape_of, strings_in
+from horngate_server.protocols.model_spec import read_spec, write_spec
+from horngate_server.protocols.strings import check_count, string_bytes
+from horngate_server.protocols.tensor_proto import data_of, datatype_of, shape_of
 from horngate_server.protocols.wire import (
+    LENGTH_DELIMITED,
     MOST_FIELDS,
     PARSED_BYTES,
     NotUsual,
@@ -29,49 +32,26 @@ from horngate_server.protocols.wire import (
     varint_at,
 )
 from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, Outputs
-from horngate_server.signature import TensorSpec
+from horngate_server.signature import Signature, TensorSpec
 
 PROTOCOL = "tensorflow_serving"
 
 
-class Asked(NamedTuple):
-    """Which model a ModelSpec asks for: its name, its version in digits or a label, a signature; empty for defaults."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictHeader(Header):
+    """A `Header` that knows TensorFlow's names of types."""
 
-    model: str
-    version: str
-    signature: str
-
-
-def read_spec(spec: ModelSpec | None) -> Asked:
-    """Read a ModelSpec.
-
-    Raises:
-        InvalidRequest: there is none, or it names no model.
-        LabelNotFound: a label that cannot be one.
-    """
-    if spec is None:
-        raise InvalidRequest("Missing ModelSpec: expected model_spec with the model's name")
-    if not spec.name:
-        raise InvalidRequest("ModelSpec has no name specified: expected the model's name")
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return Asked(spec.name, str(spec.version.value), spec.signature_name)
-        case "version_label":
-            if not spec.version_label or spec.version_label.isdecimal():
-                raise LabelNotFound(
-                    f"Unrecognized servable version label: {spec.version_label!r}; numbers are versions"
+    def check(self, signature: Signature) -> None:
+        """Refuse an input of another type than the signature's, in TensorFlow's words."""
+        expected = {spec.name: spec.datatype for spec in signature.inputs}
+        for given in self.inputs:
+            datatype = expected.get(given.name)
+            if datatype is not None and given.datatype != datatype.name:
+                came = BY_NAME.get(given.datatype)
+                raise InvalidRequest(
+                    f"input {given.name!r} is {tensorflow_name(came.tensorflow) if came else given.datatype}; "
+                    f"expected {tensorflow_name(datatype.tensorflow)}"
                 )
-            return Asked(spec.name, spec.version_label, spec.signature_name)
-        case _:
-            return Asked(spec.name, "", spec.signature_name)
-
-
-@lru_cache(maxsize=512)
-def write_spec(model: str, version: str, signature: str) -> bytes:
-    """Serialize the ModelSpec of an answer: name, number, signature."""
-    spec = ModelSpec(name=model, signature_name=signature)
-    spec.version.value = int(version)
-    return spec.SerializeToString()
 
 
 def decode(message: bytes | memoryview) -> InferenceRequest:
@@ -143,13 +123,16 @@ PREDICT = Codec(PROTOCOL, decode, encode, template)
 _REMEMBERED = 256
 _REMEMBERED_BYTES = 1024
 """A remembered header is objects of up to fifty times its bytes."""
-_LENGTH_DELIMITED = 2
 _INPUTS = 0x12  # PredictRequest, field 2
 _KEY = 0x0A  # a map's entry, field 1
 _VALUE = 0x12  # and field 2
 _DTYPE = 0x08  # TensorProto, field 1, a varint
 _SHAPE = 0x12  # field 2
 _CONTENT = 0x22  # field 4
+_STRINGS = (_INPUTS, _VALUE, 0x42)
+"""On the way to strings: an input's entry, its tensor, and field 8, an element of string_val."""
+_LISTS = {"scomplex_val": 0x4A, "dcomplex_val": 0x62}
+"""Lists that lie in a message as their tensor does in memory, packed: answers have complex numbers in them."""
 
 
 class _Span(NamedTuple):
@@ -197,15 +180,17 @@ _TENSORS = ([_DTYPE, _SHAPE, _CONTENT], [_DTYPE, _CONTENT])
 
 def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[int, int, int]]:
     """Return the fields between two places: tag, and where the value begins and ends."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     while position < end:
         tag = message[position]
         start = position + 1
         length, position = varint_at(message, start)
+        if len(found) == MOST_FIELDS:
+            raise NotUsual
         if tag == _DTYPE:
             found.append((tag, start, position))
             continue
-        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end or len(found) == MOST_FIELDS:
+        if tag & 7 != LENGTH_DELIMITED or tag > 0x7F or position + length > end:
             raise NotUsual
         found.append((tag, position, position + length))
         position += length
@@ -236,30 +221,11 @@ def _whole_header(message: bytes, view: memoryview, spans: list[_Span]) -> Heade
 def _parse(message: bytes) -> InferenceRequest:
     """Read any PredictRequest with protobuf's parser."""
     if len(message) > PARSED_BYTES:
-        check_parsed(len(message) - _string_bytes(message), "tensor_content")
+        check_parsed(len(message) - string_bytes(message, _STRINGS), "tensor_content")
     request = _from_bytes(message)
     names = list(request.inputs)
     header = _header(request, names)
-    data = [data_of(name, request.inputs[name]) for name in names]
-    check_count("the request", sum(len(each) for each in data if isinstance(each, list)))
-    return InferenceRequest(header, "", data)
-
-
-def _string_bytes(message: bytes) -> int:
-    """Return the bytes of all strings in a long message: what they cost in memory is their own size, and bounded."""
-    total = count = 0
-    try:
-        for tag, start, stop in _fields(message, 0, len(message)):
-            if tag == _INPUTS:
-                for key, inner, end in _fields(message, start, stop):
-                    if key == _VALUE:
-                        found, size = strings_in(message, inner, end)
-                        count += found
-                        total += size
-    except (IndexError, NotUsual):
-        return 0
-    check_count("the request", count)
-    return total
+    return InferenceRequest(header, "", [data_of(name, request.inputs[name]) for name in names])
 
 
 def _from_bytes(message: bytes) -> PredictRequest:
@@ -271,12 +237,14 @@ def _from_bytes(message: bytes) -> PredictRequest:
 
 def _header(request: PredictRequest, names: list[str]) -> Header:
     asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
-    return Header(
+    inputs = tuple(
+        InputHeader(name, datatype_of(request.inputs[name]), shape_of(name, request.inputs[name])) for name in names
+    )
+    check_count("the request", sum(prod(each.shape) for each in inputs if each.datatype == BYTES.name))
+    return PredictHeader(
         model=asked.model,
         version=asked.version,
-        inputs=tuple(
-            InputHeader(name, datatype_of(request.inputs[name]), shape_of(name, request.inputs[name])) for name in names
-        ),
+        inputs=inputs,
         outputs=tuple(request.output_filter),
         signature=asked.signature,
         filled=any(not tensor.tensor_content for tensor in request.inputs.values()),
@@ -291,7 +259,7 @@ def _entry_head(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
     """Write an output up to its content: the map's entry, the key, the TensorProto's type and shape."""
     axes = TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in shape])
     tensor = TensorProto(dtype=spec.datatype.tensorflow, tensor_shape=axes).SerializeToString()
-    tensor += bytes([_CONTENT]) + varint(size)
+    tensor += bytes([_LISTS.get(spec.datatype.values, _CONTENT)]) + varint(size)
     key = field(1, spec.name.encode())
     value = bytes([_VALUE]) + varint(len(tensor) + size) + tensor
     return b"\x0a" + varint(len(key) + len(value) + size) + key + value

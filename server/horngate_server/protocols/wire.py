@@ -17,6 +17,8 @@ MOST_FIELDS = 1024
 PARSED_BYTES = 4 << 20
 """A message with values one by one, which protobuf's parser makes objects of."""
 
+LENGTH_DELIMITED = 2
+"""The wire type of bytes, strings, messages and packed lists."""
 LONGEST_AXIS = (1 << 31) - 1
 """TensorFlow's operations count in 32 bits, and no message could hold more elements."""
 MOST_AXES = 64

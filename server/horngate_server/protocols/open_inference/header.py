@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 
-from horngate_protos.datatypes import COMPLEX
+from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
+from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
 from horngate_server.request import Header, InputHeader
 from horngate_server.signature import Signature
@@ -49,31 +50,31 @@ class InferHeader(Header):
     def check(self, signature: Signature) -> None:
         """Refuse complex numbers, which this protocol has not, and classes of what cannot be ranked."""
         outputs = {spec.name: spec for spec in signature.outputs}
-        wanted = [outputs[name] for name in self.outputs] if self.outputs else signature.outputs
+        wanted = [outputs[name] for name in self.outputs if name in outputs] if self.outputs else signature.outputs
         for kind, specs in (("input", signature.inputs), ("output", wanted)):
             for spec in specs:
                 if spec.datatype in COMPLEX:
+                    others = ", or other outputs by their names" if kind == "output" and len(outputs) > 1 else ""
                     raise InvalidRequest(
                         f"{kind} {spec.name!r} is {spec.datatype.name}, which the Open Inference Protocol has no "
-                        "datatype for; expected requests for it over TensorFlow Serving's API, Predict"
-                        + (", or other outputs by their names" if kind == "output" and len(outputs) > 1 else "")
+                        f"datatype for; expected TensorFlow Serving's Predict{others}"
                     )
-        for spec, top in zip(wanted, self.top, strict=False):
-            if top and spec.datatype.name == "BYTES":
-                raise InvalidRequest(
-                    f"output {spec.name!r}: {CLASSIFICATION} {top} of BYTES; expected it of an output of numbers, "
-                    "which have highest values"
-                )
+        for name, top in zip(self.outputs, self.top, strict=False):
+            if top and name in outputs and outputs[name].datatype is BYTES:
+                raise InvalidRequest(f"output {name!r} is BYTES; expected {CLASSIFICATION} of an output of numbers")
 
 
 def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
     """Read everything but the id and the data.
 
     Raises:
-        InvalidRequest: a parameter that is known and makes no sense, shared memory, or a shape that no tensor has.
+        InvalidRequest: a parameter that is known and makes no sense, shared memory, a shape that no tensor has, or
+            more strings than there may be.
     """
     for tensor in request.inputs:
         check_shape(tensor.name, tensor.shape)
+    strings = [prod(tensor.shape) for tensor in request.inputs if tensor.datatype == BYTES.name]
+    check_count("the request", sum(strings))
     for name, parameters in [
         *((tensor.name, tensor.parameters) for tensor in request.inputs),
         *((tensor.name, tensor.parameters) for tensor in request.outputs),
@@ -93,7 +94,7 @@ def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
         timing=TIMING in parameters and parameters[TIMING].bool_param,
         final=FINAL in parameters and parameters[FINAL].bool_param,
         top=top if any(top) else (),
-        strings=any(tensor.datatype == "BYTES" for tensor in request.inputs),
+        strings=bool(strings),
     )
 
 

@@ -5,18 +5,19 @@ Tensors are ``{"name", "shape", "datatype", "data"}``; the data may be nested as
 - BYTES are text; an element that is no UTF-8 is ``{"b64": "..."}``, its bytes in base64, as in TensorFlow Serving's
   JSON. A request may have all of a tensor's elements in base64 and say so in its parameters,
   ``{"content_type": "base64"}``, as in KServe's and MLServer's.
-- JSON has neither NaN nor Infinity. In an answer each of them is ``null``, as JavaScript writes them too; who must tell
-  them apart asks over gRPC. A request that has them, or a number that is one in the tensor's datatype (1e39 as FP32),
-  is refused.
+- JSON has neither NaN nor Infinity. In an answer they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``,
+  as in protobuf's own JSON: every parser reads them, and JavaScript's ``Number``, Python's ``float`` and NumPy make the
+  number of them. A request may write them so too, or without the quotes, as Python and TensorFlow Serving do.
+- Numbers that the tensor's datatype cannot hold are refused, and never become another number: 300 as UINT8, 1e39 as
+  FP32. Only the digits that a float has not are lost.
 """
 
-import binascii
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from itertools import chain
-from math import isfinite
-from typing import Any, NoReturn
+from math import inf, isfinite, isinf, isnan, nan
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +33,8 @@ from horngate_server.request import Data, InferenceRequest, InferenceResult, Mod
 
 PROTOCOL = "open_inference_json"
 CONTENT_TYPE = "content_type"
-"""A tensor's parameter that says how its strings are written; whatever but this is left to the model:"""
 BASE64 = "base64"
+"""A tensor's parameter and its value where all of its strings are written in base64; other values mean nothing here."""
 
 
 def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
@@ -48,7 +49,7 @@ def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
         InvalidRequest: it is not such a body, or a tensor's data are not what its datatype and shape say.
     """
     try:
-        asked = json.loads(body, parse_constant=_no_number)
+        asked = json.loads(body, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     try:
@@ -88,10 +89,15 @@ JSON = Codec(PROTOCOL, _decode, encode_json, lambda *_: None)
 _MISSING = object()
 _KNOWN = {each.name: each for each in (*DATATYPES, BYTES) if each.name != "BF16"}
 """BF16 is not taken: JSON's numbers would have to be rounded."""
+_NOT_FINITE: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON; numbers are finite")
+def _finite(text: str) -> float:
+    """Read a number that is written in digits."""
+    number = float(text)
+    if isinf(number):
+        raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
+    return number
 
 
 def _read(asked: Any, model: str, version: str) -> InferenceRequest:
@@ -163,41 +169,57 @@ def _elements(at: str, name: str, shape: tuple[int, ...], data: list[Any], *, en
     if datatype is BYTES:
         check_count(at, len(values))
         return [_string(at, value, encoded=encoded) for value in values]
-    if not {type(value) for value in values} <= _TYPES[datatype.numpy.kind]:
-        raise _out_of_range(at, name, values)
     return _numbers(at, datatype, values)
 
 
 def _numbers(at: str, datatype: Datatype, values: list[Any]) -> bytes:
     """Return numbers as they lie in memory, none of them changed by more than a float's rounding."""
     kind = datatype.numpy.kind
-    if not values or kind == "b":
-        return np.array(values, datatype.numpy).tobytes()
-    limits = np.finfo(np.float64) if kind == "f" else np.iinfo(datatype.numpy.name)
-    if not (limits.min <= min(values) and max(values) <= limits.max):
-        raise _out_of_range(at, datatype.name, values)
-    with np.errstate(over="ignore"):
-        array = np.array(values, datatype.numpy)
-    if kind == "f" and not np.isfinite(array).all():
-        raise _out_of_range(at, datatype.name, values)
-    return array.tobytes()
+    types = {type(value) for value in values}
+    if kind == "f" and str in types:
+        values = [_NOT_FINITE.get(value, value) if type(value) is str else value for value in values]
+        types = {type(value) for value in values}
+    if not types <= _TYPES[kind]:
+        wrong = next(value for value in values if type(value) not in _TYPES[kind])
+        raise InvalidRequest(f"{at} has {_kind(wrong)} among its data, which is not {datatype.name}'s")
+    try:
+        array = np.array(values, np.float64 if kind == "f" else datatype.numpy)
+        with np.errstate(over="raise"):
+            return array.astype(datatype.numpy, copy=False).tobytes()
+    except (OverflowError, FloatingPointError) as error:
+        raise InvalidRequest(
+            f"{at} has {_outside(datatype, values)} among its data; expected {datatype.name}s"
+        ) from error
 
 
-def _out_of_range(at: str, name: str, values: list[Any]) -> InvalidRequest:
-    return InvalidRequest(f"{at} has values that are not {name}'s: {str(values[:8])[:80]}")
+def _outside(datatype: Datatype, values: list[Any]) -> str:
+    """Return the first number that a datatype cannot hold."""
+    low: float
+    high: float
+    if datatype.numpy.kind == "f":
+        low, high = float(np.finfo(datatype.numpy.name).min), float(np.finfo(datatype.numpy.name).max)
+    else:
+        low, high = np.iinfo(datatype.numpy.name).min, np.iinfo(datatype.numpy.name).max
+    return next(str(each)[:40] for each in values if -inf < each < low or high < each < inf)
 
 
 def _string(at: str, value: Any, *, encoded: bool) -> bytes:
     """Return an element of BYTES."""
+    match value:
+        case str() if not encoded:
+            return value.encode()
+        case str(content):
+            pass
+        case {"b64": str(content), **rest} if not rest:
+            pass
+        case _:
+            raise InvalidRequest(
+                f'{at} has {_kind(value)} among its data; expected strings, or {{"b64": "..."}} for bytes'
+            )
     try:
-        match value:
-            case str():
-                return b64decode(value, validate=True) if encoded else value.encode()
-            case {"b64": str(content), **rest} if not rest:
-                return b64decode(content, validate=True)
-    except binascii.Error as error:
-        raise InvalidRequest(f"{at} has a string that is no base64: {error}: {str(value)[:40]!r}") from error
-    raise InvalidRequest(f'{at} has {_kind(value)} among its data; expected strings, or {{"b64": "..."}} for bytes')
+        return b64decode(content, validate=True)
+    except ValueError as error:
+        raise InvalidRequest(f"{at} has {content[:40]!r} among its data; expected base64: {error}") from error
 
 
 def _values(datatype: Datatype, data: Data) -> list[Any]:
@@ -210,7 +232,11 @@ def _values(datatype: Datatype, data: Data) -> list[Any]:
     if array.dtype.kind != "f" or np.isfinite(array).all():
         values: list[Any] = array.tolist()
         return values
-    return [value if isfinite(value) else None for value in array.tolist()]
+    return [value if isfinite(value) else _written(value) for value in array.tolist()]
+
+
+def _written(value: float) -> str:
+    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _text(element: bytes) -> Any:

@@ -8,17 +8,18 @@ Strings are split here, once, and are never remembered: their lengths are among 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from horngate_protos.datatypes import BY_NAME
+from horngate_protos.datatypes import BY_NAME, BYTES
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
-from horngate_server.protocols.strings import MOST_STRINGS, check_count, split
-from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed
+from horngate_server.protocols.strings import split, string_bytes
+from horngate_server.protocols.wire import LENGTH_DELIMITED, MOST_FIELDS, PARSED_BYTES, check_head, check_parsed
 from horngate_server.request import Buffer, Data, InferenceRequest
 
 
@@ -58,7 +59,8 @@ _REMEMBERED_BYTES = 1024
 _REMEMBERED_LENGTHS = 256
 _ID = 0x1A  # field 3, length-delimited
 _RAW = 0x3A  # field 7, length-delimited
-_LENGTH_DELIMITED = 2
+_STRINGS = (0x2A, 0x2A, 0x42)
+"""On the way to strings: an input, its contents, an element of bytes_contents."""
 
 
 class _Known(NamedTuple):
@@ -98,7 +100,7 @@ def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls wou
     try:
         while position < end:
             tag = message[position]
-            if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F:
+            if tag & 7 != LENGTH_DELIMITED or tag > 0x7F:
                 return None
             start = position
             length = message[position + 1]
@@ -148,8 +150,10 @@ def _raw_header(head: bytes) -> InferHeader:
 
 def _parse(message: bytes | memoryview) -> InferenceRequest:
     """Read any ModelInferRequest with protobuf's parser: typed contents, unusual field order."""
-    check_parsed(len(message), "raw_input_contents")
-    request = _from_bytes(bytes(message))
+    message = bytes(message)
+    if len(message) > PARSED_BYTES:
+        check_parsed(len(message) - string_bytes(message, _STRINGS), "raw_input_contents")
+    request = _from_bytes(message)
     if request.raw_input_contents:
         if any(tensor.HasField("contents") for tensor in request.inputs):
             raise InvalidRequest(_MIXED)
@@ -166,16 +170,10 @@ def _parse(message: bytes | memoryview) -> InferenceRequest:
 
 def _split(header: InferHeader, data: Sequence[Buffer]) -> list[Data]:
     """Return raw contents with those of BYTES as their elements."""
-    left = MOST_STRINGS
-    found: list[Data] = []
-    for tensor, raw in zip(header.inputs, data, strict=True):
-        if tensor.datatype == "BYTES":
-            elements = split(tensor.name, raw, left)
-            left -= len(elements)
-            found.append(elements)
-        else:
-            found.append(raw)
-    return found
+    return [
+        split(tensor.name, raw, tensor.shape, prod(tensor.shape)) if tensor.datatype == BYTES.name else raw
+        for tensor, raw in zip(header.inputs, data, strict=True)
+    ]
 
 
 _MIXED = "raw_input_contents and typed contents in one request; expected one or the other"
@@ -204,8 +202,12 @@ def _typed(tensor: ModelInferRequest.InferInputTensor) -> Data:
             f"found {' and '.join(filled)}"
         )
     values = getattr(tensor.contents, datatype.contents)
-    if datatype.name == "BYTES":
-        check_count(f"input {tensor.name!r}", len(values))
+    if datatype is BYTES:
+        if len(values) != prod(tensor.shape):
+            raise InvalidRequest(
+                f"input {tensor.name!r} has {len(values)} strings; expected {prod(tensor.shape)} for the shape "
+                f"{list(tensor.shape)}"
+            )
         return list(values)
     try:
         return np.array(values, datatype.numpy).tobytes()
