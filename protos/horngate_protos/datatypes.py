@@ -53,3 +53,21 @@ BYTES = Datatype("BYTES", 7, np.dtype(object), "string_val", "bytes_contents")
 BY_NAME = {datatype.name: datatype for datatype in (*DATATYPES, *COMPLEX, BYTES)}
 BY_TENSORFLOW = {datatype.tensorflow: datatype for datatype in BY_NAME.values()}
 BY_NUMPY = {datatype.numpy: datatype for datatype in DATATYPES if datatype.name != "BF16"}
+
+_TENSORFLOW_NAMES = (
+    "DT_INVALID", "DT_FLOAT", "DT_DOUBLE", "DT_INT32", "DT_UINT8", "DT_INT16", "DT_INT8", "DT_STRING", "DT_COMPLEX64",
+    "DT_INT64", "DT_BOOL", "DT_QINT8", "DT_QUINT8", "DT_QINT32", "DT_BFLOAT16", "DT_QINT16", "DT_QUINT16", "DT_UINT16",
+    "DT_COMPLEX128", "DT_HALF", "DT_RESOURCE", "DT_VARIANT", "DT_UINT32", "DT_UINT64", "DT_FLOAT8_E5M2",
+    "DT_FLOAT8_E4M3FN", "DT_FLOAT8_E4M3FNUZ", "DT_FLOAT8_E4M3B11FNUZ", "DT_FLOAT8_E5M2FNUZ", "DT_INT4", "DT_UINT4",
+    "DT_INT2", "DT_UINT2", "DT_FLOAT4_E2M1FN",
+)  # fmt: skip
+_REFERENCE = 100
+"""What TensorFlow adds to a type's number for a reference to a variable of it."""
+
+
+def tensorflow_name(number: int) -> str:
+    """Return TensorFlow's name of one of its types, such as ``"DT_FLOAT"``, whether or not there is a `Datatype`."""
+    place, suffix = (number, "") if number < _REFERENCE else (number - _REFERENCE, "_REF")
+    if 0 <= place < len(_TENSORFLOW_NAMES):
+        return _TENSORFLOW_NAMES[place] + suffix
+    return f"DataType {number}, which TensorFlow does not define"

@@ -111,7 +111,7 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     size = sum(size for spec, size in zip(signature.inputs, sizes, strict=True) if not spec.datatype.numpy.hasobject)
     most = rows if whole else batching.max_rows
     if not whole and any(spec.is_open for spec in signature.inputs):
-        most = max(1, min(most, int(batching.batch_bytes / max(1, size // rows))))
+        most = max(1, int(min(most, batching.batch_bytes / max(1, size // rows))))
     answer_bytes = int(max(rows * batching.row_bytes, size * batching.answer_growth))
     _bound(size if whole else size // rows, answer_bytes, info)
     return Plan(

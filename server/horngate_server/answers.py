@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from horngate_server.batch_runner import BatchReport
+from horngate_server.errors import RequestError
 from horngate_server.queue import Work
 from horngate_server.request import InferenceResult, ModelInfo, Outputs
 
@@ -17,8 +18,8 @@ def write(work: Work, result: InferenceResult) -> bytes:
     return work.codec.encode(work.request, work.plan.info, result)
 
 
-def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
-    """Write the answers of all requests that were in a batch whole.
+def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes | RequestError]:
+    """Write the answers of all requests that were in a batch whole; an error for those that cannot be written.
 
     Args:
         report: the batch.
@@ -26,7 +27,7 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
     """
     works, outputs = report.whole, report.outputs
     requests = [work.request for work in works]
-    answers: list[bytes] = []
+    answers: list[bytes | RequestError] = []
     start = row = 0
     while start < len(works):
         header, rows = requests[start].header, works[start].plan.rows  # who has the same header has as many
@@ -39,7 +40,7 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
         if count >= _WORTH_IT:
             alike = _write_alike(works[start], report.info, outputs, row, count)
         answers += alike or [
-            write(
+            _written(
                 works[start + index],
                 InferenceResult(
                     rows,
@@ -57,6 +58,14 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes]:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _written(work: Work, result: InferenceResult) -> bytes | RequestError:
+    try:
+        return write(work, result)
+    except RequestError as error:  # its neighbours' answers may be as good as ever
+        return error.with_traceback(None)
+
 
 _WORTH_IT = 4
 """From this many answers on, setting up the common way costs less than it saves."""

@@ -154,14 +154,14 @@ class BatchRunner:
             self.not_in_rows.add(signature.function)
             log.warning(
                 "model %s version %s, signature %s, is not batched any more: %s",
-                batch.info.name, batch.info.version, signature.name, error,
+                batch.info.name, batch.info.version, signature.name, str(error),
             )  # fmt: skip
             return _alone(batch)
         if isinstance(error, OutOfMemory) and batch.rows > 1 and not batch.alone:
             self._shrink(batch.rows // 2)
             self._notes.note(
                 "memory", logging.WARNING, "model %s: a batch of %d rows found no memory, and is tried in halves: %s",
-                batch.info.name, batch.rows, error,
+                batch.info.name, batch.rows, str(error),
             )  # fmt: skip
             return batch.halves()
         parts = batch.parts()
@@ -173,7 +173,7 @@ class BatchRunner:
         kind, level = ("input", logging.WARNING) if isinstance(error, InputRefused) else ("failed", logging.ERROR)
         self._notes.note(
             kind, level, "model %s version %s failed on a batch of %d rows: %s",
-            batch.info.name, batch.info.version, batch.rows, error,
+            batch.info.name, batch.info.version, batch.rows, str(error),
         )  # fmt: skip
         return _failures(batch, error)
 

@@ -217,7 +217,7 @@ def _rows(record: Record, batching: Batching) -> Iterator[Record]:
         yield Record([each[row : row + 1] for each in record.inputs], outputs)
 
 
-def _replay(
+def _replay(  # noqa: PLR0917 - what one comparison needs
     model: Model,
     signature: Signature,
     records: Sequence[Record],

@@ -218,7 +218,8 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
         if not versions:
             raise ModelError(f"{path} is no version and has none: expected <model>/<integer version>/saved_model.pb")
         path = versions[max(versions)]
-    loaded = load(path, settings, settings.limits, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+    mine = settings.limits if limits is None else limits(path.parent.name)
+    loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
     loaded.executor.close()
     return loaded.report
 

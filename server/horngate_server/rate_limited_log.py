@@ -10,7 +10,7 @@ EVERY_S = 1.0
 
 
 class Notes:
-    """Logs the first line of a kind, then at most one in so many seconds, with the count of those left out. Thread-safe.
+    """Logs the first line of a kind, then one in so many seconds, with the count of those left out. Thread-safe.
 
     The count is told with the next line of the kind, or by itself once the interval is over and `note` or `flush` is
     called. Only the kinds of the last interval are remembered.

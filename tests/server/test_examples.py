@@ -16,7 +16,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
 from horngate_server.admission import arrange, plan
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.examples import CLASSIFY, REGRESS
-from horngate_server.request import InferenceResult, ModelInfo
+from horngate_server.request import InferenceResult, ModelInfo, numbers
 from horngate_server.signature import Signature, TensorSpec
 
 INPUTS = (TensorSpec("image", BY_NAME["UINT8"], (-1, 2, 2)), TensorSpec("size", BY_NAME["FP32"], (-1,)))
@@ -57,7 +57,7 @@ def fitted(message: bytes, info: ModelInfo = INFO) -> list[list[Any]]:
     request = CLASSIFY.fit(CLASSIFY.decode(message), info.signature)
     data = arrange(request, plan(request.header, info, 100))
     return [
-        np.frombuffer(each, spec.datatype.numpy).reshape(tensor.shape).tolist()
+        np.frombuffer(numbers(each), spec.datatype.numpy).reshape(tensor.shape).tolist()
         for each, spec, tensor in zip(data, info.signature.inputs, request.header.inputs, strict=True)
     ]
 
@@ -109,9 +109,9 @@ def test_examples_that_do_not_fit_are_refused_with_the_reason(message: bytes, sa
 def test_a_classification_has_all_classes_by_their_labels() -> None:
     """Scores in the order of the classes; those without a label are called by their number."""
     assert CLASSIFY.fit is not None
-    request = CLASSIFY.fit(CLASSIFY.decode(classify(example(image=b"1234", size=[1]))), INFO.signature)
+    request = CLASSIFY.fit(CLASSIFY.decode(classify(*[example(image=b"1234", size=[1])] * 2)), INFO.signature)
     scores = np.array([[0.25, 0.5, 0.25], [1, 0, 0]], np.float32)
-    result = InferenceResult(2, [(3,), ()], [scores.tobytes(), bytes(8)], 0.0, 0.0)
+    result = InferenceResult(2, [(2, 3), (2,)], [scores.tobytes(), bytes(8)], 0.0, 0.0)
     answer = ClassificationResponse.FromString(CLASSIFY.encode(request, INFO, result))
     assert [[(each.label, each.score) for each in row.classes] for row in answer.result.classifications] == [
         [("zero", 0.25), ("one", 0.5), ("2", 0.25)],
@@ -125,7 +125,7 @@ def test_a_regression_has_a_value_for_every_example() -> None:
     assert REGRESS.fit is not None
     made = RegressionRequest.FromString(classify(example(image=b"1234", size=[1])))
     request = REGRESS.fit(REGRESS.decode(made.SerializeToString()), INFO.signature)
-    result = InferenceResult(1, [(3,), ()], [bytes(12), np.float32(1.5).tobytes()], 0.0, 0.0)
+    result = InferenceResult(1, [(1, 3), (1,)], [bytes(12), np.float32(1.5).tobytes()], 0.0, 0.0)
     answer = RegressionResponse.FromString(REGRESS.encode(request, INFO, result))
     assert [each.value for each in answer.result.regressions] == [1.5]
 

@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from horngate_protos.datatypes import BY_NAME
+from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from horngate_protos.tensorflow_pb2 import Example
 from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, PredictRequest, PredictResponse
@@ -303,7 +303,7 @@ def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> N
     assert desk.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
 
 
-@pytest.mark.parametrize("name", [each for each in BY_NAME if each != "BF16"])
+@pytest.mark.parametrize("name", [each.name for each in DATATYPES if each.name != "BF16"])
 def test_json_carries_every_datatype(name: str) -> None:
     """Numbers become the bytes that they would have been raw; what the datatype cannot hold is refused."""
     datatype = BY_NAME[name].numpy

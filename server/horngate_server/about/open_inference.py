@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 from horngate_protos import __version__
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import triton_pb2 as triton
+from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_server.about import Sources
 from horngate_server.errors import ModelNotFound
+from horngate_server.executor import Executor
 from horngate_server.names import OPEN_INFERENCE
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.served import Served
-from horngate_server.signature import TensorSpec
+from horngate_server.signature import FREE, TensorSpec
 from horngate_server.states import DRAINING, LOADING, READY, VersionState
 from horngate_server.statistics import Duration, Stages
 
@@ -81,8 +83,9 @@ class OpenInference:
             name=served.info.name,
             versions=self._sources.models.versions(served.info.name),
             platform=served.platform,
-            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.inputs],
-            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=s.shape) for s in signature.outputs],
+            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
+            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
+            horngate_batching=served.info.batching.mode,
         ).SerializeToString()
 
     def config(self, message: bytes) -> bytes:
@@ -164,8 +167,36 @@ class OpenInference:
 
 
 def _config(served: Served, versions: list[int]) -> triton.ModelConfig:
-    signature, executor = served.info.signature, served.executor
-    batching = triton.ModelDynamicBatching(
+    """Return a model's configuration; one that takes each request by itself has no batches, and whole shapes."""
+    signature, batching = served.info.signature, served.info.batching
+    kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU
+    return triton.ModelConfig(
+        name=served.info.name,
+        platform=served.platform,
+        backend="horngate",
+        version_policy=triton.ModelVersionPolicy(specific=triton.ModelVersionPolicy.Specific(versions=versions)),
+        max_batch_size=0 if batching.whole else served.executor.max_batch_rows,
+        input=[
+            triton.ModelInput(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched=not batching.whole))
+            for spec in signature.inputs
+        ],
+        output=[
+            triton.ModelOutput(
+                name=spec.name,
+                data_type=_type(spec),
+                dims=_dims(spec, batched=not batching.whole and place not in batching.shared),
+            )
+            for place, spec in enumerate(signature.outputs)
+        ],
+        instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
+        default_model_filename="saved_model.pb",
+        dynamic_batching=None if batching.whole else _dynamic_batching(served.executor),
+        model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),
+    )
+
+
+def _dynamic_batching(executor: Executor) -> triton.ModelDynamicBatching:
+    return triton.ModelDynamicBatching(
         max_queue_delay_microseconds=round(executor.delay_s * 1e6),
         priority_levels=BULK,
         default_priority_level=INTERACTIVE,
@@ -175,30 +206,25 @@ def _config(served: Served, versions: list[int]) -> triton.ModelConfig:
             max_queue_size=executor.capacity_rows,
         ),
     )
-    kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU
-    return triton.ModelConfig(
-        name=served.info.name,
-        platform=served.platform,
-        backend="horngate",
-        version_policy=triton.ModelVersionPolicy(specific=triton.ModelVersionPolicy.Specific(versions=versions)),
-        max_batch_size=executor.max_batch_rows,
-        input=[
-            triton.ModelInput(name=spec.name, data_type=f"TYPE_{spec.datatype.name}", dims=_dims(spec))
-            for spec in signature.inputs
-        ],
-        output=[
-            triton.ModelOutput(name=spec.name, data_type=f"TYPE_{spec.datatype.name}", dims=_dims(spec))
-            for spec in signature.outputs
-        ],
-        instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
-        default_model_filename="saved_model.pb",
-        dynamic_batching=batching,
-        model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),
-    )
 
 
-def _dims(spec: TensorSpec) -> tuple[int, ...]:
-    return spec.shape[1:] or (1,)  # a row of one element: Triton has no empty dims
+def _shape(spec: TensorSpec) -> tuple[int, ...]:
+    """Return the axes as metadata have them, where any number of axes cannot be said: one of any length."""
+    return (FREE,) if spec.shape is None else spec.shape
+
+
+def _type(spec: TensorSpec) -> str:
+    """Return Triton's name of a datatype: it has none for complex numbers, and its own for BYTES."""
+    if spec.datatype in COMPLEX:
+        return "TYPE_INVALID"
+    return "TYPE_STRING" if spec.datatype is BYTES else f"TYPE_{spec.datatype.name}"
+
+
+def _dims(spec: TensorSpec, *, batched: bool) -> tuple[int, ...]:
+    """Return the axes; ``batched``: those of a row, of which Triton has at least one."""
+    if not batched or spec.shape is None:
+        return _shape(spec)
+    return spec.row or (1,)
 
 
 def _duration(duration: Duration) -> triton.StatisticDuration:

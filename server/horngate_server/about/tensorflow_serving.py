@@ -7,7 +7,7 @@ from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server.about import Sources
 from horngate_server.errors import InvalidRequest, ModelNotFound
 from horngate_server.names import MODEL, PREDICTION
-from horngate_server.protocols.tensorflow_serving import Asked, read_spec, write_spec
+from horngate_server.protocols.model_spec import Asked, read_spec, write_spec
 from horngate_server.signature import Signature, TensorSpec
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
 
@@ -93,8 +93,11 @@ def _definition(signature: Signature) -> tf.SignatureDef:
 
 
 def _info(spec: TensorSpec) -> tf.TensorInfo:
-    axes = tf.TensorShapeProto(dim=[tf.TensorShapeProto.Dim(size=axis) for axis in spec.shape])
-    return tf.TensorInfo(name=spec.tensor, dtype=spec.datatype.tensorflow, tensor_shape=axes)
+    if spec.shape is None:
+        shape = tf.TensorShapeProto(unknown_rank=True)
+    else:
+        shape = tf.TensorShapeProto(dim=[tf.TensorShapeProto.Dim(size=axis) for axis in spec.shape])
+    return tf.TensorInfo(name=spec.tensor, dtype=spec.datatype.tensorflow, tensor_shape=shape)
 
 
 def _status(each: VersionState) -> tfs.ModelVersionStatus:

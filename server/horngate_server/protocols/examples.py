@@ -1,20 +1,20 @@
 """TensorFlow Serving's Classify and Regress: rows that come as tensorflow.Example, and scores or values back.
 
-Any signature can be asked. An example needs a feature for every input of it, by the input's name: an ``int64_list`` or
-a ``float_list`` with all elements of the row in row-major order, or a ``bytes_list`` with one value, the row's bytes.
-Features that are no inputs are ignored. Classify answers with all classes of the output with the scores; Regress with
-the only value that the model has for a row.
+Any signature can be asked; `features` says how examples become its inputs.
+
+Classify answers with all classes of the output with the scores, by the names that the output ``classes`` of strings
+gives them, else by the model's labels; Regress with the only value that the model has for a row.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
-from horngate_protos.tensorflow_pb2 import Feature
+from horngate_protos.datatypes import BYTES
 from horngate_protos.tensorflow_serving_pb2 import (
     Class,
     ClassificationRequest,
@@ -24,32 +24,39 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
-from horngate_server.errors import InvalidRequest
+from horngate_server.errors import InvalidRequest, ModelFailed
 from horngate_server.protocols import Codec
-from horngate_server.protocols.tensorflow_serving import PROTOCOL, read_spec, write_spec
-from horngate_server.protocols.wire import PARSED_BYTES, check_parsed
-from horngate_server.request import Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers
-from horngate_server.signature import FREE, Signature, TensorSpec
+from horngate_server.protocols.features import Rows, serialized, takes_examples, tensor
+from horngate_server.protocols.model_spec import read_spec, write_spec
+from horngate_server.protocols.tensorflow_serving import PROTOCOL
+from horngate_server.protocols.wire import check_parsed
+from horngate_server.request import (
+    Header,
+    InferenceRequest,
+    InferenceResult,
+    InputHeader,
+    ModelInfo,
+)
+from horngate_server.signature import Signature, TensorSpec
 
 SCORES = ("scores", "probabilities")
 """What the output with the scores is called; where none is, it is the only one of floats with a value per class."""
 VALUES = ("outputs",)
 """The same for the output with the value; where none is, it is the only one of floats with one value per row."""
+CLASSES = "classes"
+"""What an output of strings is called that names the classes of every row."""
+_Array = NDArray[np.generic]
 
-_Features = Mapping[str, Feature]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExamplesHeader(Header):
     """A `Header` before its signature is known.
 
     Attributes:
-        rows: the features of every example.
-        context: features of all of them, where they have none of the name.
+        rows: the examples.
     """
 
-    rows: Sequence[_Features] = ()
-    context: _Features = field(default_factory=dict)
+    rows: Rows
 
 
 def decode_classify(message: bytes | memoryview) -> InferenceRequest:
@@ -63,28 +70,37 @@ def decode_regress(message: bytes | memoryview) -> InferenceRequest:
 
 
 def fit_classify(request: InferenceRequest, signature: Signature) -> InferenceRequest:
-    """Make tensors of the examples, and ask for the scores (`Codec.fit`)."""
-    scores = [spec for spec in _floats(signature) if len(spec.shape) == 2]
-    return _fit(request, signature, _only(signature, scores, SCORES, "[rows, classes], as Classify answers with"))
+    """Make tensors of the examples, and ask for the scores, and for the classes' names (`Codec.fit`)."""
+    scores = [spec for spec in _floats(signature) if len(spec.row) == 1]
+    names = [spec.name for spec in signature.outputs if _names_classes(spec)]
+    if names and not scores:
+        return _fit(request, signature, tuple(names))
+    score = _only(signature, scores, SCORES, "[rows, classes], as Classify answers with")
+    return _fit(request, signature, (score, *names))
 
 
 def fit_regress(request: InferenceRequest, signature: Signature) -> InferenceRequest:
     """Make tensors of the examples, and ask for the values (`Codec.fit`)."""
-    values = [spec for spec in _floats(signature) if spec.shape[1:] in {(), (1,)}]
-    return _fit(request, signature, _only(signature, values, VALUES, "[rows], as Regress answers with"))
+    values = [spec for spec in _floats(signature) if spec.row in {(), (1,)}]
+    return _fit(request, signature, (_only(signature, values, VALUES, "[rows], as Regress answers with"),))
 
 
 def encode_classify(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
     """Write a ClassificationResponse: all classes, in their order (`Codec.encode`)."""
     response = ClassificationResponse()
     response.model_spec.MergeFromString(write_spec(model.name, model.version, model.signature.name))
-    for row in _output(request, model, result):
-        labels = [*model.labels, *map(str, range(len(model.labels), len(row)))]
-        response.result.classifications.append(
-            Classifications(
-                classes=[Class(label=label, score=score) for label, score in zip(labels, row, strict=False)]
-            )
-        )
+    outputs = [_rows_of(name, request, model, result) for name in request.header.outputs]
+    names = next((_text(rows) for rows in outputs if rows.dtype.hasobject), None)
+    # Without scores they are 0, as TensorFlow Serving's are.
+    scores = next(
+        (rows.tolist() for rows in outputs if not rows.dtype.hasobject), [[0.0] * len(n) for n in names or ()]
+    )
+    for place, row in enumerate(scores):
+        labels = names[place] if names else [*model.labels, *map(str, range(len(model.labels), len(row)))][: len(row)]
+        if len(labels) != len(row):
+            raise ModelFailed(f"the model returned {len(labels)} names of classes for {len(row)} scores")
+        classes = [Class(label=label, score=score) for label, score in zip(labels, row, strict=True)]
+        response.result.classifications.append(Classifications(classes=classes))
     return response.SerializeToString()
 
 
@@ -92,7 +108,7 @@ def encode_regress(request: InferenceRequest, model: ModelInfo, result: Inferenc
     """Write a RegressionResponse (`Codec.encode`)."""
     response = RegressionResponse()
     response.model_spec.MergeFromString(write_spec(model.name, model.version, model.signature.name))
-    for row in _output(request, model, result):
+    for row in _rows_of(request.header.outputs[0], request, model, result).tolist():
         response.result.regressions.add(value=row[0])
     return response.SerializeToString()
 
@@ -122,84 +138,38 @@ def _decode(
         version=asked.version,
         inputs=(),
         signature=asked.signature,
-        rows=[each.features.feature for each in examples],
-        context=given.example_list_with_context.context.features.feature,
+        rows=Rows(examples, given.example_list_with_context.context),
     )
     return InferenceRequest(header, "", ())
 
 
-def _fit(request: InferenceRequest, signature: Signature, output: str) -> InferenceRequest:
+def _fit(request: InferenceRequest, signature: Signature, outputs: tuple[str, ...]) -> InferenceRequest:
     header = request.header
     assert isinstance(header, ExamplesHeader)
-    inputs, data = [], []
-    for spec in signature.inputs:
-        rows = _rows(header, spec)
-        if any(len(row) != len(rows[0]) for row in rows):
-            raise InvalidRequest(f"feature {spec.name!r} has not as many elements in every example; expected the same")
-        elements = len(rows[0]) // spec.datatype.numpy.itemsize
-        inputs.append(InputHeader(spec.name, spec.datatype.name, (len(rows), *_axes(spec, elements))))
-        data.append(b"".join(rows))
-    fitted = _header(header.model, header.version, header.signature, tuple(inputs), output)
-    return InferenceRequest(fitted, request.id, data)
-
-
-def _rows(header: ExamplesHeader, spec: TensorSpec) -> list[bytes]:
-    """Return every example's elements of an input, while they are not too many: one context may stand for all rows."""
-    rows: list[bytes] = []
-    left = PARSED_BYTES
-    for number, features in enumerate(header.rows):
-        rows.append(_row(features if spec.name in features else header.context, spec, number))
-        left -= len(rows[-1])
-        if left < 0:
-            raise InvalidRequest(f"feature {spec.name!r} has more than {PARSED_BYTES} bytes in all examples together")
-    return rows
+    if takes_examples(signature, header.rows):
+        tensors = [serialized(signature.inputs[0], header.rows)]
+    else:
+        tensors = [tensor(spec, header.rows) for spec in signature.inputs]
+    inputs = tuple(each for each, _ in tensors)
+    fitted = _header(header.model, header.version, header.signature, inputs, outputs)
+    return InferenceRequest(fitted, request.id, [data for _, data in tensors])
 
 
 @lru_cache(maxsize=512)
-def _header(model: str, version: str, signature: str, inputs: tuple[InputHeader, ...], output: str) -> Header:
+def _header(
+    model: str, version: str, signature: str, inputs: tuple[InputHeader, ...], outputs: tuple[str, ...]
+) -> Header:
     """Return one object for one header: what is worked out of it is remembered."""
-    return Header(model, version, inputs, (output,), signature)
-
-
-def _row(features: _Features, spec: TensorSpec, number: int) -> bytes:
-    """Return one example's elements of an input as bytes."""
-    kind = features[spec.name].WhichOneof("kind") if spec.name in features else None
-    at = f"example {number}, feature {spec.name!r}"
-    if kind is None:
-        raise InvalidRequest(f"{at} is missing; expected one for every input: {spec}")
-    values = getattr(features[spec.name], kind).value
-    datatype = spec.datatype
-    if kind == "bytes_list":
-        if len(values) != 1:
-            raise InvalidRequest(f"{at} has {len(values)} byte strings; expected one, with the row's bytes")
-        row = bytes(values[0])
-    elif datatype.name == "BF16" or (kind == "float_list" and datatype.numpy.kind != "f"):
-        raise InvalidRequest(f"{at} is a {kind}; expected bytes_list or int64_list for {datatype.name}")
-    else:
-        try:
-            row = np.array(values, datatype.numpy).tobytes()
-        except OverflowError as error:
-            raise InvalidRequest(f"{at} has a value out of {datatype.name}'s range") from error
-    size = datatype.numpy.itemsize
-    elements, left = divmod(len(row), size)
-    if left or prod(_axes(spec, elements)) != elements:
-        raise InvalidRequest(f"{at} has {len(row) / size:g} elements; expected those of {list(spec.shape[1:])}")
-    return row
-
-
-def _axes(spec: TensorSpec, elements: int) -> tuple[int, ...]:
-    """Return a row's axes; one of any length is what the number of elements makes it."""
-    axes = spec.shape[1:]
-    if FREE not in axes:
-        return axes
-    known = prod(axis for axis in axes if axis != FREE)
-    free = axes.index(FREE)
-    rest = elements // known if known else 0
-    return tuple(rest if place == free else 1 if axis == FREE else axis for place, axis in enumerate(axes))
+    return Header(model, version, inputs, outputs, signature)
 
 
 def _floats(signature: Signature) -> list[TensorSpec]:
-    return [spec for spec in signature.outputs if spec.datatype.name in {"FP16", "FP32", "FP64"}]
+    """Return the outputs of floats that have a first axis, which counts rows."""
+    return [spec for spec in signature.outputs if spec.shape and spec.datatype.name in {"FP16", "FP32", "FP64"}]
+
+
+def _names_classes(spec: TensorSpec) -> bool:
+    return spec.name == CLASSES and spec.datatype is BYTES and spec.shape is not None and len(spec.shape) == 2
 
 
 def _only(signature: Signature, found: Sequence[TensorSpec], names: Sequence[str], what: str) -> str:
@@ -211,10 +181,24 @@ def _only(signature: Signature, found: Sequence[TensorSpec], names: Sequence[str
     raise InvalidRequest(f"signature {signature.name} has no single output of floats {what}: {signature}")
 
 
-def _output(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> list[list[float]]:
-    """Return the wanted output's values, row by row."""
-    [name] = request.header.outputs
+def _rows_of(name: str, request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> _Array:
+    """Return a wanted output, row by row.
+
+    Raises:
+        ModelFailed: it has not as many rows as there are examples.
+    """
     place = next(place for place, spec in enumerate(model.signature.outputs) if spec.name == name)
-    array = np.frombuffer(numbers(result.outputs[place]), model.signature.outputs[place].datatype.numpy)
-    rows: list[list[float]] = array.reshape(result.rows, -1).tolist()
-    return rows
+    data, shape = result.outputs[place], result.shapes[place]
+    examples = request.header.inputs[0].shape[0]
+    if not shape or shape[0] != examples:
+        raise ModelFailed(f"the model returned shape {list(shape)} for output {name!r}; expected {examples} rows")
+    if isinstance(data, list):
+        elements = np.empty(len(data), object)
+        elements[:] = data
+        return elements.reshape(examples, -1)
+    return np.frombuffer(data, model.signature.outputs[place].datatype.numpy).reshape(examples, -1)
+
+
+def _text(rows: _Array) -> list[list[str]]:
+    """Return strings as text; protobuf's strings hold nothing else."""
+    return [[element.decode("utf-8", "replace") for element in row] for row in rows.tolist()]

@@ -1,78 +1,57 @@
 """TensorFlow Serving's Predict: PredictRequest to a request, a result to PredictResponse.
 
 As for the Open Inference Protocol, what callers repeat is parsed once: everything but the tensors' ``tensor_content``
-is remembered under its own bytes, and the contents are views of the message. Typed lists go through protobuf's parser.
+is remembered under its own bytes, and the contents are views of the message. Typed lists, which strings always travel
+in, go through protobuf's parser.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from horngate_protos.datatypes import BY_TENSORFLOW
+from horngate_protos.datatypes import BY_NAME, BYTES, tensorflow_name
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
-from horngate_protos.tensorflow_serving_pb2 import ModelSpec, PredictRequest
+from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_protos.wire import varint
-from horngate_server.errors import InvalidRequest, LabelNotFound
+from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, Template, wanted
-from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed, field
-from horngate_server.request import (
-    Buffer,
-    Header,
-    InferenceRequest,
-    InferenceResult,
-    InputHeader,
-    ModelInfo,
-    Outputs,
-    numbers,
+from horngate_server.protocols.model_spec import read_spec, write_spec
+from horngate_server.protocols.strings import check_count, string_bytes
+from horngate_server.protocols.tensor_proto import data_of, datatype_of, shape_of
+from horngate_server.protocols.wire import (
+    LENGTH_DELIMITED,
+    MOST_FIELDS,
+    PARSED_BYTES,
+    NotUsual,
+    check_head,
+    check_parsed,
+    field,
+    varint_at,
 )
-from horngate_server.signature import TensorSpec
+from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, Outputs
+from horngate_server.signature import Signature, TensorSpec
 
 PROTOCOL = "tensorflow_serving"
-STRING = 7
-"""TensorFlow's number for strings, which no signature that is served has."""
 
 
-class Asked(NamedTuple):
-    """Which model a ModelSpec asks for: its name, its version in digits or a label, a signature; empty for defaults."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictHeader(Header):
+    """A `Header` that knows TensorFlow's names of types."""
 
-    model: str
-    version: str
-    signature: str
-
-
-def read_spec(spec: ModelSpec | None) -> Asked:
-    """Read a ModelSpec.
-
-    Raises:
-        InvalidRequest: there is none, or it names no model.
-        LabelNotFound: a label that cannot be one.
-    """
-    if spec is None:
-        raise InvalidRequest("Missing ModelSpec: expected model_spec with the model's name")
-    if not spec.name:
-        raise InvalidRequest("ModelSpec has no name specified: expected the model's name")
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return Asked(spec.name, str(spec.version.value), spec.signature_name)
-        case "version_label":
-            if not spec.version_label or spec.version_label.isdecimal():
-                raise LabelNotFound(
-                    f"Unrecognized servable version label: {spec.version_label!r}; numbers are versions"
+    def check(self, signature: Signature) -> None:
+        """Refuse an input of another type than the signature's, in TensorFlow's words."""
+        expected = {spec.name: spec.datatype for spec in signature.inputs}
+        for given in self.inputs:
+            datatype = expected.get(given.name)
+            if datatype is not None and given.datatype != datatype.name:
+                came = BY_NAME.get(given.datatype)
+                raise InvalidRequest(
+                    f"input {given.name!r} is {tensorflow_name(came.tensorflow) if came else given.datatype}; "
+                    f"expected {tensorflow_name(datatype.tensorflow)}"
                 )
-            return Asked(spec.name, spec.version_label, spec.signature_name)
-        case _:
-            return Asked(spec.name, "", spec.signature_name)
-
-
-@lru_cache(maxsize=512)
-def write_spec(model: str, version: str, signature: str) -> bytes:
-    """Serialize the ModelSpec of an answer: name, number, signature."""
-    spec = ModelSpec(name=model, signature_name=signature)
-    spec.version.value = int(version)
-    return spec.SerializeToString()
 
 
 def decode(message: bytes | memoryview) -> InferenceRequest:
@@ -97,7 +76,7 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
     header = _headers.get(skeleton)
     if header is None:
         header = _whole_header(bytes(message), view, spans)
-        if header is None:
+        if header is None or any(each.datatype == BYTES.name for each in header.inputs):
             return _parse(bytes(message))
         if len(skeleton) <= _REMEMBERED_BYTES:
             if len(_headers) >= _REMEMBERED:
@@ -111,24 +90,27 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
 
 
 def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
-    """Write a PredictResponse; tensors as ``tensor_content`` (`Codec.encode`)."""
+    """Write a PredictResponse; numbers as ``tensor_content``, strings as ``string_val`` (`Codec.encode`)."""
     specs = model.signature.outputs
     parts: list[Buffer] = []
     for place in wanted(request.header, model.signature):
-        output = numbers(result.outputs[place])
-        parts += (_entry_head(specs[place], result.shapes[place], len(output)), output)
+        data = result.outputs[place]
+        if isinstance(data, list):
+            parts.append(_strings_entry(specs[place], result.shapes[place], data))
+        else:
+            parts += (_entry_head(specs[place], result.shapes[place], len(data)), data)
     parts.append(_tail(model))
     return b"".join(parts)
 
 
 def template(header: Header, model: ModelInfo, rows: int, outputs: Outputs) -> Template:
     """Write what answers have in common (`Codec.template`)."""
-    specs = model.signature.outputs
+    specs, shapes = model.signature.outputs, outputs.shapes_of(rows)
     fixed = b""
     columns = []
     for place in wanted(header, model.signature):
         size = rows * (outputs.row_sizes[place] or 0)
-        fixed += _entry_head(specs[place], (rows, *outputs.shapes[place]), size)
+        fixed += _entry_head(specs[place], shapes[place], size)
         columns.append((place, len(fixed)))
         fixed += bytes(size)
     return Template(fixed + _tail(model), columns)
@@ -141,13 +123,16 @@ PREDICT = Codec(PROTOCOL, decode, encode, template)
 _REMEMBERED = 256
 _REMEMBERED_BYTES = 1024
 """A remembered header is objects of up to fifty times its bytes."""
-_LENGTH_DELIMITED = 2
 _INPUTS = 0x12  # PredictRequest, field 2
 _KEY = 0x0A  # a map's entry, field 1
 _VALUE = 0x12  # and field 2
 _DTYPE = 0x08  # TensorProto, field 1, a varint
 _SHAPE = 0x12  # field 2
 _CONTENT = 0x22  # field 4
+_STRINGS = (_INPUTS, _VALUE, 0x42)
+"""On the way to strings: an input's entry, its tensor, and field 8, an element of string_val."""
+_LISTS = {"scomplex_val": 0x4A, "dcomplex_val": 0x62}
+"""Lists that lie in a message as their tensor does in memory, packed: answers have complex numbers in them."""
 
 
 class _Span(NamedTuple):
@@ -185,7 +170,7 @@ def _spans(message: bytes | memoryview) -> list[_Span] | None:
                 if [each[0] for each in tensor] not in _TENSORS:
                     return None
                 spans.append(_Span(slice(entry[0][1], entry[0][2]), *tensor[-1][1:]))
-    except (IndexError, _NotUsual):
+    except (IndexError, NotUsual):
         return None
     return spans or None
 
@@ -193,41 +178,25 @@ def _spans(message: bytes | memoryview) -> list[_Span] | None:
 _TENSORS = ([_DTYPE, _SHAPE, _CONTENT], [_DTYPE, _CONTENT])
 
 
-class _NotUsual(Exception):
-    """Legal, perhaps, but nobody sends it."""
-
-
 def _fields(message: bytes | memoryview, position: int, end: int) -> list[tuple[int, int, int]]:
     """Return the fields between two places: tag, and where the value begins and ends."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     while position < end:
         tag = message[position]
         start = position + 1
-        length, position = _varint(message, start)
+        length, position = varint_at(message, start)
+        if len(found) == MOST_FIELDS:
+            raise NotUsual
         if tag == _DTYPE:
             found.append((tag, start, position))
             continue
-        if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F or position + length > end or len(found) == MOST_FIELDS:
-            raise _NotUsual
+        if tag & 7 != LENGTH_DELIMITED or tag > 0x7F or position + length > end:
+            raise NotUsual
         found.append((tag, position, position + length))
         position += length
     if position != end:
-        raise _NotUsual
+        raise NotUsual
     return found
-
-
-def _varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
-    """Read a number; return it and where it ends."""
-    number = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte <= 0x7F:
-            return number, position
-        shift += 7
-        if shift > 35:
-            raise _NotUsual
 
 
 def _around(view: memoryview, spans: list[_Span]) -> list[bytes]:
@@ -251,10 +220,12 @@ def _whole_header(message: bytes, view: memoryview, spans: list[_Span]) -> Heade
 
 def _parse(message: bytes) -> InferenceRequest:
     """Read any PredictRequest with protobuf's parser."""
-    check_parsed(len(message), "tensor_content")
+    if len(message) > PARSED_BYTES:
+        check_parsed(len(message) - string_bytes(message, _STRINGS), "tensor_content")
     request = _from_bytes(message)
     names = list(request.inputs)
-    return InferenceRequest(_header(request, names), "", [_data(name, request.inputs[name]) for name in names])
+    header = _header(request, names)
+    return InferenceRequest(header, "", [data_of(name, request.inputs[name]) for name in names])
 
 
 def _from_bytes(message: bytes) -> PredictRequest:
@@ -266,43 +237,18 @@ def _from_bytes(message: bytes) -> PredictRequest:
 
 def _header(request: PredictRequest, names: list[str]) -> Header:
     asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
-    return Header(
+    inputs = tuple(
+        InputHeader(name, datatype_of(request.inputs[name]), shape_of(name, request.inputs[name])) for name in names
+    )
+    check_count("the request", sum(prod(each.shape) for each in inputs if each.datatype == BYTES.name))
+    return PredictHeader(
         model=asked.model,
         version=asked.version,
-        inputs=tuple(
-            InputHeader(name, _datatype(request.inputs[name]), _shape(name, request.inputs[name])) for name in names
-        ),
+        inputs=inputs,
         outputs=tuple(request.output_filter),
         signature=asked.signature,
         filled=any(not tensor.tensor_content for tensor in request.inputs.values()),
     )
-
-
-def _datatype(tensor: TensorProto) -> str:
-    datatype = BY_TENSORFLOW.get(tensor.dtype)
-    return datatype.name if datatype else "BYTES" if tensor.dtype == STRING else f"TensorFlow's {tensor.dtype}"
-
-
-def _shape(name: str, tensor: TensorProto) -> tuple[int, ...]:
-    if tensor.tensor_shape.unknown_rank:
-        raise InvalidRequest(f"input {name!r} has a tensor_shape of unknown rank; expected the axes that it has")
-    return tuple(dim.size for dim in tensor.tensor_shape.dim)
-
-
-def _data(name: str, tensor: TensorProto) -> bytes:
-    """Return a tensor's elements; as many as came."""
-    datatype = BY_TENSORFLOW.get(tensor.dtype)
-    if tensor.tensor_content or datatype is None:
-        return tensor.tensor_content
-    values = getattr(tensor, datatype.values)
-    # Half floats travel as their bits, in integers.
-    kind = np.dtype("<u2") if datatype.values == "half_val" else datatype.numpy
-    try:
-        return np.array(values, kind).tobytes()
-    except OverflowError as error:
-        raise InvalidRequest(
-            f"input {name!r} has a value in {datatype.values} out of {datatype.name}'s range"
-        ) from error
 
 
 # --- private: writing ---------------------------------------------------------------------------------
@@ -313,10 +259,17 @@ def _entry_head(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
     """Write an output up to its content: the map's entry, the key, the TensorProto's type and shape."""
     axes = TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in shape])
     tensor = TensorProto(dtype=spec.datatype.tensorflow, tensor_shape=axes).SerializeToString()
-    tensor += bytes([_CONTENT]) + varint(size)
+    tensor += bytes([_LISTS.get(spec.datatype.values, _CONTENT)]) + varint(size)
     key = field(1, spec.name.encode())
     value = bytes([_VALUE]) + varint(len(tensor) + size) + tensor
     return b"\x0a" + varint(len(key) + len(value) + size) + key + value
+
+
+def _strings_entry(spec: TensorSpec, shape: tuple[int, ...], elements: list[bytes]) -> bytes:
+    """Write an output of strings whole."""
+    axes = TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in shape])
+    tensor = TensorProto(dtype=spec.datatype.tensorflow, tensor_shape=axes, string_val=elements).SerializeToString()
+    return field(1, field(1, spec.name.encode()) + field(2, tensor))
 
 
 def _tail(model: ModelInfo) -> bytes:

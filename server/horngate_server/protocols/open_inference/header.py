@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 
+from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
+from horngate_server.protocols.strings import check_count
+from horngate_server.protocols.wire import check_shape
 from horngate_server.request import Header, InputHeader
+from horngate_server.signature import Signature
 
 TIMING = "horngate_timing"
 """The request parameter (bool) that asks for timings in the response's parameters."""
@@ -34,20 +38,43 @@ class InferHeader(Header):
         timing: answer with how long the request queued and was computed.
         final: answer that this is the last response.
         top: per output in ``outputs``, how many of the highest values are wanted; 0 for the whole tensor.
+        strings: an input is BYTES.
     """
 
     raw: bool = True
     timing: bool = False
     final: bool = False
     top: tuple[int, ...] = ()
+    strings: bool = False
+
+    def check(self, signature: Signature) -> None:
+        """Refuse complex numbers, which this protocol has not, and classes of what cannot be ranked."""
+        outputs = {spec.name: spec for spec in signature.outputs}
+        wanted = [outputs[name] for name in self.outputs if name in outputs] if self.outputs else signature.outputs
+        for kind, specs in (("input", signature.inputs), ("output", wanted)):
+            for spec in specs:
+                if spec.datatype in COMPLEX:
+                    others = ", or other outputs by their names" if kind == "output" and len(outputs) > 1 else ""
+                    raise InvalidRequest(
+                        f"{kind} {spec.name!r} is {spec.datatype.name}, which the Open Inference Protocol has no "
+                        f"datatype for; expected TensorFlow Serving's Predict{others}"
+                    )
+        for name, top in zip(self.outputs, self.top, strict=False):
+            if top and name in outputs and outputs[name].datatype is BYTES:
+                raise InvalidRequest(f"output {name!r} is BYTES; expected {CLASSIFICATION} of an output of numbers")
 
 
 def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
     """Read everything but the id and the data.
 
     Raises:
-        InvalidRequest: a parameter that is known and makes no sense, or shared memory.
+        InvalidRequest: a parameter that is known and makes no sense, shared memory, a shape that no tensor has, or
+            more strings than there may be.
     """
+    for tensor in request.inputs:
+        check_shape(tensor.name, tensor.shape)
+    strings = [prod(tensor.shape) for tensor in request.inputs if tensor.datatype == BYTES.name]
+    check_count("the request", sum(strings))
     for name, parameters in [
         *((tensor.name, tensor.parameters) for tensor in request.inputs),
         *((tensor.name, tensor.parameters) for tensor in request.outputs),
@@ -67,6 +94,7 @@ def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
         timing=TIMING in parameters and parameters[TIMING].bool_param,
         final=FINAL in parameters and parameters[FINAL].bool_param,
         top=top if any(top) else (),
+        strings=bool(strings),
     )
 
 

@@ -1,24 +1,40 @@
 """The Open Inference Protocol in JSON, for callers who have nothing but ``curl``: the body of an infer request.
 
-Tensors are ``{"name", "shape", "datatype", "data"}``; the data may be nested as the shape is, or flat.
+Tensors are ``{"name", "shape", "datatype", "data"}``; the data may be nested as the shape is, or flat. Both ways:
+
+- BYTES are text; an element that is no UTF-8 is ``{"b64": "..."}``, its bytes in base64, as in TensorFlow Serving's
+  JSON. A request may have all of a tensor's elements in base64 and say so in its parameters,
+  ``{"content_type": "base64"}``, as in KServe's and MLServer's.
+- JSON has neither NaN nor Infinity. In an answer they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``,
+  as in protobuf's own JSON: every parser reads them, and JavaScript's ``Number``, Python's ``float`` and NumPy make the
+  number of them. A request may write them so too, or without the quotes, as Python and TensorFlow Serving do.
+- Numbers that the tensor's datatype cannot hold are refused, and never become another number: 300 as UINT8, 1e39 as
+  FP32. Only the digits that a float has not are lost.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from itertools import chain
+from math import inf, isfinite, isinf, isnan, nan
 from typing import Any
 
 import numpy as np
 
-from horngate_protos.datatypes import BY_NAME, Datatype
+from horngate_protos.datatypes import BYTES, DATATYPES, Datatype
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, wanted
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
-from horngate_server.protocols.open_inference.response import classes
-from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo, numbers
+from horngate_server.protocols.open_inference.response import classes, widen
+from horngate_server.protocols.strings import check_count
+from horngate_server.protocols.wire import check_shape
+from horngate_server.request import Data, InferenceRequest, InferenceResult, ModelInfo, numbers, strings
 
 PROTOCOL = "open_inference_json"
+CONTENT_TYPE = "content_type"
+BASE64 = "base64"
+"""A tensor's parameter and its value where all of its strings are written in base64; other values mean nothing here."""
 
 
 def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
@@ -33,7 +49,7 @@ def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
         InvalidRequest: it is not such a body, or a tensor's data are not what its datatype and shape say.
     """
     try:
-        asked = json.loads(body)
+        asked = json.loads(body, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     try:
@@ -49,20 +65,17 @@ def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceRe
     outputs = []
     places = wanted(header, model.signature)
     for place, top in zip(places, header.top or (0,) * len(places), strict=True):
-        spec, data = model.signature.outputs[place], result.outputs[place]
-        name, shape = spec.datatype.name, list(result.shapes[place])
+        spec, data, shape = model.signature.outputs[place], result.outputs[place], result.shapes[place]
+        datatype = spec.datatype
         if top:
-            values: list[Any] = [
-                each.decode() for each in classes(spec.datatype, numbers(data), result.rows, top, model.labels)
-            ]
-            name, shape = "BYTES", [result.rows, len(values) // result.rows]
-        else:
-            values = np.frombuffer(numbers(data), spec.datatype.numpy).tolist()
-        outputs.append({"name": spec.name, "datatype": name, "shape": shape, "data": values})
+            data, shape = classes(spec, numbers(data), shape, top, model.labels)
+            datatype = BYTES
+        values = _values(datatype, data)
+        outputs.append({"name": spec.name, "datatype": datatype.name, "shape": list(shape), "data": values})
     response: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
     if request.id:
         response["id"] = request.id
-    return json.dumps({**response, "outputs": outputs}).encode()
+    return json.dumps({**response, "outputs": outputs}, allow_nan=False).encode()
 
 
 def _decode(_message: bytes | memoryview) -> InferenceRequest:
@@ -74,6 +87,17 @@ JSON = Codec(PROTOCOL, _decode, encode_json, lambda *_: None)
 # --- private ------------------------------------------------------------------------------------------
 
 _MISSING = object()
+_KNOWN = {each.name: each for each in (*DATATYPES, BYTES) if each.name != "BF16"}
+"""BF16 is not taken: JSON's numbers would have to be rounded."""
+_NOT_FINITE: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
+
+
+def _finite(text: str) -> float:
+    """Read a number that is written in digits."""
+    number = float(text)
+    if isinf(number):
+        raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
+    return number
 
 
 def _read(asked: Any, model: str, version: str) -> InferenceRequest:
@@ -85,11 +109,13 @@ def _read(asked: Any, model: str, version: str) -> InferenceRequest:
         name = _get(tensor, "an input", "name", str)
         at = f"input {name!r}"
         shape = _get(tensor, at, "shape", list)
-        if not all(isinstance(axis, int) and not isinstance(axis, bool) and -1 <= axis < 1 << 63 for axis in shape):
-            raise InvalidRequest(f"{at}: shape {shape}; expected whole numbers")
+        if not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in shape):
+            raise InvalidRequest(f"{at}: shape {str(shape)[:80]}; expected whole numbers")
+        check_shape(name, shape)
         given = request.inputs.add(name=name, datatype=_get(tensor, at, "datatype", str), shape=shape)
         _parameters(given.parameters, tensor, at)
-        data.append(_elements(at, given.datatype, tuple(shape), _get(tensor, at, "data", list)))
+        encoded = given.parameters[CONTENT_TYPE].string_param == BASE64 if CONTENT_TYPE in given.parameters else False
+        data.append(_elements(at, given.datatype, tuple(shape), _get(tensor, at, "data", list), encoded=encoded))
     for output in _get(asked, "the body", "outputs", list, []):
         name = _get(output, "an output", "name", str)
         _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
@@ -132,17 +158,92 @@ def _parameters(into: Any, place: Any, at: str) -> None:
         into[name].CopyFrom(parameter)
 
 
-def _elements(at: str, name: str, shape: tuple[int, ...], data: list[Any]) -> bytes:
-    """Return the data's bytes."""
-    datatype = BY_NAME.get(name)
-    if datatype is None or name == "BF16":
-        raise InvalidRequest(f"{at} has datatype {name!r}; expected one of {', '.join(BY_NAME)}, without BF16 in JSON")
+def _elements(at: str, name: str, shape: tuple[int, ...], data: list[Any], *, encoded: bool) -> Data:
+    """Return the data's elements; ``encoded``: strings are base64."""
+    datatype = _KNOWN.get(name)
+    if datatype is None:
+        raise InvalidRequest(f"{at} has datatype {name[:40]!r}; expected one of {', '.join(_KNOWN)}")
     axes, values = _flat(at, data)
     if len(axes) > 1 and axes != shape:
         raise InvalidRequest(f"{at}: data nested as {list(axes)}; expected {list(shape)}, or flat")
-    if not {type(value) for value in values} <= _TYPES[datatype.numpy.kind] or not _in_range(datatype, values):
-        raise InvalidRequest(f"{at} has values that are not {name}'s: {str(values[:8])[:80]}")
-    return np.array(values, datatype.numpy).tobytes()
+    if datatype is BYTES:
+        check_count(at, len(values))
+        return [_string(at, value, encoded=encoded) for value in values]
+    return _numbers(at, datatype, values)
+
+
+def _numbers(at: str, datatype: Datatype, values: list[Any]) -> bytes:
+    """Return numbers as they lie in memory, none of them changed by more than a float's rounding."""
+    kind = datatype.numpy.kind
+    types = {type(value) for value in values}
+    if kind == "f" and str in types:
+        values = [_NOT_FINITE.get(value, value) if type(value) is str else value for value in values]
+        types = {type(value) for value in values}
+    if not types <= _TYPES[kind]:
+        wrong = next(value for value in values if type(value) not in _TYPES[kind])
+        raise InvalidRequest(f"{at} has {_kind(wrong)} among its data, which is not {datatype.name}'s")
+    try:
+        array = np.array(values, np.float64 if kind == "f" else datatype.numpy)
+        with np.errstate(over="raise"):
+            return array.astype(datatype.numpy, copy=False).tobytes()
+    except (OverflowError, FloatingPointError) as error:
+        raise InvalidRequest(
+            f"{at} has {_outside(datatype, values)} among its data; expected {datatype.name}s"
+        ) from error
+
+
+def _outside(datatype: Datatype, values: list[Any]) -> str:
+    """Return the first number that a datatype cannot hold."""
+    low: float
+    high: float
+    if datatype.numpy.kind == "f":
+        low, high = float(np.finfo(datatype.numpy.name).min), float(np.finfo(datatype.numpy.name).max)
+    else:
+        low, high = np.iinfo(datatype.numpy.name).min, np.iinfo(datatype.numpy.name).max
+    return next(str(each)[:40] for each in values if -inf < each < low or high < each < inf)
+
+
+def _string(at: str, value: Any, *, encoded: bool) -> bytes:
+    """Return an element of BYTES."""
+    match value:
+        case str() if not encoded:
+            return value.encode()
+        case str(content):
+            pass
+        case {"b64": str(content), **rest} if not rest:
+            pass
+        case _:
+            raise InvalidRequest(
+                f'{at} has {_kind(value)} among its data; expected strings, or {{"b64": "..."}} for bytes'
+            )
+    try:
+        return b64decode(content, validate=True)
+    except ValueError as error:
+        raise InvalidRequest(f"{at} has {content[:40]!r} among its data; expected base64: {error}") from error
+
+
+def _values(datatype: Datatype, data: Data) -> list[Any]:
+    """Return an output's elements as JSON has them."""
+    if datatype is BYTES:
+        return [_text(each) for each in strings(data)]
+    array = np.frombuffer(numbers(data), datatype.numpy)
+    if datatype.name == "BF16":
+        array = widen(array)
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        values: list[Any] = array.tolist()
+        return values
+    return [value if isfinite(value) else _written(value) for value in array.tolist()]
+
+
+def _written(value: float) -> str:
+    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _text(element: bytes) -> Any:
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return {"b64": b64encode(element).decode()}
 
 
 _TYPES: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}, "i": {int}, "u": {int}}
@@ -159,12 +260,3 @@ def _flat(at: str, data: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
         axes.append(lengths.pop())
         data = list(chain.from_iterable(data))
     return tuple(axes), data
-
-
-def _in_range(datatype: Datatype, values: list[int]) -> bool:
-    """Whether numbers are within the datatype's limits."""
-    kind = datatype.numpy.kind
-    if not values or kind == "b":
-        return True
-    limits = np.finfo(np.float64) if kind == "f" else np.iinfo(datatype.numpy.name)
-    return bool(limits.min <= min(values) and max(values) <= limits.max)

@@ -3,27 +3,32 @@
 A ModelInferRequest is a small header and then the tensors' bytes. Callers repeat the header again and again, so it
 is parsed once and remembered under its own bytes; a request then costs a walk over its few top-level fields and a
 view of each tensor. What the walk does not expect (legal, but nobody sends it) goes through protobuf's own parser.
+Strings are split here, once, and are never remembered: their lengths are among the tensor's bytes.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from horngate_protos.datatypes import BY_NAME
+from horngate_protos.datatypes import BY_NAME, BYTES
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
-from horngate_server.protocols.wire import MOST_FIELDS, check_head, check_parsed
-from horngate_server.request import InferenceRequest
+from horngate_server.protocols.strings import split, string_bytes
+from horngate_server.protocols.wire import LENGTH_DELIMITED, MOST_FIELDS, PARSED_BYTES, check_head, check_parsed
+from horngate_server.request import Buffer, Data, InferenceRequest
 
 
 def decode(message: bytes | memoryview) -> InferenceRequest:
-    """Read a ModelInferRequest; the data are views of ``message``.
+    """Read a ModelInferRequest; numbers are views of ``message``, strings are copied out of it.
 
     Raises:
-        InvalidRequest: it is not such a message, mixes raw and typed tensors, or holds values out of range.
+        InvalidRequest: it is not such a message, mixes raw and typed tensors, holds values out of range, or strings
+            whose lengths are not those of the bytes that came.
     """
     known = _known.get(len(message))
     if known is not None and message[: len(known.head)] == known.head:
@@ -40,6 +45,8 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
         raise InvalidRequest(
             f"raw_input_contents has {len(data)} entries for {len(header.inputs)} inputs; expected one for each"
         )
+    if header.strings:
+        return InferenceRequest(header, identity, _split(header, data))
     if len(data) == 1 and not identity:
         _remember(header, bytes(message[: len(message) - len(data[0])]), len(message))
     return InferenceRequest(header, identity, data)
@@ -52,7 +59,8 @@ _REMEMBERED_BYTES = 1024
 _REMEMBERED_LENGTHS = 256
 _ID = 0x1A  # field 3, length-delimited
 _RAW = 0x3A  # field 7, length-delimited
-_LENGTH_DELIMITED = 2
+_STRINGS = (0x2A, 0x2A, 0x42)
+"""On the way to strings: an input, its contents, an element of bytes_contents."""
 
 
 class _Known(NamedTuple):
@@ -92,7 +100,7 @@ def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls wou
     try:
         while position < end:
             tag = message[position]
-            if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F:
+            if tag & 7 != LENGTH_DELIMITED or tag > 0x7F:
                 return None
             start = position
             length = message[position + 1]
@@ -142,8 +150,10 @@ def _raw_header(head: bytes) -> InferHeader:
 
 def _parse(message: bytes | memoryview) -> InferenceRequest:
     """Read any ModelInferRequest with protobuf's parser: typed contents, unusual field order."""
-    check_parsed(len(message), "raw_input_contents")
-    request = _from_bytes(bytes(message))
+    message = bytes(message)
+    if len(message) > PARSED_BYTES:
+        check_parsed(len(message) - string_bytes(message, _STRINGS), "raw_input_contents")
+    request = _from_bytes(message)
     if request.raw_input_contents:
         if any(tensor.HasField("contents") for tensor in request.inputs):
             raise InvalidRequest(_MIXED)
@@ -152,9 +162,18 @@ def _parse(message: bytes | memoryview) -> InferenceRequest:
                 f"raw_input_contents has {len(request.raw_input_contents)} entries for "
                 f"{len(request.inputs)} inputs; expected one for each"
             )
-        return InferenceRequest(read_header(request, raw=True), request.id, list(request.raw_input_contents))
-    data = [_typed(tensor) for tensor in request.inputs]
-    return InferenceRequest(read_header(request, raw=False), request.id, data)
+        header = read_header(request, raw=True)
+        return InferenceRequest(header, request.id, _split(header, list(request.raw_input_contents)))
+    header = read_header(request, raw=False)
+    return InferenceRequest(header, request.id, [_typed(tensor) for tensor in request.inputs])
+
+
+def _split(header: InferHeader, data: Sequence[Buffer]) -> list[Data]:
+    """Return raw contents with those of BYTES as their elements."""
+    return [
+        split(tensor.name, raw, tensor.shape, prod(tensor.shape)) if tensor.datatype == BYTES.name else raw
+        for tensor, raw in zip(header.inputs, data, strict=True)
+    ]
 
 
 _MIXED = "raw_input_contents and typed contents in one request; expected one or the other"
@@ -167,8 +186,8 @@ def _from_bytes(message: bytes) -> ModelInferRequest:
         raise InvalidRequest(f"not a ModelInferRequest: {error}") from error
 
 
-def _typed(tensor: ModelInferRequest.InferInputTensor) -> bytes:
-    """Turn typed contents into the bytes that they would have been raw."""
+def _typed(tensor: ModelInferRequest.InferInputTensor) -> Data:
+    """Turn typed contents into the elements that they would have been raw."""
     datatype = BY_NAME.get(tensor.datatype)
     if datatype is None:
         raise InvalidRequest(
@@ -183,6 +202,13 @@ def _typed(tensor: ModelInferRequest.InferInputTensor) -> bytes:
             f"found {' and '.join(filled)}"
         )
     values = getattr(tensor.contents, datatype.contents)
+    if datatype is BYTES:
+        if len(values) != prod(tensor.shape):
+            raise InvalidRequest(
+                f"input {tensor.name!r} has {len(values)} strings; expected {prod(tensor.shape)} for the shape "
+                f"{list(tensor.shape)}"
+            )
+        return list(values)
     try:
         return np.array(values, datatype.numpy).tobytes()
     except OverflowError as error:

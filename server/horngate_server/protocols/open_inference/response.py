@@ -2,16 +2,29 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from horngate_protos.datatypes import Datatype
+from horngate_protos.datatypes import BYTES, Datatype
 from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferResponse
 from horngate_protos.wire import varint
 from horngate_server.protocols import Template, wanted
 from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, numbers
-from horngate_server.signature import TensorSpec
+from horngate_server.protocols.strings import pack
+from horngate_server.request import (
+    Buffer,
+    Data,
+    Header,
+    InferenceRequest,
+    InferenceResult,
+    ModelInfo,
+    Outputs,
+    numbers,
+    strings,
+)
+from horngate_server.signature import FREE, TensorSpec
 
 QUEUE_US = "horngate_queue_us"
 COMPUTE_US = "horngate_compute_us"
@@ -46,23 +59,45 @@ def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult)
         identity = request.id.encode()
         parts += (b"\x1a", varint(len(identity)), identity)
     for place in places:
-        output = numbers(result.outputs[place])
+        output = _raw(result.outputs[place])
         parts += (b"\x32", varint(len(output)), output)
     return b"".join(parts)
 
 
-def classes(datatype: Datatype, data: Buffer, rows: int, top: int, labels: Sequence[str]) -> list[bytes]:
-    """Return each row's highest values as ``value:index[:label]``, the highest first; equals by index."""
-    values = np.frombuffer(data, datatype.numpy).reshape(rows, -1)
-    if datatype.name == "BF16":  # the upper half of a float32
-        values = (values.astype(np.uint32) << 16).view(np.float32)
+def classes(
+    spec: TensorSpec, data: Buffer, shape: tuple[int, ...], top: int, labels: Sequence[str]
+) -> tuple[list[bytes], tuple[int, int]]:
+    """Return the highest values of each row of an output, and the shape [rows, classes] of the tensor of them.
+
+    The first axis counts rows; an output without one, a scalar or a vector of a fixed length, is a single row.
+
+    Args:
+        spec: the output; not BYTES and not complex.
+        data: its elements.
+        shape: all of its axes.
+        top: how many values of a row are wanted, at least 1.
+        labels: of the classes.
+
+    Returns:
+        Strings ``value:index[:label]``, the highest first, equals by index.
+    """
+    in_rows = len(shape) > 1 or spec.shape == (FREE,)
+    rows, width = (shape[0], prod(shape[1:])) if in_rows and shape else (1, prod(shape))
+    values = np.frombuffer(data, spec.datatype.numpy).reshape(rows, width)
+    if spec.datatype.name == "BF16":
+        values = widen(values)
     written = "{:f}:{}" if values.dtype.kind == "f" else "{:d}:{}"
     found = []
     for row in values:
         for index in np.argsort(-row.astype(np.float64), kind="stable")[:top].tolist():
             label = f":{labels[index]}" if index < len(labels) else ""
             found.append((written.format(row[index].item(), index) + label).encode())
-    return found
+    return found, (rows, min(top, width))
+
+
+def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return BF16's bits as the numbers that they are: each is the upper half of a float32."""
+    return (values.astype(np.uint32) << 16).view(np.float32)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -106,23 +141,27 @@ def _encode_any(
         response.parameters[FINAL].bool_param = True
     tops = header.top or (0,) * len(places)
     typed = not header.raw and all(top or spec.datatype.contents for (spec, _), top in zip(shapes, tops, strict=True))
-    for tensor, (spec, _), place, top in zip(response.outputs, shapes, places, tops, strict=True):
+    for tensor, (spec, shape), place, top in zip(response.outputs, shapes, places, tops, strict=True):
         data = result.outputs[place]
+        datatype = spec.datatype
         if top:
-            found = classes(spec.datatype, numbers(data), result.rows, top, model.labels)
-            tensor.datatype = "BYTES"
-            tensor.shape[:] = [result.rows, len(found) // result.rows]
-            contents = InferTensorContents(bytes_contents=found)
-            data = b"".join(len(each).to_bytes(4, "little") + each for each in found)
-        elif typed:
-            contents = _contents(spec.datatype, numbers(data))
+            data, tensor.shape[:] = classes(spec, numbers(data), shape, top, model.labels)
+            datatype = BYTES
+            tensor.datatype = datatype.name
         if typed:
-            tensor.contents.CopyFrom(contents)
+            tensor.contents.CopyFrom(_contents(datatype, data))
         else:
-            response.raw_output_contents.append(bytes(numbers(data)))
+            response.raw_output_contents.append(bytes(_raw(data)))
     return response.SerializeToString()
 
 
-def _contents(datatype: Datatype, data: Buffer) -> InferTensorContents:
+def _raw(data: Data) -> Buffer:
+    """Return a tensor's elements as they travel raw."""
+    return pack(data) if isinstance(data, list) else data
+
+
+def _contents(datatype: Datatype, data: Data) -> InferTensorContents:
     assert datatype.contents is not None
-    return InferTensorContents(**{datatype.contents: np.frombuffer(data, datatype.numpy).tolist()})
+    if datatype is BYTES:
+        return InferTensorContents(bytes_contents=strings(data))
+    return InferTensorContents(**{datatype.contents: np.frombuffer(numbers(data), datatype.numpy).tolist()})
