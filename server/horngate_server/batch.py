@@ -26,7 +26,15 @@ def ladder(max_rows: int) -> tuple[int, ...]:
 
 
 def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
-    """Write a batch into the model's memory, once; its first row again in those that pad it to ``rows``."""
+    """Write a batch into the model's memory, once; its first row again in those that pad it to ``rows``.
+
+    One request that has the run for itself is written as it is.
+    """
+    if batch.alone:
+        feed = model.feed(signature, batch.shapes)
+        for place, array in enumerate(feed.arrays):
+            _write(array, [batch.whole[0].data[place]], array.size if array.dtype.hasobject else array.nbytes)
+        return feed
     feed = model.feed(signature, [(rows, *shape) for shape in batch.shapes])
     for place, array in enumerate(feed.arrays):
         row_size = array.size // rows * (1 if array.dtype.hasobject else array.dtype.itemsize)

@@ -74,12 +74,15 @@ class Costs:
         return rows * self._row_seconds if self._kinds else 0.0
 
     def least(self, kind: Hashable, rows: int, now: float) -> float | None:
-        """Return the seconds that the batch of such a request takes at least; None where nothing recent tells."""
+        """Return the seconds that the batch of such a request takes at least; None where nothing recent tells.
+
+        Of a kind that ran lately, but not in this size, 0.
+        """
         mine = self._kinds.get(kind, _NONE)
         rung = self.rung(rows)
-        if rung not in mine.mean or now - mine.at > RECENT_S:
+        if now - mine.at > RECENT_S:
             return None
-        return min(mine.mean[rung], mine.last[rung])
+        return min(mine.mean.get(rung, 0.0), mine.last.get(rung, 0.0))
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -87,11 +90,11 @@ class Costs:
 
 @dataclass(slots=True, eq=False)
 class _Kind:
-    """Seconds by rung, on average and of the last run; when that was; and the least seconds of a row."""
+    """Seconds by rung, on average and of the last run; when the latest was; and the least seconds of a row."""
 
     mean: dict[int, float] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
-    at: float = 0.0
+    at: float = -inf
     row_seconds: float = inf
 
 

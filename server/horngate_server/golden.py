@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
+from horngate_server.batch import joined
 from horngate_server.comparing import Tolerance, first_difference
 from horngate_server.errors import InvalidRequest, ModelError, RequestError
 from horngate_server.model import Array, Model
@@ -178,7 +179,7 @@ def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], pat
             raise ModelError(f"{path} holds a record that does not fit {spec}")
         item = spec.size(())
         if len(data) == item < spec.size(shape):
-            data = data * (spec.size(shape) // item)  # one value stands for all
+            data = joined([data] * (spec.size(shape) // item))  # one value stands for all
         if len(data) != spec.size(shape):
             raise ModelError(f"{path} holds a record whose {spec.name} does not fill {list(shape)}")
         if isinstance(data, list):

@@ -48,7 +48,7 @@ def status_of(error: errors.RequestError, protocol: str = "") -> Status:
     if len(message) > MESSAGE_CHARACTERS:
         message = message[: MESSAGE_CHARACTERS - 3] + "..."
     number: int = code.value[0]
-    if isinstance(error, errors.MessageTooLarge):  # the code alone would invite a retry
+    if isinstance(error, errors.MessageTooLarge | errors.OutOfMemory):  # the code alone would invite a retry
         return Status(number, code.name, message, (("grpc-retry-pushback-ms", "-1"),))
     if isinstance(error, errors.QueueFull):
         return Status(number, code.name, message, _retry_after(number, message, error.retry_after_s))

@@ -17,7 +17,7 @@ from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
 from horngate_server import errors, launch, logs, native_log, status, telling
 from horngate_server.batch import ladder
-from horngate_server.costs import Costs
+from horngate_server.costs import KINDS, Costs
 from horngate_server.health import Health
 from horngate_server.origin import Origin
 from horngate_server.rate_limited_log import Notes
@@ -45,8 +45,9 @@ def test_try_later_and_never_are_different_codes() -> None:
     retried = {
         kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
     }
-    assert retried == {"QueueFull", "NotReady", "MessageTooLarge"}
-    assert dict(status.status_of(errors.MessageTooLarge("x")).trailers) == {"grpc-retry-pushback-ms": "-1"}
+    assert retried == {"QueueFull", "NotReady", "MessageTooLarge", "OutOfMemory"}
+    for error in (errors.MessageTooLarge("x"), errors.OutOfMemory("x")):
+        assert dict(status.status_of(error).trailers) == {"grpc-retry-pushback-ms": "-1"}
 
 
 def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None:
@@ -75,10 +76,10 @@ def test_costs_follow_measurements_without_believing_a_single_hiccup() -> None:
     """One slow run moves the estimate by a tenth of its surprise."""
     costs = Costs(ladder(8))
     assert costs.wait(100) == 0.0
-    costs.measured("s", 8, 1.0)
-    costs.measured("s", 8, 11.0)
+    costs.measured("s", 8, 1.0, 0.0)
+    costs.measured("s", 8, 11.0, 0.0)
     assert costs.wait(8) == pytest.approx(2.0)
-    assert costs.least("s", 5) == pytest.approx(2.0)
+    assert costs.least("s", 5, 0.0) == pytest.approx(2.0)
     assert costs.report("s") == {8: pytest.approx(2.0)}
 
 
@@ -86,10 +87,53 @@ def test_a_batch_is_expected_to_take_what_its_size_took_lately_and_for_ever_if_i
     """A size that never ran, or was slow just now, is not taken for quick."""
     costs = Costs(ladder(8))
     assert costs.expected("s", 3) == float("inf")
-    costs.measured("s", 4, 0.001)
+    costs.measured("s", 4, 0.001, 0.0)
     assert costs.expected("s", 3) == 0.001
-    costs.measured("s", 4, 1.0)
+    costs.measured("s", 4, 1.0, 0.0)
     assert costs.expected("s", 4) == 1.0
+
+
+def test_an_old_measurement_or_another_kinds_says_nothing_about_a_request() -> None:
+    """What a run takes at least is known for ten seconds after one of its own kind and size, and then no more."""
+    costs = Costs(ladder(8))
+    costs.measured("large", 1, 4.5, 0.0)
+    assert costs.least("small", 1, 0.0) is None
+    assert costs.least("large", 1, 10.0) == 4.5
+    assert costs.least("large", 1, 10.1) is None
+
+
+def test_one_fast_run_is_believed_at_once_when_it_comes_to_refusing() -> None:
+    """The least that a run takes is the smaller one of the average and the last time."""
+    costs = Costs(ladder(8))
+    costs.measured("s", 1, 4.0, 0.0)
+    costs.measured("s", 1, 0.008, 1.0)
+    assert costs.least("s", 1, 1.0) == 0.008
+
+
+def test_the_cheapest_kind_of_row_is_what_waiting_rows_cost_at_least() -> None:
+    """Of several kinds the least counts, also after it has become dearer."""
+    costs = Costs(ladder(8))
+    costs.measured("large", 1, 4.0, 0.0)
+    costs.measured("small", 4, 1.0, 0.0)
+    assert costs.wait(8) == 2.0
+    for _ in range(1000):
+        costs.measured("small", 4, 80.0, 0.0)
+    assert costs.wait(2) == 8.0
+
+
+def test_batches_beyond_the_ladder_are_taken_for_the_next_power_of_two() -> None:
+    """A request that has a run of its own may be larger than any batch."""
+    assert Costs(ladder(6)).rung(7) == 8
+    assert Costs(ladder(6)).rung(5) == 6
+
+
+def test_the_kinds_whose_costs_are_remembered_are_bounded() -> None:
+    """Callers can make any number of kinds with free axes; the oldest ones are forgotten."""
+    costs = Costs(ladder(8))
+    for kind in range(KINDS + 1):
+        costs.measured(kind, 1, 1.0, 0.0)
+    assert costs.least(0, 1, 0.0) is None
+    assert costs.least(KINDS, 1, 0.0) == 1.0
 
 
 def test_not_serving_until_told_so_and_never_again_after_shutting_down() -> None:

@@ -24,7 +24,7 @@ from horngate_server.queue import Line
 from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
-from horngate_server.signature import Signature, TensorSpec
+from horngate_server.signature import Batching, Signature, TensorSpec
 from horngate_server.statistics import Statistics
 from horngate_server.telling import Teller
 from horngate_server.transports import Answer, Call, Status, Terms
@@ -151,6 +151,7 @@ class Desk:
         quick_s: float = 0.0,
         pad: bool = True,
         tellers: Sequence[Teller] = (),
+        batching: Batching | None = None,
     ) -> None:
         self.model = model or FakeModel()
         self.clock = clock
@@ -169,7 +170,7 @@ class Desk:
             tellers=tellers,
         )
         self.line = Line(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
-        self.info = ModelInfo("m", "3", self.model.signature)
+        self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())
         self.executor = Executor(
             self.info,
             self.model,
