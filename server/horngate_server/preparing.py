@@ -9,7 +9,7 @@ from time import monotonic, thread_time
 from horngate_server import golden, repository, runtime
 from horngate_server.errors import ModelError
 from horngate_server.model import Model
-from horngate_server.proof import Bench, Proof, prove
+from horngate_server.proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.repository import Version
 from horngate_server.settings import Limits, Settings, cores
 from horngate_server.signature import ROWS, WHOLE, Batching
@@ -17,7 +17,7 @@ from horngate_server.signature import ROWS, WHOLE, Batching
 log = logging.getLogger(__name__)
 
 LARGE_S = 0.005
-"""A model that computes longer for one request gets all cores."""
+"""A model that computes longer for one request gets every core, also the one that takes requests in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,21 +57,26 @@ def prepare(
         # threads that it starts inherit the priority of the one that opens it
         return aside.submit(load).result() if threads == 1 else load()
 
-    def proved(model: runtime.SavedModel, threads: int) -> Mapping[str, Proof]:
+    def bench(model: runtime.SavedModel) -> Bench:
         # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
-        clock = thread_time if beside and threads == 1 and model.device.kind == "CPU" else monotonic
-        bench = Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
-        return aside.submit(_prove, model, recorded, bench).result()
+        clock = thread_time if beside and few == 1 and model.device.kind == "CPU" else monotonic
+        return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
+
+    def proved(model: runtime.SavedModel) -> Mapping[str, Proof]:
+        return aside.submit(_prove, model, recorded, bench(model)).result()
+
+    def measured(model: runtime.SavedModel) -> float:
+        requests = [each.inputs for each in recorded.get(model.signature.name, ())]
+        return aside.submit(seconds_of_one, model, model.signature, requests, bench(model)).result()
 
     model = opened(few)
     try:
         recorded, unread = _recorded(version, model, settings.verify)
-        proofs = proved(model, few)
-        if not settings.compute_threads and few < cores() and _is_large(proofs[model.signature.name]):
+        if not settings.compute_threads and few < cores() and measured(model) > LARGE_S:
             few = cores()
             model.close()
             model = opened(few)
-            proofs = proved(model, few)
+        proofs = proved(model)
         batchings = {name: proof.batching for name, proof in proofs.items()}
         verification = unread or aside.submit(_verify, version, model, recorded, batchings, settings.verify).result()
         if any(model.signatures[name].writes for name in proofs):
@@ -85,11 +90,6 @@ def prepare(
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-
-def _is_large(proof: Proof) -> bool:
-    """Whether one request computes so long that every core is worth having, even the one that takes requests in."""
-    return min(proof.seconds.values(), default=0.0) > LARGE_S
 
 
 def _asked(version: Version, limits: Limits) -> str:

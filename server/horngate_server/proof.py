@@ -77,6 +77,14 @@ class Bench:
     gpu: bool = False
 
 
+def seconds_of_one(model: Model, signature: Signature, recorded: Sequence[Rows], bench: Bench) -> float:
+    """Return what one request takes, warm; 0 where no input is found that the signature accepts.
+
+    Args: those of `prove`.
+    """
+    return _Prover(model, signature, bench).seconds_of_one(recorded)
+
+
 def prove(model: Model, signature: Signature, recorded: Sequence[Rows], bench: Bench) -> Proof:
     """Run a signature, and find out how its requests are to be computed.
 
@@ -124,9 +132,7 @@ class _Prover:
         apart = _apart(signature)
         if asked == ROWS and apart:
             raise ModelError(f"signature {signature.name} cannot be computed with batching = {ROWS!r}: {apart}")
-        runtime.trim_memory()
-        runtime.forget_peak()
-        self._base = runtime.resident_bytes()
+        self._begin_measuring()
         if signature.writes and asked != ROWS:
             apart = f"it changes what it remembers: {', '.join(signature.writes[:3])}"
         if asked == WHOLE:
@@ -145,6 +151,14 @@ class _Prover:
             return self._climb(seen, self._independent(seen), "its rows were the same alone and among others")
         except _Doubt as doubt:
             return self._whole(recorded, str(doubt))
+
+    def seconds_of_one(self, recorded: Sequence[Rows]) -> float:
+        for request in self._requests(recorded):
+            if self._tried(request) is not None:
+                began = self._bench.clock()
+                self._tried(request)
+                return self._bench.clock() - began
+        return 0.0
 
     # --- whole ----------------------------------------------------------------------------------------
 
@@ -197,15 +211,17 @@ class _Prover:
         """Find rows that the model takes one by one, whose answers differ if that can be had; None if it takes none."""
         dull: _Seen | None = None
         for rows, guess in self._sources(recorded):
-            seen = self._alone(rows, guess)
+            seen = self._alone(rows[:2], guess)
             if seen is None:
                 continue
             if len(seen.rows) > 1 and _varied(seen):
-                return seen
+                return self._alone(rows, guess)
             dull = dull or seen
             if guess is not None and dull.guess is not None and guess.size != dull.guess.size:
                 break  # other sizes will not make its answers differ
-        return dull
+        return dull and (
+            self._alone([dull.guess.draw(1, seed) for seed in range(4)], dull.guess) if dull.guess else dull
+        )
 
     def _sources(self, recorded: Sequence[Rows]) -> Iterator[tuple[Sequence[Rows], Guess | None]]:
         if rows := _cut(recorded):
@@ -238,10 +254,10 @@ class _Prover:
         """
         if len(seen.rows) < 3:
             raise _Doubt(f"too few rows are accepted to compare them: {self._refused}")
-        if not _varied(seen):
-            raise _Doubt("its answers are the same whatever it is given, so that nothing can be seen")
         self._same_twice(seen)
         shared = self._together(seen, None, TOGETHER)
+        if not _varied(seen):
+            raise _Doubt("its answers are the same whatever it is given, so that nothing can be seen")
         styles = 1
         for guess in guesses(self._signature):
             if styles == STYLES or (seen.guess is not None and guess.size != seen.guess.size):
@@ -249,8 +265,10 @@ class _Prover:
             if seen.guess is not None and guess.style == seen.guess.style:
                 continue
             other = self._alone([guess.draw(1, seed) for seed in range(3)], guess)
-            if other is not None and len(other.rows) > 1 and _alike(seen, other):
+            if other is not None:
                 styles += 1
+                if seen.guess is not None:
+                    self._same_shapes(seen, other)
                 self._together(other, shared, (2, 3))
         return shared
 
@@ -266,6 +284,16 @@ class _Prover:
             tolerance = self._tolerance(spec, [each[place] for each in seen.answers])
             if got.shape != wanted.shape or first_difference(got, wanted, spec.datatype, tolerance) is not None:
                 raise _Doubt(f"output {spec.name!r} of the same row is another the second time")
+
+    def _same_shapes(self, seen: _Seen, other: _Seen) -> None:
+        """See that other values have answers of the same shapes.
+
+        Raises:
+            _Doubt: what comes out depends on what goes in.
+        """
+        for spec, one, another in zip(self._signature.outputs, seen.answers[0], other.answers[0], strict=True):
+            if one.shape != another.shape:
+                raise _Doubt(f"output {spec.name!r} has shape {list(one.shape)} or {list(another.shape)} for one row")
 
     def _together(self, seen: _Seen, shared: frozenset[int] | None, sizes: Iterable[int]) -> frozenset[int]:
         """Compute batches of these rows in any order; return the outputs without rows, which the first one tells."""
@@ -326,6 +354,7 @@ class _Prover:
         Raises:
             _Doubt: they are not.
         """
+        self._begin_measuring()
         limits = self._bench.limits
         row_bytes = _bytes([array for place, array in enumerate(seen.answers[0]) if place not in shared])
         rng = np.random.default_rng(0)
@@ -350,9 +379,9 @@ class _Prover:
                 break
             if sure:
                 self._compare(seen, order, answers, shared)
-            needs[rows] = max(needs[last], runtime.peak_bytes() - self._base)
+            needs[rows] = max(needs[last], self._need())
             del answers
-            rate = rows / took
+            rate = rows / max(took, 1e-9)
             if last and (took > limits.target_batch_s or (took > SHORT_S and rate < best * GAIN)):
                 end = "more rows take too long" if took > limits.target_batch_s else "more rows bring no more a second"
                 break
@@ -412,9 +441,19 @@ class _Prover:
         """Return what a byte of input becomes in memory, and in the answer."""
         size = max(1, _bytes(request))
         written = _bytes(answers)
-        need = runtime.peak_bytes() - self._base
+        need = self._need()
         answer_growth = written / size if size >= 1024 else 0.0
         return max(2 * (1 + answer_growth), need / size if need > CLEAR_BYTES else 0.0), answer_growth
+
+    def _begin_measuring(self) -> None:
+        """Let `_need` begin at what the process has now, all that it can spare given back."""
+        runtime.trim_memory()
+        runtime.forget_peak()
+        self._base = runtime.resident_bytes()
+
+    def _need(self) -> int:
+        """Return the bytes that the largest run took since."""
+        return max(0, runtime.peak_bytes() - self._base)
 
     # --- running --------------------------------------------------------------------------------------
 
@@ -483,10 +522,6 @@ def _varied(seen: _Seen) -> bool:
             if np.any(different):
                 return True
     return False
-
-
-def _alike(one: _Seen, other: _Seen) -> bool:
-    return [array.shape for array in one.answers[0]] == [array.shape for array in other.answers[0]]
 
 
 def _bytes(arrays: Sequence[Array]) -> int:

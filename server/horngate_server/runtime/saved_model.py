@@ -27,7 +27,9 @@ KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keepin
 KEPT_FEEDS = 64
 
 
-def load(path: Path, *, device: str = "auto", threads: int = 0, tags: Sequence[str] = (), signature: str = "") -> "SavedModel":
+def load(
+    path: Path, *, device: str = "auto", threads: int = 0, tags: Sequence[str] = (), signature: str = ""
+) -> "SavedModel":
     """Load a SavedModel; it must have the signature ``serving_default``, and serves the others too that it can.
 
     Args:
