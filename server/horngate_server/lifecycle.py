@@ -6,6 +6,7 @@ before somebody who is wanted can answer.
 """
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -14,22 +15,23 @@ from pathlib import Path
 from types import MappingProxyType
 
 from horngate_server import config as config_room
-from horngate_server import loading, policy, repository, runtime
+from horngate_server import hints, loading, policy, repository, runtime
 from horngate_server.config import Config, ModelConfig
 from horngate_server.drift import Baseline, Drift
 from horngate_server.errors import (
     DeviceUnavailable,
     HorngateError,
     ModelError,
-    ModelFailed,
     ModelNotFound,
     Refused,
     RequestError,
     SettingsError,
 )
 from horngate_server.executor import Clock, Executor, Finish
+from horngate_server.guard import Guard
 from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded
+from horngate_server.rate_limited_log import Notes
 from horngate_server.roster import Entry, Observers, Roster
 from horngate_server.served import Models
 from horngate_server.settings import Settings
@@ -38,6 +40,12 @@ from horngate_server.watching import Watch
 from horngate_server.wishes import Wishes
 
 log = logging.getLogger(__name__)
+
+FAILURE_EVERY_S = 60.0
+"""Between two log lines about looks that fail."""
+_HELP = "record answers with it (horngate_trainer.export), or take it as it is with --verify off"
+UNPROVED = f"unproved: no input was found that it accepts, and it answers only where no proved version can; {_HELP}"
+UNPROVED_SERVES = f"unproved: no input was found that it accepts, its callers are the first to run it; {_HELP}"
 
 Done = Callable[[RequestError | None], None]
 """Called once with how an administrator's wish ended."""
@@ -55,6 +63,7 @@ class Lifecycle:
         clock: monotonic seconds.
         on_death: what executors call when their loop fails.
         stopping: set when the process is to stop.
+        guard: takes what goes wrong with looks at batches.
 
     Raises:
         SettingsError: ``--config`` is wrong.
@@ -71,6 +80,7 @@ class Lifecycle:
         clock: Clock,
         on_death: Callable[[BaseException], None],
         stopping: threading.Event,
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
         self._config_seen = _stamp(settings.config)  # before it is read: a change meanwhile is seen at the next look
@@ -83,6 +93,8 @@ class Lifecycle:
         self._clock = clock
         self._on_death = on_death
         self._stopping = stopping
+        self._guard = guard or Guard(clock)
+        self._notes = Notes(log, clock, FAILURE_EVERY_S)
         self._models: dict[str, Roster] = {}
         self._looked = False
         self._settled = False
@@ -92,6 +104,7 @@ class Lifecycle:
         self._watch = Watch(settings.models, self._wake.set)
         self._thread = threading.Thread(target=self._run, name="lifecycle")
         self._root_error = ""
+        self._ignored: Mapping[Path, str] = {}
 
     def begin(self) -> None:
         """Look for the first time and load what is there, on the caller's thread.
@@ -193,8 +206,11 @@ class Lifecycle:
             try:
                 self._step()
                 self._carry_out()
-            except Exception:
-                log.exception("the look at the models failed; the next one is in %g s", self._settings.watch_interval_s)
+            except Exception as error:  # noqa: BLE001 - logged with its traceback, but not once a second
+                self._notes.note(
+                    "look", logging.ERROR, "the look at the models failed; the next one is in %g s",
+                    self._settings.watch_interval_s, exc_info=error,
+                )  # fmt: skip
 
     def _carry_out(self) -> None:
         """Do what other threads have asked for."""
@@ -237,7 +253,7 @@ class Lifecycle:
         self._note_departures()
         self._look_at_config()
         try:
-            found = repository.models(self._settings.models)
+            listing = repository.look(self._settings.models)
         except ModelError as error:
             if first:
                 raise
@@ -246,13 +262,23 @@ class Lifecycle:
             self._root_error = str(error)
             return
         self._root_error = ""
+        self._say_ignored(listing.ignored)
+        found = listing.models
         for name in found:
             if name not in self._models:
                 log.info("model %s found", name)
                 self._models[name] = Roster(name, self._config.of(name))
         for name, model in self._models.items():
-            model.see(found.get(name, {}), self._clock())
+            if name not in listing.unreadable:  # what is loaded serves on; what is not is not forgotten
+                model.see(found.get(name, {}), self._clock())
         self._expect()
+
+    def _say_ignored(self, ignored: Mapping[Path, str]) -> None:
+        """Say once what looks like a model or a version and is none."""
+        for path, reason in ignored.items():
+            if self._ignored.get(path) != reason:
+                log.warning("%s is ignored: %s", repository.shown(path), reason)
+        self._ignored = ignored
 
     def _look_at_config(self) -> None:
         """Read the configuration again if it has changed; a bad one changes nothing."""
@@ -289,7 +315,10 @@ class Lifecycle:
         """Whether a version may be tried: it has a manifest to hold it against, or has stopped changing."""
         if not version.seen:
             version.seen, version.changed = repository.fingerprint(version.path), self._clock()
-        return bool(version.seen) and ((version.path / repository.MANIFEST).is_file() or self._still(version))
+            if not version.seen and not version.reason and version.state == FOUND:
+                version.become(FOUND, "its folder is empty", self._clock())
+                log.warning("%s is empty: it is loaded once there is something in it", repository.shown(version.path))
+        return bool(version.seen) and (os.path.isfile(version.path / repository.MANIFEST) or self._still(version))
 
     def _still(self, version: Entry) -> bool:
         """Whether a version has been the same for two looks."""
@@ -302,7 +331,7 @@ class Lifecycle:
         """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet."""
         if version.loaded is None:
             version.become(LOADING, "", self._clock())
-        observers = Observers(self._finish)
+        observers = Observers(self._finish, self._guard)
         try:
             loaded = loading.load(
                 version.path,
@@ -318,8 +347,13 @@ class Lifecycle:
                 raise
             self._refuse(model, version, "the GPU is gone")
             return
-        except (ModelError, ModelFailed, MemoryError) as error:
-            self._refuse(model, version, str(error) or type(error).__name__)
+        except (HorngateError, MemoryError) as error:
+            hint = hints.about_variables(version.path)
+            self._refuse(model, version, (str(error) or type(error).__name__) + (hint and f"; {hint}"))
+            return
+        except OSError as error:
+            what = repository.shown(error.filename or version.path)
+            self._refuse(model, version, f"{what} cannot be read: {error.strerror or error}")
             return
         except Exception as error:
             log.exception("model %s version %d: unexpected failure while it was loaded", model.name, version.number)
@@ -330,13 +364,25 @@ class Lifecycle:
             loaded.executor.close()
             self._refuse(model, version, unfit)
             return
+        unproved = not loaded.report.proved and self._settings.verify != "off"
+        if unproved and self._is_superseded(model, version):
+            loaded.executor.close()
+            self._set_aside(model, version)
+            return
         before = version.loaded
         baseline = Baseline.of(loaded.version.manifest)
         observers.drift = Drift(loaded.info, baseline, self._clock) if baseline else None
         loaded.executor.start()
         version.observers, version.baseline = observers, baseline
         version.loaded, version.served = loaded, loaded.served()
-        version.become(READY, "", self._clock())
+        version.unproved, version.again, version.refused = unproved, False, None
+        version.become(READY, UNPROVED_SERVES if unproved else "", self._clock())
+        self._say_loaded(model, version, loaded)
+        if before is not None:
+            self._apply(model)
+            self._drain(model, before, version=None)
+
+    def _say_loaded(self, model: Roster, version: Entry, loaded: Loaded) -> None:
         report = loaded.report
         log.info(
             "loaded model %s version %s in %.2f s: %s, %s (%s)",
@@ -344,16 +390,38 @@ class Lifecycle:
         )  # fmt: skip
         if report.rungs:
             log.info("  %s", ", ".join(f"{each.rows} rows {each.ms:.2f} ms" for each in report.rungs))
+        for name, batching in report.batching.items():
+            log.info("  %s: %s", name, batching)
+        if version.unproved:
+            log.warning("model %s version %d is %s", model.name, version.number, UNPROVED_SERVES)
         if loaded.device.surprise:
             log.warning("a GPU is present but not used: %s", loaded.device.why)
-        if before is not None:
-            self._apply(model)
-            self._drain(model, before, version=None)
+
+    def _is_superseded(self, model: Roster, version: Entry) -> bool:
+        """Whether there is a proved version to lose if this unproved one answered, or one that may yet prove itself."""
+        if version.loaded is not None or (
+            model.config.shadow == version.number and version.number not in model.labels.values()
+        ):
+            return False
+        known = version.unproved  # it is wanted all the same: nothing else could be loaded
+        version.unproved = True
+        return model.has_proved() or (not known and model.may_find_proved(but=version.number))
+
+    def _set_aside(self, model: Roster, version: Entry) -> None:
+        """Refuse an unproved version, until nothing else can answer."""
+        if version.state != FAILED or version.reason != UNPROVED:
+            log.warning("model %s version %d is refused: %s", model.name, version.number, UNPROVED)
+        version.refused = version.seen
+        version.become(FAILED, UNPROVED, self._clock())
 
     def _unfit(self, model: Roster, version: Entry, loaded: Loaded) -> str:
         """Say why a version that could be loaded may not serve all the same; empty if it may."""
         if repository.fingerprint(version.path) != version.seen:
             return "its files changed while it was loaded"
+        if not loaded.report.proved and self._settings.verify != "off":
+            hint = hints.about_variables(version.path)
+            if hint:
+                return f"it could not be tried: {hint}"
         if model.route.default is None or model.config.any_signature:
             return ""
         serving = model.versions[model.route.default]
@@ -380,11 +448,14 @@ class Lifecycle:
                 log.warning("model %s version %d vanished while it was loaded", model.name, version.number)
             return
         version.refused = version.seen
+        version.unproved = version.unproved and version.loaded is not None
         if version.loaded is not None:
-            version.reason = f"it could not be loaded again, with other limits: {reason}"
+            with_limits = "" if version.again else ", with other limits"
+            version.again = False
+            version.reason = repository.shown(f"it could not be loaded again{with_limits}: {reason}")
         else:
             version.become(FAILED, reason, self._clock())
-        log.error("model %s version %d is refused: %s", model.name, version.number, reason)
+        log.error("model %s version %d is refused: %s", model.name, version.number, repository.shown(reason))
 
     def _apply(self, model: Roster) -> None:
         """Put the routes in place that follow from what is ready, and let go who is not wanted any more."""

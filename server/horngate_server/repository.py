@@ -5,19 +5,23 @@ with a manifest (``assets.extra/horngate.json``) is whole when every file in it 
 which is written last, says; one without is taken as it is, and called unverified.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from horngate_server import hints
 from horngate_server.errors import ModelError
+from horngate_server.hints import GRAPH
 
 MANIFEST = "assets.extra/horngate.json"
-GRAPH = "saved_model.pb"
+HIGHEST = (1 << 63) - 1
+"""The highest version: the protocols have 64 bits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +43,93 @@ class Version:
     digest: str
 
 
-def models(root: Path) -> Mapping[str, Mapping[int, Path]]:
-    """Return every model under the root that has a version, with its versions' folders.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is under the model root.
+
+    Attributes:
+        models: those with a version: by name, the versions' folders.
+        unreadable: the models whose folder cannot be read at the moment.
+        ignored: what looks like a model or a version and is none, each with the reason.
+    """
+
+    models: Mapping[str, Mapping[int, Path]]
+    unreadable: frozenset[str] = frozenset()
+    ignored: Mapping[Path, str] = field(default_factory=dict)
+
+
+def look(root: Path) -> Listing:
+    """Find every model under the root, and its versions.
 
     Raises:
         ModelError: the root is not a folder that can be read.
     """
     try:
-        folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
+        folders = sorted(each for each in root.iterdir() if os.path.isdir(each) and not each.name.startswith("."))
     except OSError as error:
-        raise ModelError(f"--models {root}: {error.strerror}") from error
-    found = {folder.name: versions(folder) for folder in folders}
-    return {name: each for name, each in found.items() if each}
+        raise ModelError(f"--models {shown(root)}: {error.strerror}") from error
+    found: dict[str, Mapping[int, Path]] = {}
+    unreadable = set()
+    ignored: dict[Path, str] = {}
+    if hint := hints.about_root(root):
+        ignored[root] = hint
+    for folder in folders:
+        if shown(folder.name) != folder.name:
+            ignored[folder] = "its name is not UTF-8: no caller could ask for it"
+            continue
+        try:
+            mine, odd = _versions(folder)
+        except OSError as error:
+            if error.errno not in _GONE:
+                unreadable.add(folder.name)
+                ignored[folder] = f"it cannot be read: {error.strerror}"
+            continue
+        ignored |= odd
+        if mine:
+            found[folder.name] = mine
+        elif hint := hints.about_model(folder):
+            ignored[folder] = hint
+    return Listing(found, frozenset(unreadable), ignored)
 
 
 def versions(folder: Path) -> Mapping[int, Path]:
     """Find the versions of one model; a folder that cannot be read, or vanishes, has none."""
-    found: dict[int, Path] = {}
-    with suppress(OSError):
-        for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
-            if each.name.isdecimal() and each.name.isascii() and each.is_dir():
-                found.setdefault(int(each.name), each)
-    return found
+    try:
+        return _versions(folder)[0]
+    except OSError:
+        return {}
 
 
-Fingerprint = frozenset[tuple[str, int, int, int]]
+def shown(path: Path | str) -> str:
+    """Return a path as text that can be logged and sent: what is not UTF-8 in it is written as an escape."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+Fingerprint = frozenset[tuple[str, int, int, int, int]]
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return what changes when any file of a version does: paths, sizes, inodes and times. Empty once it has gone.
+    """Return what changes when any file of a version does: paths, sizes, inodes, times, permissions. Empty: no file.
 
-    Times are only ever compared for being equal: a clock that is set back does no harm.
+    Times are only ever compared for being equal: a clock that is set back does no harm. What cannot be read is part of
+    it too, with the reason: so that a version is tried again once it can.
     """
     found = []
-    for folder, _, names in os.walk(path):  # it ignores folders that vanish while it walks
-        for name in names:
+
+    def note(error: OSError) -> None:
+        if error.errno not in _GONE:  # it may vanish while this walks
+            found.append((str(error.filename), -(error.errno or 1), 0, 0, 0))
+
+    for folder, folders, names in os.walk(path, onerror=note):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # they are not walked
+        for name in (*names, *links):
             file = os.path.join(folder, name)
-            with suppress(OSError):
+            try:
                 stat = os.stat(file)
-                found.append((file, stat.st_size, stat.st_ino, stat.st_mtime_ns))
+            except OSError as error:
+                note(error)
+            else:
+                found.append((file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_mode))
     return frozenset(found)
 
 
@@ -85,42 +137,98 @@ def read(path: Path) -> Version:
     """Check that a version is whole.
 
     Raises:
-        ModelError: what is missing or differs.
+        ModelError: what is missing or differs, and what to do where that is known.
     """
-    name, number = path.parent.name, _number(path)
+    name, number = path.parent.name, _number(path.name)
+    if number is None:
+        raise ModelError(f"{shown(path)} is no version: expected a whole number up to {HIGHEST}")
     try:
         if not (path / GRAPH).is_file():
-            raise ModelError(f"{path} has no {GRAPH}")
+            os.listdir(path)  # a folder that cannot be read says so itself
+            hint = hints.about_version(path)
+            raise ModelError(f"{shown(path)} has no {GRAPH}{hint and ': '}{hint}")
+        if hint := hints.about_pointers(path):
+            raise ModelError(hint)
         if not (path / MANIFEST).is_file():
             return Version(name, number, path, None, _sha256(path / GRAPH))
         manifest = _manifest(path)
         for file, expected in manifest["files"].items():
-            if not (path / file).is_file():
-                raise ModelError(f"{path} lacks {file}, which its manifest lists")
-            if _sha256(path / file) != expected:
-                raise ModelError(f"{path}/{file} is not the file that the manifest lists: its SHA-256 differs")
+            _check(path, file, expected)
         return Version(name, number, path, manifest, _sha256(path / MANIFEST))
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+        what = shown(error.filename or path)
+        raise ModelError(f"{what} cannot be read: {error.strerror or error}") from error
 
 
 # --- private ------------------------------------------------------------------------------------------
 
+_GONE = frozenset([errno.ENOENT, errno.ENOTDIR])
+_NUMBER = re.compile(r"0*([0-9]{1,19})")
 
-def _number(path: Path) -> int:
-    return int(path.name)
+
+def _number(name: str) -> int | None:
+    """Return the version that a folder's name stands for; None where it stands for none."""
+    match = _NUMBER.fullmatch(name)
+    return int(match[1]) if match and int(match[1]) <= HIGHEST else None
+
+
+def _versions(folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
+    """Return one model's versions, and what looks like one and is none.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: dict[int, Path] = {}
+    odd: dict[Path, str] = {}
+    for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
+        if not (each.name.isdecimal() and each.name.isascii() and os.path.isdir(each)):
+            continue
+        number = _number(each.name)
+        if number is None:
+            odd[each] = f"it is no version: expected a whole number up to {HIGHEST}"
+        elif number in found:
+            odd[each] = f"version {number} is there already, as {found[number].name}"
+        else:
+            found[number] = each
+    return found, odd
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{path / MANIFEST} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{shown(path / MANIFEST)} is not JSON: {error}") from error
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
-        raise ModelError(f'{path / MANIFEST} has no "files" with their SHA-256')
+        raise ModelError(f'{shown(path / MANIFEST)} has no "files" with their SHA-256')
     assert isinstance(manifest, dict)
     return manifest
+
+
+def _check(path: Path, file: str, expected: str) -> None:
+    """Check one file that a manifest lists.
+
+    Raises:
+        ModelError: it is not below the version, is missing or differs.
+        OSError: it cannot be read.
+    """
+    plain = PurePosixPath(file)
+    if not plain.parts or plain.is_absolute() or ".." in plain.parts or "\0" in file or shown(file) != file:
+        raise ModelError(
+            f"{shown(path / MANIFEST)} lists {file!a}; expected plain paths below the version, such as {GRAPH}"
+        )
+    whole = path / plain
+    if not whole.is_file():
+        raise ModelError(f"{shown(path)} lacks {file}, which its manifest lists")
+    if not whole.resolve().is_relative_to(path.resolve()):
+        raise ModelError(
+            f"{shown(path / MANIFEST)} lists {file}, which is a link to {shown(whole.resolve())}; "
+            "expected files below the version"
+        )
+    if _sha256(whole) != expected:
+        if hints.is_pointer(whole):
+            raise ModelError(hints.about_pointer(path, whole))
+        raise ModelError(f"{shown(path)}/{file} is not the file that the manifest lists: its SHA-256 differs")
 
 
 def _sha256(file: Path) -> str:

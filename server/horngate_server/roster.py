@@ -14,6 +14,7 @@ from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.config import ModelConfig
 from horngate_server.drift import Baseline, Drift
 from horngate_server.executor import Clock, Finish
+from horngate_server.guard import Guard
 from horngate_server.loading import Loaded
 from horngate_server.repository import Fingerprint
 from horngate_server.request import ModelInfo
@@ -28,26 +29,34 @@ KEPT_ENDED = 8
 
 
 class Observers:
-    """What else looks at a version's batches, after their callers were answered."""
+    """What else looks at a version's batches, after their callers were answered.
 
-    def __init__(self, finish: Finish) -> None:
+    Args:
+        finish: answers.
+        guard: takes what goes wrong with a look.
+    """
+
+    def __init__(self, finish: Finish, guard: Guard) -> None:
         self._finish = finish
+        self._guard = guard
         self.drift: Drift | None = None
         self.shadow: Shadow | None = None
 
     def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
         """Answer, then look (`executor.Finish`)."""
         self._finish(info, outcomes, report)
-        try:
-            if report is None or report.info is not info:
-                return  # another signature's rows are not what they know
-            if self.drift is not None:
-                self.drift.see(report)
-            if (shadow := self.shadow) is not None:
+        if report is None or report.info is not info:
+            return  # another signature's rows are not what they know
+        if (drift := self.drift) is not None:
+            try:
+                drift.see(report)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost an answer
+                self._guard.failed("drift", error)
+        if (shadow := self.shadow) is not None:
+            try:
                 shadow.offer(report)
-        except Exception:  # a look must never cost an answer
-            log.exception("model %s version %s is not looked at any more", info.name, info.version)
-            self.drift = self.shadow = None
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost an answer
+                self._guard.failed("shadow", error)
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +72,8 @@ class Entry:
         since: when it came into its state.
         refused: the files with which it was refused; None while it may be tried.
         waiting: it was tried and is not whole yet: not again before its files change or have been still.
+        unproved: no input was found that it accepts: it answers only while no version that proved itself can.
+        again: it is unproved and serves, and its files have changed: it is to be loaded again.
         loaded: while it can answer.
     """
 
@@ -76,14 +87,16 @@ class Entry:
     reason: str = ""
     refused: Fingerprint | None = None
     waiting: bool = False
+    unproved: bool = False
+    again: bool = False
     loaded: Loaded | None = None
     served: Served | None = None
     observers: Observers | None = None
     baseline: Baseline | None = None
 
     def become(self, state: str, reason: str, now: float) -> None:
-        """Enter a state."""
-        self.state, self.reason, self.since = state, reason, now
+        """Enter a state; the reason may hold paths, and becomes what can be sent as text."""
+        self.state, self.reason, self.since = state, repository.shown(reason), now
 
 
 _ShadowKey = tuple[int, int, float, Loaded, Loaded]
@@ -115,6 +128,7 @@ class Roster:
         if config.limits != self.config.limits:
             for version in self.versions.values():
                 version.refused = None
+                version.unproved = version.unproved and version.loaded is not None
         self.config = config
 
     def see(self, found: Mapping[int, Path], now: float) -> None:
@@ -133,9 +147,27 @@ class Roster:
         """Return the versions that ought to be served, but for some; the newest first."""
         if self.unloaded:
             return []
-        on_disk = [number for number, each in self.versions.items() if each.on_disk]
+        on_disk = {number for number, each in self.versions.items() if each.on_disk}
         named = {*self.labels.values(), *self.promoting}
-        return policy.wanted(self.config, named, on_disk, self.refused() | but)
+        unproved = self.unproved()
+        refused = self.refused() - unproved
+        if self.has_proved() or on_disk - refused - unproved - but:
+            refused |= unproved
+        return policy.wanted(self.config, named, on_disk, refused | but)
+
+    def unproved(self) -> set[int]:
+        """Return those that may answer only while no other can; one that only computes along does no harm."""
+        along = {self.config.shadow} - set(self.labels.values())
+        return {number for number, each in self.versions.items() if each.unproved and number not in along}
+
+    def has_proved(self) -> bool:
+        """Whether a version can answer that has proved itself."""
+        return any(each.loaded is not None and not each.unproved for each in self.versions.values())
+
+    def may_find_proved(self, but: int) -> bool:
+        """Whether a version that ought to be served, but for one, may still prove itself."""
+        waiting = {number for number, each in self.versions.items() if each.waiting}
+        return bool(set(self.wanted(but={but})) - self.unproved() - waiting)
 
     def ready(self) -> set[int]:
         """Return the versions that can answer."""
@@ -154,9 +186,10 @@ class Roster:
         while True:
             for number in self.wanted(but=later):
                 version = self.versions[number]
-                if version.loaded is not None and version.loaded.limits == self.config.limits:
+                if version.loaded is not None and version.loaded.limits == self.config.limits and not version.again:
                     continue
-                tried = version.refused is not None or version.waiting or version.state == DRAINING
+                refused = version.refused is not None and (version.loaded is not None or not version.unproved)
+                tried = refused or version.waiting or version.state == DRAINING
                 if not tried and ripe(version):
                     return version
                 if version.loaded is None:
@@ -250,11 +283,14 @@ class Roster:
             if version.waiting and version.state == FOUND:
                 version.waiting = False  # still at this look: one more try decides
             return
-        if version.loaded is not None and version.seen:
-            version.reason = "its files have changed since it was loaded; it serves on from memory"
+        if version.loaded is not None and version.seen and not version.again:
+            version.again = version.unproved  # nothing is lost that has proved itself
+            then = "it is loaded again" if version.again else "it serves on from memory"
+            version.reason = f"its files have changed since it was loaded; {then}"
             log.warning("model %s version %d: %s", self.name, version.number, version.reason)
         version.seen, version.changed = now_seen, now
         version.refused = None
         version.waiting = False
+        version.unproved = version.unproved and version.loaded is not None
         if version.state == FAILED:
             version.become(FOUND, "", now)

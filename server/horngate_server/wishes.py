@@ -112,6 +112,7 @@ class Wishes:
         model.unloaded = False
         for version in model.versions.values():
             version.refused = None
+            version.unproved = version.unproved and version.loaded is not None
 
     def _must_serve(self, model: Roster) -> None:
         if model.route.default is None:

@@ -1,12 +1,15 @@
 """Versions appear, prove themselves, take over and leave: real folders, fake models, and a clock that the test owns."""
 
+import errno
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server import policy, runtime
+from horngate_server import loading, policy, repository, runtime
 from horngate_server.admin import Admin
 from horngate_server.config import ModelConfig
 from horngate_server.errors import (
+    InputRefused,
     InvalidRequest,
     ModelError,
     ModelNotFound,
@@ -28,6 +32,7 @@ from horngate_server.errors import (
     RequestError,
     SettingsError,
 )
+from horngate_server.guard import Guard
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.metrics import Metrics
@@ -88,9 +93,12 @@ class Yard:
         self.signatures: dict[int, Signature] = {}
         self.more_signatures: dict[int, Signature] = {}
         self.while_loading: Callable[[], None] = lambda: None
+        self.unproved: set[int] = set()
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
         monkeypatch.setattr(runtime, "load", self._load)
+        self._load_version = loading.load
+        monkeypatch.setattr(loading, "load", self._proved_or_not)
         self.lifecycle = Lifecycle(
             Settings(models=root, max_batch_rows=4, queue_rows=64, **settings),
             models=self.models,
@@ -111,6 +119,10 @@ class Yard:
             model.signatures[more.name] = more
         self.loaded.append(model)
         return model
+
+    def _proved_or_not(self, path: Path, *arguments: Any, **more: Any) -> loading.Loaded:
+        loaded = self._load_version(path, *arguments, **more)
+        return replace(loaded, report=replace(loaded.report, proved=int(path.name) not in self.unproved))
 
     def look(self, *, seconds: float = 1.0) -> None:
         """Let time pass and the lifecycle look."""
@@ -594,20 +606,22 @@ def test_versions_that_left_long_ago_are_forgotten(yard: Yard) -> None:
 
 
 def test_a_look_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """The callers have their answers; the version is not looked at any more, and the log says so once."""
+    """The callers have their answers; every failure is counted, and the log has one line of a burst."""
 
     class Broken:
         def offer(self, _: object) -> None:
             raise RuntimeError("broken")
 
-    with Desk() as desk:
-        observers = Observers(desk.executor._finish)
+    with Desk(clock=Clock()) as desk:
+        guard = Guard(desk.clock)
+        observers = Observers(desk.executor._finish, guard)
         observers.shadow = Broken()  # type: ignore[assignment]
         desk.executor._finish = observers.finish
         assert desk.ask([[1, 2]]).status() == "OK"
         assert desk.ask([[1, 2]]).status() == "OK"
         assert not desk.died
-    assert caplog.text.count("model m version 3 is not looked at any more") == 1
+    assert guard.errors == {"shadow": 2}
+    assert caplog.text.count("shadow: RuntimeError: broken. This is a bug") == 1
 
 
 def test_an_unforeseen_failure_while_loading_refuses_the_version(yard: Yard) -> None:
@@ -791,3 +805,289 @@ def test_a_version_without_a_signature_that_callers_use_is_refused(yard: Yard) -
     yard.look()
     assert yard.answers() == "1"
     assert "its signature more is not there" in yard.state(2)[1]
+
+
+def test_numbers_that_no_protocol_can_name_are_no_versions(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """A version is a whole number of 64 bits with a sign; a larger one is ignored, and the log names it once."""
+    publish(yard.root, 1)
+    publish(yard.root, 20261126035230123456)
+    yard.lifecycle.begin()
+    yard.look()
+    yard.look()
+    assert yard.answers() == "1"
+    assert [each.version for each in yard.lifecycle.states()] == [1]
+    assert caplog.text.count("m/20261126035230123456 is ignored: it is no version") == 1
+
+
+def test_a_version_of_5000_digits_is_no_version() -> None:
+    """Python itself would not read it; leading zeros do not count."""
+    assert repository._number("9" * 5000) is None
+    assert repository._number("0" * 300 + "7") == 7
+    assert repository._number(str((1 << 63) - 1)) == (1 << 63) - 1
+
+
+def test_an_empty_version_says_so_until_something_is_in_it(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """Its state has the reason, and the log one line."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    (yard.root / "m/2").mkdir()
+    for _ in range(3):
+        yard.look()
+    assert yard.state(2) == ("found", "its folder is empty")
+    assert caplog.text.count("m/2 is empty") == 1
+    shutil.rmtree(yard.root / "m/2")
+    publish(yard.root, 2)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: Path) -> None:
+    """Let a file or a folder be unreadable, whoever runs the test."""
+    scandir, opened, stat = os.scandir, io.open, os.stat
+
+    def closed(path: Any, *, itself: bool = True) -> None:
+        if (
+            isinstance(path, str | Path)
+            and (Path(path) == forbidden) <= itself
+            and Path(path).is_relative_to(forbidden)
+        ):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def scan(path: Any = ".") -> Any:
+        closed(path)
+        return scandir(path)
+
+    def open_file(path: Any, *arguments: Any, **more: Any) -> Any:
+        closed(path)
+        return opened(path, *arguments, **more)
+
+    def look(path: Any, **more: Any) -> Any:
+        closed(path, itself=False)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "listdir", lambda path=".": [each.name for each in scan(path)])
+    monkeypatch.setattr(os, "stat", look)
+    monkeypatch.setattr(io, "open", open_file)
+
+
+@pytest.mark.parametrize("what", ["", "saved_model.pb", "assets.extra/horngate.json"])
+def test_a_version_that_cannot_be_read_says_why_and_is_tried_again(yard: Yard, what: str) -> None:
+    """A folder or a file without permission: the state has the reason, and what served before serves on."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    with pytest.MonkeyPatch.context() as patch:
+        path = publish(yard.root, 2)
+        forbid(patch, path / what if what else path)
+        for _ in range(3):
+            yard.look()
+        state, reason = yard.state(2)
+        assert state == "failed"
+        assert "cannot be read: Permission denied" in reason
+        assert yard.answers() == "1"
+    (path / "saved_model.pb").chmod(0o640)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_a_model_whose_folder_cannot_be_read_for_a_while_serves_on(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its versions are not taken for gone; the log says why once, and others are not held up."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    with pytest.MonkeyPatch.context() as patch:
+        forbid(patch, yard.root / "m")
+        publish(yard.root, 1, name="n")
+        yard.look()
+        yard.look()
+        assert [yard.answers(), yard.answers(name="n")] == ["1", "1"]
+        assert yard.state(1) == ("ready", "")
+    assert caplog.text.count("m is ignored: it cannot be read: Permission denied") == 1
+    publish(yard.root, 2)
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_a_failure_that_is_not_the_models_own_refuses_the_version(yard: Yard) -> None:
+    """What a run says of its input is about that version, not a bug of the server's."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    publish(yard.root, 2)
+    yard.broken[2] = InputRefused("indices out of range")
+    yard.look()
+    yard.look()
+    assert yard.state(2) == ("failed", "indices out of range")
+    assert yard.answers() == "1"
+    assert yard.health.serving()
+
+
+def test_a_version_whose_weights_come_late_heals(yard: Yard) -> None:
+    """It fails its proof, the reason says what is missing, and it is tried again when the files are there."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2, manifest=False)
+    (path / "saved_model.pb").write_bytes(b"a graph with VarHandleOp")
+    yard.broken[2] = ModelError("Could not find variable dense/kernel")
+    for _ in range(3):
+        yard.look()
+    state, reason = yard.state(2)
+    assert state == "failed"
+    assert "variables/variables.index is not there, and its graph has variables: copy the whole folder" in reason
+    assert (yard.answers(), yard.health.serving()) == ("1", True)
+    (path / "variables/variables.index").write_bytes(b"index")
+    (path / "variables/variables.data-00000-of-00001").write_bytes(b"weights")
+    yard.broken.clear()
+    yard.look()
+    yard.look()
+    assert yard.answers() == "2"
+
+
+def test_an_unproved_version_does_not_replace_a_proved_one(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """It was never run: state and log say so once and what helps, and the version that proved itself serves on."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.unproved = {2}
+    publish(yard.root, 2)
+    for _ in range(4):
+        yard.look()
+    assert yard.answers() == "1"
+    state, reason = yard.state(2)
+    assert state == "failed"
+    assert reason.startswith("unproved: no input was found that it accepts")
+    assert "--verify off" in reason
+    assert caplog.text.count("version 2 is refused: unproved") == 1
+    assert yard.loaded[-1].closed
+    assert len(yard.loaded) == 2
+    publish(yard.root, 3)
+    yard.look()
+    assert yard.answers() == "3"
+
+
+def test_an_unproved_version_serves_where_there_is_no_proved_one(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said loudly; a newer unproved one takes over from it, and a proved one from either, older as it may be."""
+    yard.unproved = {2, 3}
+    publish(yard.root, 2)
+    yard.lifecycle.begin()
+    assert yard.answers() == "2"
+    assert yard.state(2)[0] == "ready"
+    assert yard.state(2)[1].startswith("unproved: ")
+    assert "model m version 2 is unproved" in caplog.text
+    publish(yard.root, 3)
+    yard.look()
+    assert yard.answers() == "3"
+    publish(yard.root, 1)
+    yard.look()
+    assert yard.answers() == "1"
+
+
+def test_an_older_proved_version_is_preferred_at_start(yard: Yard) -> None:
+    """What served before a restart serves after it; only where no other can be loaded, the unproved one does."""
+    for version in (1, 2, 3):
+        publish(yard.root, version)
+    yard.unproved = {3}
+    yard.broken = {2: ModelError("broken")}
+    yard.lifecycle.begin()
+    yard.look()
+    assert yard.answers() == "1"
+    assert yard.state(3)[0] == "failed"
+
+
+def test_an_unproved_version_serves_once_all_others_have_failed(yard: Yard) -> None:
+    """It was set aside for an older one that then turned out to be broken."""
+    for version in (1, 2):
+        publish(yard.root, version)
+    yard.unproved = {2}
+    yard.broken = {1: ModelError("broken")}
+    yard.lifecycle.begin()
+    for _ in range(3):
+        yard.look()
+    assert yard.answers() == "2"
+    assert yard.state(1) == ("failed", "broken")
+    assert [model.closed for model in yard.loaded] == [True, False]
+
+
+def test_verify_off_takes_an_unproved_version_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator has said that nothing is to be asked."""
+    yard = Yard(tmp_path / "models", monkeypatch, verify="off")
+    publish(yard.root, 1)
+    yard.unproved = {2}
+    yard.lifecycle.begin()
+    publish(yard.root, 2)
+    yard.look()
+    assert (yard.answers(), yard.state(2)) == ("2", ("ready", ""))
+    yard.lifecycle.stop()
+    assert yard.lifecycle.drain(WAIT_S)
+    yard.lifecycle.close()
+
+
+def test_an_unproved_version_that_serves_is_loaded_again_when_its_files_change(yard: Yard) -> None:
+    """Nothing is lost that has proved itself, and what was missing may have come."""
+    yard.unproved = {1}
+    path = publish(yard.root, 1)
+    yard.lifecycle.begin()
+    yard.unproved = set()
+    (path / "variables/data").write_bytes(b"all of the weights")
+    seal(path)
+    yard.look()
+    assert yard.state(1) == ("ready", "")
+    assert [model.closed for model in yard.loaded] == [True, False]
+
+
+def test_an_unproved_version_without_its_weights_is_refused(yard: Yard) -> None:
+    """Nobody can have an answer from it."""
+    yard.unproved = {1}
+    path = publish(yard.root, 1, manifest=False)
+    (path / "saved_model.pb").write_bytes(b"a graph with VarHandleOp")
+    yard.lifecycle.begin()
+    yard.look()
+    yard.look()
+    assert yard.state(1)[0] == "failed"
+    assert "variables/variables.index is not there" in yard.state(1)[1]
+
+
+def test_a_shadow_may_be_unproved(configured: Callable[[str], Yard]) -> None:
+    """It answers nobody; that it was never run does no harm."""
+    yard = configured("[models.m]\nshadow = { version = 2, share = 1.0 }")
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.unproved = {2}
+    yard.lifecycle.begin()
+    assert yard.answers() == "1"
+    assert yard.state(2)[0] == "ready"
+
+
+def test_an_administrator_hears_why_an_unproved_version_is_not_promoted(yard: Yard) -> None:
+    """The answer has the reason and what helps."""
+    publish(yard.root, 1)
+    publish(yard.root, 2)
+    yard.unproved = {2}
+    yard.lifecycle.begin()
+    error = yard.wish(lambda done: yard.lifecycle.promote("m", 2, "stable", done))
+    assert "version 2 cannot be served: unproved" in str(error)
+    assert yard.answers() == "1"
+
+
+def test_a_name_that_is_not_utf8_is_ignored_and_said(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    """No caller could ask for it; metrics, listing and log are text all the same."""
+    publish(yard.root, 1)
+    odd = os.fsencode(yard.root) + b"/caf\xe9/1"
+    os.makedirs(odd)
+    yard.lifecycle.begin()
+    yard.look()
+    assert yard.answers() == "1"
+    assert caplog.text.count("caf\\udce9 is ignored: its name is not UTF-8") == 1
+
+
+def test_what_is_not_utf8_in_a_reason_becomes_text(yard: Yard) -> None:
+    """Metrics, answers to callers and JSON can hold it."""
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    path = publish(yard.root, 2)
+    (path / "assets.extra/horngate.json").write_text('{"files": {"caf\\udce9": ""}}')
+    yard.look()
+    yard.look()
+    state, reason = yard.state(2)
+    assert state == "failed"
+    assert "caf\\udce9" in reason
+    assert reason.encode()

@@ -181,14 +181,15 @@ def test_versions_are_found_in_numerical_order_and_other_folders_are_not_version
     for name in ("m/9", "m/10", "m/latest", "m/.11.partial", "m/-1", "empty", ".hidden/1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "m/12").write_text("a file")
-    found = repository.models(tmp_path)
-    assert found == {"m": {9: tmp_path / "m/9", 10: tmp_path / "m/10"}}
+    found = repository.look(tmp_path)
+    assert found.models == {"m": {9: tmp_path / "m/9", 10: tmp_path / "m/10"}}
+    assert not found.ignored
 
 
 def test_a_root_that_cannot_be_read_is_said_plainly(tmp_path: Path) -> None:
     """The flag and the reason are named."""
     with pytest.raises(ModelError, match="--models .*nowhere: No such file or directory"):
-        repository.models(tmp_path / "nowhere")
+        repository.look(tmp_path / "nowhere")
 
 
 def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_path: Path) -> None:
