@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from horngate_client import chart, images, load, tensors
+from horngate_client import arrays, chart, images, load, tensors
 from horngate_client.channels import Endpoint, TlsConfig
 from horngate_client.errors import (
     CallError,
@@ -34,6 +34,7 @@ examples:
   horngate-client predict seven.png
   horngate-client predict --invert --resize photo-on-paper.jpg
   horngate-client predict --json test-images.npy > answers.json
+  horngate-client --model sentiment infer reviews.npz
   horngate-client --server a:8001 --server b:8001 status
   horngate-client load --concurrency 64 --duration 30s
   HORNGATE_TOKEN=secret horngate-client --tls --server models.example.com:443 status
@@ -91,6 +92,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--bulk", action="store_true", help="stand back behind interactive callers of a Horngate server")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
+    infer = _command(
+        commands,
+        "infer",
+        "run any model: arrays in, arrays out",
+        "examples:\n  horngate-client --model sentiment infer reviews.npz\n"
+        "  horngate-client --model sentiment infer --json - < reviews.npz\n\n"
+        "The file is what numpy.savez(FILE, INPUT=array, ...) writes; strings are arrays of the type U or S.\n"
+        'Strings come back as text, or as {"b64": ...} where they are no UTF-8.',
+    )
+    infer.add_argument("file", nargs="?", default=arrays.STDIN, metavar="FILE.npz",
+        help="an array for each input, by its name; - is standard input, and the default")  # fmt: skip
+    infer.add_argument("--json", action="store_true", help="print JSON")
+    infer.set_defaults(run=_infer)
     status = _command(commands, "status", "show the server and the model: ready or not, versions, signature")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
@@ -208,6 +222,18 @@ def _prediction_json(model: str, origins: list[tuple[str, int, int]], prediction
             for (name, row, _), label, shares in rows
         ],
     }
+
+
+def _infer(args: argparse.Namespace) -> int:
+    inputs = arrays.read(args.file)
+    with _client(args) as client:
+        outputs = client.infer(inputs)
+    if args.json:
+        found = {name: arrays.as_json(array) for name, array in outputs.items()}
+        print(json.dumps({"model": args.model, "outputs": found}, indent=2))
+    else:
+        print("\n".join(arrays.lines(outputs)))
+    return DONE
 
 
 def _status(args: argparse.Namespace) -> int:

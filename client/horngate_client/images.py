@@ -60,7 +60,7 @@ class ImageInput:
         tensor = model.inputs[0]
         rank = len(tensor.shape)
         channels = tensor.shape[3] if rank == 4 else 1
-        if not tensor.in_rows or rank not in (3, 4) or channels not in (1, 3, 4) or tensor.datatype in _NO_PIXELS:
+        if rank not in (3, 4) or tensor.shape[0] != -1 or channels not in (1, 3, 4) or tensor.datatype in _NO_PIXELS:
             raise ConversionError(f"{model.name} takes {tensor}, which is no batch of images: {advice}")
         return cls(tensor, tensor.shape[1], tensor.shape[2], channels)
 

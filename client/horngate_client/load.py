@@ -208,13 +208,11 @@ async def _caller(
 
 
 def _check(payload: bytes, model: ModelMetadata, rows: int) -> None:
-    answer = decode(payload, rows=rows, wanted=[spec.name for spec in model.outputs])
+    in_rows = all(spec.in_rows for spec in model.outputs)
+    answer = decode(payload, rows=rows if in_rows else None, wanted=[spec.name for spec in model.outputs])
     for spec in model.outputs:
         shape = answer.outputs[spec.name].shape
-        fits = len(shape) == len(spec.shape) and all(
-            want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
-        )
-        if not fits:
+        if not spec.fits(shape):
             raise ProtocolError(f"{spec.name} came in the shape {list(shape)}; the signature says {spec}")
 
 
@@ -242,7 +240,7 @@ async def _watch(
 
 def _random(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
     """Make values that any model survives: bytes for integers, 0..1 for floats, one of each axis left open."""
-    if not spec.in_rows:
+    if spec.shape[:1] != (-1,):
         raise ConfigurationError(f"{spec} has no axis of rows, so random data cannot be made for it: use --data")
     shape = (rows, *(1 if axis == -1 else axis for axis in spec.shape[1:]))
     dtype = spec.numpy

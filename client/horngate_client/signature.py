@@ -17,11 +17,14 @@ class TensorSpec:
         name: the key for ``infer``.
         datatype: the protocol's name of the element type, such as ``"UINT8"``.
         shape: -1 is an axis of any length; where the first is -1, it counts rows.
+        batched: requests to the model may be sent in parts, along the first axis. Where they may not, a shape of only
+            [-1] is one of any number of axes too: the protocol has no other word for it.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    batched: bool = True
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
@@ -35,7 +38,15 @@ class TensorSpec:
     @property
     def in_rows(self) -> bool:
         """The first axis counts rows, so that an array may be split along it."""
-        return bool(self.shape) and self.shape[0] == -1
+        return self.batched and self.shape[:1] == (-1,)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape is one of these tensors."""
+        if self.shape == (-1,) and not self.batched:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want in (-1, have) for want, have in zip(self.shape, shape, strict=True)
+        )
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype} [{', '.join(map(str, self.shape))}]"
@@ -51,6 +62,8 @@ class ModelMetadata:
         platform: what runs it, in the server's words.
         inputs: what it takes.
         outputs: what it returns.
+        batching: ``"rows"`` where a large request may be sent in parts, by rows, ``"whole"`` where it goes as it is;
+            empty where the server does not say, and then it is taken for the first where every shape begins with -1.
     """
 
     name: str
@@ -58,15 +71,17 @@ class ModelMetadata:
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    batching: str = ""
 
     @classmethod
     def parse(cls, message: oip.ModelMetadataResponse) -> "ModelMetadata":
         """Read the protocol's message."""
+        batching = message.horngate_batching
         inputs, outputs = (
-            tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors)
+            tuple(TensorSpec(each.name, each.datatype, tuple(each.shape), batching != "whole") for each in tensors)
             for tensors in (message.inputs, message.outputs)
         )
-        return cls(message.name, tuple(message.versions), message.platform, inputs, outputs)
+        return cls(message.name, tuple(message.versions), message.platform, inputs, outputs, batching)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,10 +62,16 @@ class Client(BaseClient):
     ) -> dict[str, Array]:
         """Run any model: arrays by input name to arrays by output name, rows in order.
 
+        Many rows go in several requests, unless the model takes each request as a whole.
+
         Args:
-            inputs: every input of the signature, with its batch axis.
+            inputs: every input of the signature, with its batch axis where it has one. Strings (BYTES) are ``str``,
+                which is sent as UTF-8, or ``bytes``, in lists or arrays of the types object, ``S`` or ``U``.
             outputs: the outputs to ask for; None: all.
             timeout: seconds for the whole call, instead of the client's.
+
+        Returns:
+            Arrays of the outputs' types and shapes. Strings are arrays of objects, each of them ``bytes``.
         """
         span = self._span(timeout)
         call = calls.infer(self._signature(span), self._version, inputs, outputs, self._rows_per_request)

@@ -29,15 +29,17 @@ def convert_inputs(specs: Sequence[TensorSpec], values: Mapping[str, ArrayLike])
 
 
 def convert(value: ArrayLike, spec: TensorSpec) -> Array:
-    """Return ``value`` as a contiguous array of the datatype and shape of ``spec``."""
+    """Return ``value`` as a contiguous array of the datatype and shape of ``spec``.
+
+    BYTES are an array of objects, each of them ``bytes``. They are made of ``str``, which becomes UTF-8, and ``bytes``,
+    in lists or in arrays of the types object, ``S`` and ``U``; NumPy itself drops zeros at the end of an ``S``.
+    """
+    strings = spec.datatype == "BYTES" and not hasattr(value, "dtype")  # NumPy would make an S of a list of bytes
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, object if strings else None)
     except ValueError as exc:
         raise ConversionError(f"{spec.name} is not an array: {exc}") from exc
-    fits = array.ndim == len(spec.shape) and all(
-        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not spec.fits(array.shape):
         raise ConversionError(
             f"{spec.name} has the shape {list(array.shape)}; the model takes {spec}{_hint(array, spec)}"
         )
@@ -81,9 +83,15 @@ def _cast(array: Array, spec: TensorSpec) -> Array:
 
 
 def _bytes(array: Array, spec: TensorSpec) -> Array:
-    elements = [item.encode() if isinstance(item, str) else item for item in array.reshape(-1).tolist()]
-    if not all(isinstance(item, bytes) for item in elements):
-        raise ConversionError(f"{spec.name} takes strings or bytes (BYTES), not {array.dtype}")
+    elements = array.reshape(-1).tolist()
+    for index, item in enumerate(elements):
+        if isinstance(item, str):
+            try:
+                elements[index] = item.encode()
+            except UnicodeEncodeError as exc:
+                raise ConversionError(f"{spec.name} has a string that is no text: {exc}") from exc
+        elif not isinstance(item, bytes):
+            raise ConversionError(f"{spec.name} takes strings or bytes (BYTES), not {type(item).__name__}")
     out = np.empty(len(elements), dtype=object)
     out[:] = elements
     return out.reshape(array.shape)

@@ -57,6 +57,7 @@ class FakeServer:
     versions: list[str] = field(default_factory=lambda: ["1"])
     timing: tuple[int, int] | None = (200, 3000)
     ready: bool = True
+    batching: str = ""
     failures: list[Failure] = field(default_factory=list)
     token: str | None = None
     mangle: Callable[[Any], None] = lambda _: None
@@ -100,6 +101,7 @@ class FakeServer:
             platform="fake",
             inputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in self.inputs],
             outputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in self.outputs],
+            horngate_batching=self.batching,
         )
 
     def ModelInfer(self, request: Any, context: Any) -> Any:

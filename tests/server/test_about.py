@@ -8,13 +8,14 @@ import pytest
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_protos import triton_pb2 as triton
+from horngate_protos.datatypes import BY_NAME
 from horngate_server.about import Sources, absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
 from horngate_server.request import ModelInfo
-from horngate_server.served import Served
-from horngate_server.signature import Signature
+from horngate_server.served import Models, Served
+from horngate_server.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
 from support.desk import SIGNATURE, Clock, Desk
 
@@ -166,3 +167,71 @@ def test_every_method_that_there_is_not_says_so_in_a_sentence(method: str) -> No
     """No caller is left with a bare code."""
     with pytest.raises(NotImplementedHere, match=r"\w+ \w+"):
         absent.handlers()[method](b"")
+
+
+def _odd(batching: Batching) -> Models:
+    """Return a table with a model of every kind of shape."""
+    specs = (
+        TensorSpec("any", BY_NAME["FP32"], None),
+        TensorSpec("fixed", BY_NAME["BYTES"], (1, -1, 3)),
+        TensorSpec("rows", BY_NAME["COMPLEX64"], (-1,)),
+        TensorSpec("scalar", BY_NAME["BOOL"], ()),
+    )
+    info = ModelInfo("odd", "3", Signature("s", specs, specs), batching=batching)
+    with Desk() as desk:
+        desk.models.route("odd", Served(info, desk.executor))
+        return desk.models
+
+
+def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(sources: Sources) -> None:
+    """No batch and no policy of one; Triton's own words for strings, and none for complex numbers."""
+    about = OpenInference(replace(sources, models=_odd(Batching(WHOLE))))
+    asked = triton.ModelConfigRequest(name="odd").SerializeToString()
+    config = triton.ModelConfigResponse.FromString(about.config(asked)).config
+    assert (config.max_batch_size, config.WhichOneof("scheduling_choice")) == (0, None)
+    expected = [("any", 11, [-1]), ("fixed", 13, [1, -1, 3]), ("rows", 0, [-1]), ("scalar", 1, [])]
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == expected
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == expected
+
+
+def test_an_output_that_all_requests_share_is_described_whole(sources: Sources) -> None:
+    """The others are described by their rows."""
+    about = OpenInference(replace(sources, models=_odd(Batching(ROWS, shared=frozenset({0, 1, 3})))))
+    asked = triton.ModelConfigRequest(name="odd").SerializeToString()
+    config = triton.ModelConfigResponse.FromString(about.config(asked)).config
+    assert config.max_batch_size == 8
+    assert [list(each.dims) for each in config.output] == [[-1], [1, -1, 3], [1], []]
+
+
+@pytest.mark.parametrize(
+    ("batching", "told"),
+    [
+        pytest.param(Batching(ROWS), "rows", id="rows"),
+        pytest.param(Batching(WHOLE), "whole", id="whole"),
+        pytest.param(Batching(ROWS, shared=frozenset({0})), "whole", id="shared"),
+    ],
+)
+def test_metadata_tell_whether_a_request_may_be_sent_in_parts(sources: Sources, batching: Batching, told: str) -> None:
+    """Where an output has no rows, the answers to parts could not be joined."""
+    about = OpenInference(replace(sources, models=_odd(batching)))
+    asked = oip.ModelMetadataRequest(name="odd").SerializeToString()
+    metadata = oip.ModelMetadataResponse.FromString(about.model(asked))
+    assert metadata.horngate_batching == told
+    assert [(each.datatype, list(each.shape)) for each in metadata.inputs] == [
+        ("FP32", [-1]), ("BYTES", [1, -1, 3]), ("COMPLEX64", [-1]), ("BOOL", []),
+    ]  # fmt: skip
+
+
+def test_tensorflow_servings_metadata_have_every_kind_of_shape(sources: Sources) -> None:
+    """Unknown rank as such, a scalar without axes."""
+    about = TensorflowServing(replace(sources, models=_odd(Batching(WHOLE))))
+    request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "odd"
+    told = tfs.GetModelMetadataResponse.FromString(about.metadata(request.SerializeToString()))
+    infos = tfs.SignatureDefMap.FromString(told.metadata["signature_def"].value).signature_def["s"].inputs
+    assert {name: (each.dtype, each.tensor_shape.unknown_rank) for name, each in infos.items()} == {
+        "any": (1, True), "fixed": (7, False), "rows": (8, False), "scalar": (10, False),
+    }  # fmt: skip
+    assert [dim.size for dim in infos["fixed"].tensor_shape.dim] == [1, -1, 3]
+    assert infos["scalar"].HasField("tensor_shape")
+    assert not infos["scalar"].tensor_shape.dim

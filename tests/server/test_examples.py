@@ -1,5 +1,6 @@
 """Classify and Regress: examples to tensors, and scores and values back."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionResponse,
 )
 from horngate_server.admission import arrange, plan
-from horngate_server.errors import InvalidRequest
+from horngate_server.errors import InvalidRequest, ModelFailed
 from horngate_server.protocols.examples import CLASSIFY, REGRESS
-from horngate_server.request import InferenceResult, ModelInfo, numbers
+from horngate_server.request import InferenceResult, ModelInfo, numbers, strings
+from horngate_server.signature import Feature as GraphFeature
 from horngate_server.signature import Signature, TensorSpec
 
 INPUTS = (TensorSpec("image", BY_NAME["UINT8"], (-1, 2, 2)), TensorSpec("size", BY_NAME["FP32"], (-1,)))
@@ -159,3 +161,130 @@ def test_a_context_cannot_stand_for_more_rows_than_there_is_memory_for() -> None
     message = classify(*[Example()] * 5000, context=example(x=bytes(1 << 20)))
     with pytest.raises(InvalidRequest, match="more than 4194304 bytes in all examples together"):
         fitted(message, info)
+
+
+WORDS = TensorSpec("words", BY_NAME["BYTES"], (-1, 2))
+
+
+def test_features_of_strings_are_an_inputs_strings() -> None:
+    """All strings of the list, as many as a row has; numbers are no strings."""
+    info = ModelInfo("m", "1", Signature("s", (WORDS,), (SCORES,)))
+    assert CLASSIFY.fit is not None
+    rows = [Example(), Example()]
+    for row, words in zip(rows, ([b"a", b"\xff"], [b"", b"b"]), strict=True):
+        row.features.feature["words"].bytes_list.value.extend(words)
+    request = CLASSIFY.fit(CLASSIFY.decode(classify(*rows)), info.signature)
+    assert request.header.inputs[0].shape == (2, 2)
+    assert arrange(request, plan(request.header, info, 100)) == [[b"a", b"\xff", b"", b"b"]]
+    for wrong, said in (
+        (example(words=b"a"), r"1 elements; expected those of \[2\]"),
+        (example(words=[1, 2]), "int64_list; expected bytes_list for BYTES"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            CLASSIFY.fit(CLASSIFY.decode(classify(wrong)), info.signature)
+
+
+def parsing(name: str = "inputs", *, features: bool = False, outputs: tuple[TensorSpec, ...] = (SCORES,)) -> ModelInfo:
+    """Return a model whose graph parses examples itself."""
+    parsed = (GraphFeature("size", 1, 1),) if features else ()
+    spec = TensorSpec(name, BY_NAME["BYTES"], (-1,), features=parsed)
+    return ModelInfo("m", "3", Signature("s", (spec,), outputs))
+
+
+@pytest.mark.parametrize(
+    ("info", "whole"),
+    [
+        pytest.param(parsing(), True, id="inputs"),
+        pytest.param(parsing("examples"), True, id="examples"),
+        pytest.param(parsing("x", features=True), True, id="seen-in-the-graph"),
+        pytest.param(parsing("size"), False, id="a-feature"),
+    ],
+)
+def test_a_graph_that_parses_examples_is_given_them_whole(info: ModelInfo, whole: bool) -> None:
+    """Serialized, one string for each; an input of strings that is called otherwise takes the feature of its name."""
+    assert CLASSIFY.fit is not None
+    rows = [example(size=b"a"), example(size=b"b", more=[1])]
+    request = CLASSIFY.fit(CLASSIFY.decode(classify(*rows)), info.signature)
+    assert [(each.datatype, each.shape) for each in request.header.inputs] == [("BYTES", (2,))]
+    [data] = arrange(request, plan(request.header, info, 100))
+    if whole:
+        assert [Example.FromString(each) for each in strings(data)] == rows
+    else:
+        assert data == [b"a", b"b"]
+
+
+def test_an_input_called_as_examples_are_takes_a_feature_of_its_name() -> None:
+    """A model of texts may call its input so, and its callers know that they send a feature."""
+    assert CLASSIFY.fit is not None
+    message = classify(example(inputs=b"some text"))
+    assert CLASSIFY.fit(CLASSIFY.decode(message), parsing().signature).data == [[b"some text"]]
+    [data] = CLASSIFY.fit(CLASSIFY.decode(message), parsing(features=True).signature).data
+    assert Example.FromString(strings(data)[0]) == example(inputs=b"some text")
+
+
+def test_serialized_examples_have_the_contexts_features_where_they_have_none() -> None:
+    """As TensorFlow Serving merges them; not without bound."""
+    assert REGRESS.fit is not None
+    rows = [example(size=[1]), example(other=[2])]
+    request = CLASSIFY.decode(classify(*rows, context=example(size=[7], more=[8])))
+    [data] = REGRESS.fit(request, parsing(outputs=(SURE,)).signature).data
+    assert [Example.FromString(each) for each in strings(data)] == [
+        example(size=[1], more=[8]), example(size=[7], more=[8], other=[2]),
+    ]  # fmt: skip
+    many = CLASSIFY.decode(classify(*[Example()] * 5000, context=example(size=bytes(1 << 20))))
+    with pytest.raises(InvalidRequest, match="bytes in all examples, the context in each; expected at most 4194304"):
+        REGRESS.fit(many, parsing(outputs=(SURE,)).signature)
+
+
+NAMES = TensorSpec("classes", BY_NAME["BYTES"], (-1, 3))
+
+
+def test_an_output_of_names_labels_the_classes() -> None:
+    """Row by row, in the model's order: its own labels count for more than the server's."""
+    info = parsing(outputs=(NAMES, SCORES))
+    assert CLASSIFY.fit is not None
+    request = CLASSIFY.fit(CLASSIFY.decode(classify(Example(), Example())), info.signature)
+    assert request.header.outputs == ("probabilities", "classes")
+    scores = np.array([[0.25, 0.5, 0.25], [1, 0, 0]], np.float32).tobytes()
+    names = [b"cat", b"dog", b"\xff", b"owl", b"cat", b"dog"]
+    result = InferenceResult(2, [(2, 3), (2, 3)], [names, scores], 0.0, 0.0)
+    answer = ClassificationResponse.FromString(CLASSIFY.encode(request, info, result))
+    assert [[(each.label, each.score) for each in row.classes] for row in answer.result.classifications] == [
+        [("cat", 0.25), ("dog", 0.5), ("\ufffd", 0.25)],
+        [("owl", 1.0), ("cat", 0.0), ("dog", 0.0)],
+    ]
+    short = InferenceResult(2, [(2, 2), (2, 3)], [names[:4], scores], 0.0, 0.0)
+    with pytest.raises(ModelFailed, match="2 names of classes for 3 scores"):
+        CLASSIFY.encode(request, info, short)
+
+
+def test_names_without_scores_are_a_classification_too() -> None:
+    """Their scores are 0, as in TensorFlow Serving."""
+    info = parsing(outputs=(NAMES,))
+    assert CLASSIFY.fit is not None
+    request = CLASSIFY.fit(CLASSIFY.decode(classify(Example())), info.signature)
+    result = InferenceResult(1, [(1, 3)], [[b"cat", b"dog", b"owl"]], 0.0, 0.0)
+    answer = ClassificationResponse.FromString(CLASSIFY.encode(request, info, result))
+    assert [(each.label, each.score) for each in answer.result.classifications[0].classes] == [
+        ("cat", 0), ("dog", 0), ("owl", 0),
+    ]  # fmt: skip
+
+
+def test_an_output_that_is_not_one_for_each_example_is_the_models_fault() -> None:
+    """Nobody gets a value that is not theirs."""
+    info = parsing(outputs=(TensorSpec("outputs", BY_NAME["FP32"], (-1,)),))
+    assert REGRESS.fit is not None
+    request = REGRESS.fit(CLASSIFY.decode(classify(Example(), Example())), info.signature)
+    for shape in ((), (3,)):
+        result = InferenceResult(2, [shape], [bytes(4 * prod(shape))], 0.0, 0.0)
+        with pytest.raises(ModelFailed, match="for output 'outputs'; expected 2 rows"):
+            REGRESS.encode(request, info, result)
+
+
+def test_outputs_without_axes_are_no_scores_and_no_values() -> None:
+    """Of unknown rank, or a scalar."""
+    info = parsing(outputs=(TensorSpec("a", BY_NAME["FP32"], None), TensorSpec("b", BY_NAME["FP32"], ())))
+    for codec in (CLASSIFY, REGRESS):
+        assert codec.fit is not None
+        with pytest.raises(InvalidRequest, match="no single output of floats"):
+            codec.fit(CLASSIFY.decode(classify(Example())), info.signature)

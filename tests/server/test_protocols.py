@@ -84,6 +84,26 @@ def test_each_protocol_has_its_own_codes() -> None:
     assert desk.sample("horngate_requests_total", {**TFS, "code": "UNAVAILABLE"}) == 1
 
 
+def test_an_answer_that_cannot_be_written_leaves_its_neighbours_alone() -> None:
+    """A model that names two classes and scores three fails who classifies, not who infers in the same batch."""
+    outputs = (TensorSpec("classes", BY_NAME["BYTES"], (-1, -1)), TensorSpec("probabilities", BY_NAME["FP32"], (-1, 3)))
+    model = FakeModel(Signature("serving_default", SIGNATURE.inputs, outputs))
+    model.compute = lambda inputs: [
+        np.full((len(inputs[0]), 2), b"cat", object), np.zeros((len(inputs[0]), 3), np.float32),
+    ]  # fmt: skip
+    asked = ClassificationRequest()
+    asked.model_spec.name = "m"
+    asked.input.example_list.examples.add().features.feature["x"].int64_list.value.extend([1, 2])
+    with Desk(model) as desk:
+        held = desk.hold()
+        wrong = desk.send(asked.SerializeToString(), method=f"/{PREDICTION}/Classify")
+        right = desk.ask([[1, 2]])
+        desk.model.gate.set()
+        assert (held.status(), right.status(), wrong.status()) == ("OK", "OK", "INTERNAL")
+        assert "2 names of classes for 3 scores" in wrong.message()
+        assert [bytes(each) for each in right.response().raw_output_contents] == [b"\3\0\0\0cat" * 2, bytes(12)]
+
+
 def test_requests_for_different_signatures_never_share_a_batch() -> None:
     """Each is computed by its own signature, even where the inputs look the same."""
     other = Signature("negated", SIGNATURE.inputs, (TensorSpec("double", BY_NAME["INT64"], (-1, 2)),))

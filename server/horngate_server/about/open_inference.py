@@ -12,7 +12,7 @@ from horngate_server.executor import Executor
 from horngate_server.names import OPEN_INFERENCE
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.served import Served
-from horngate_server.signature import FREE, TensorSpec
+from horngate_server.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.states import DRAINING, LOADING, READY, VersionState
 from horngate_server.statistics import Duration, Stages
 
@@ -78,14 +78,14 @@ class OpenInference:
         request = oip.ModelMetadataRequest.FromString(message)
         served = self._sources.models.get(request.name, request.version)
         tensor = oip.ModelMetadataResponse.TensorMetadata
-        signature = served.info.signature
+        signature, batching = served.info.signature, served.info.batching
         return oip.ModelMetadataResponse(
             name=served.info.name,
             versions=self._sources.models.versions(served.info.name),
             platform=served.platform,
             inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
             outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
-            horngate_batching=served.info.batching.mode,
+            horngate_batching=WHOLE if batching.whole or batching.shared else ROWS,
         ).SerializeToString()
 
     def config(self, message: bytes) -> bytes:

@@ -138,7 +138,7 @@ _KINDS: Mapping[type, str] = {str: "a string", list: "an array", dict: "an objec
 
 
 def _kind(value: object) -> str:
-    return _KINDS.get(type(value), repr(value)[:40])
+    return _KINDS.get(type(value)) or json.dumps(value)[:40]
 
 
 def _parameters(into: Any, place: Any, at: str) -> None:
