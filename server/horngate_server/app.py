@@ -116,6 +116,7 @@ class App:
             self._lifecycle.states,
             lambda: self._lifecycle.config_valid,
             lambda: Counter(doors.refused) + Counter(self._rest_doors.refused),
+            doors.tokens,
         )
         self._line: Line | None = None
         self._http = http.HttpServer(

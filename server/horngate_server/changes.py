@@ -1,5 +1,6 @@
 """Tells whether small files have changed: secrets and certificates that operators replace while the server runs."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ EVERY_S = 1.0
 
 
 class Changes:
-    """Files to be looked at once a second at most, by whoever asks: no thread, no events to be missed.
+    """Files to be looked at once a second at most: no events to be missed.
 
     A file counts as changed when its inode, size or time does: editors, ``mv`` and Kubernetes' symbolic links alike.
 
@@ -37,6 +38,23 @@ class Changes:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_state(path) for path in self._paths]
+
+
+def every_second(look: Callable[[], object], name: str) -> None:
+    """Call it once a second from now on, on a thread of its own that does not keep the process.
+
+    Callers never wait for a disk that does not answer.
+    """
+    pause = threading.Event()
+
+    def run() -> None:
+        while not pause.wait(EVERY_S):
+            look()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+# --- private ------------------------------------------------------------------------------------------
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from horngate_server import health
+from horngate_server.changes import every_second
 from horngate_server.errors import Forbidden, QueueFull, RequestError, Unauthenticated
 from horngate_server.names import ADMIN
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
-from horngate_server.tokens import Client, Tokens
+from horngate_server.tokens import UNKNOWN, Client, Tokens
 from horngate_server.transports.memory import Memory
 
 OPEN = frozenset([health.CHECK, health.WATCH])
@@ -60,7 +61,10 @@ class Doors:
         Raises:
             SettingsError: the file with the tokens is not as it should be.
         """
-        tokens = Tokens(settings.tokens, clock) if settings.tokens else None
+        tokens = None
+        if settings.tokens:
+            tokens = Tokens(settings.tokens, clock)
+            every_second(tokens.look, "tokens")
         return cls._with(settings, tokens, Refusals(clock).note)
 
     def beside(self, settings: Settings) -> "Doors":
@@ -68,11 +72,20 @@ class Doors:
         return self._with(settings, self._tokens, self._tell)
 
     @property
+    def tokens(self) -> Tokens | None:
+        """Who may call; None for everyone."""
+        return self._tokens
+
+    @property
     def refused(self) -> Mapping[str, int]:
         """How many were refused here, by reason."""
         return dict(self._refused)
 
     def enter(self, method: str, authorization: bytes, peer: str) -> Memory:
+        """Let a gRPC call in, as `admit` does; health is open to everyone."""
+        return self.memory if method in OPEN else self.admit(method, authorization, peer)
+
+    def admit(self, method: str, authorization: bytes, peer: str) -> Memory:
         """Let a call in, and return where its bytes are counted: taking them is what its client's limits are about.
 
         Args:
@@ -84,14 +97,16 @@ class Doors:
             Unauthenticated: no token, or one that nobody has.
             Forbidden: the token may not do this.
         """
-        if self.wide_open or method in OPEN:
+        if self.wide_open:
             return self.memory
+        if self._tokens is None:
+            return Guest(peer, self.memory, self._clients)
         try:
-            name = peer if self._tokens is None else self._admitted(method, self._tokens.client(authorization))
+            client = self._admitted(method, self._tokens.client(authorization))
         except RequestError as error:
             self._refuse(_REASONS[type(error)], f"{error} (from {peer})")
             raise
-        return Guest(name, self.memory, self._clients)
+        return Guest(client.name, self.memory, self._clients, lambda: self._check(client, peer))
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -110,10 +125,17 @@ class Doors:
         self._refused[reason] += 1
         self._tell(reason, example)
 
-    def _admitted(self, method: str, client: Client) -> str:
+    def _admitted(self, method: str, client: Client) -> Client:
         if method in ADMIN and not client.admin:
             raise Forbidden(f"{client.name}'s token may not call {method}; expected one with admin in --tokens")
-        return client.name
+        return client
+
+    def _check(self, client: Client, peer: str) -> None:
+        """Refuse what comes by way of a call that was let in before its token was revoked: a stream's next message."""
+        assert self._tokens
+        if not self._tokens.good(client):
+            self._refuse(_REASONS[Unauthenticated], f"{UNKNOWN} (from {peer})")
+            raise Unauthenticated(UNKNOWN)
 
 
 class Guest(Memory):
@@ -123,15 +145,21 @@ class Guest(Memory):
         name: the client's.
         memory: everyone's.
         clients: know what this one has.
+        check: raises where it is not let in any more.
     """
 
-    def __init__(self, name: str, memory: Memory, clients: "_Clients") -> None:
+    def __init__(
+        self, name: str, memory: Memory, clients: "_Clients", check: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = name
         self._memory = memory
         self._clients = clients
+        self._check = check
 
     def take(self, size: int, *, force: bool = False) -> None:
         """Take so many, for one request (`Memory.take`)."""
+        if not force:
+            self._check()
         self._clients.take(self.name, size, force=force)
         try:
             self._memory.take(size, force=force)

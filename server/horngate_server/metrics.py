@@ -32,12 +32,14 @@ from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import Executor
 from horngate_server.request import ModelInfo
 from horngate_server.states import STATES, VersionState
+from horngate_server.tokens import Tokens
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(float(2**power) for power in range(13))
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 CLASSES = 1000
 """Models with more classes get no per-class counter: each class is a time series."""
+REFUSED = "Inference requests that were not computed, by reason."
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -66,6 +68,7 @@ class Metrics(Collector):
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
         self._refused_before: Callable[[], Mapping[str, int]] = dict
+        self._tokens: Tokens | None = None
         registry.register(self)
 
     def watch(
@@ -74,12 +77,14 @@ class Metrics(Collector):
         versions: Callable[[], Iterable[VersionState]] = tuple,
         config_valid: Callable[[], bool] = lambda: True,
         refused: Callable[[], Mapping[str, int]] = dict,
+        tokens: Tokens | None = None,
     ) -> None:
-        """Say what a scrape reads: queues, versions' states, whether the configuration is good, early refusals."""
+        """Say what a scrape reads: queues, versions' states, whether configuration and tokens are good, refusals."""
         self._executors = executors
         self._versions = versions
         self._config_valid = config_valid
         self._refused_before = refused
+        self._tokens = tokens
 
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
@@ -155,7 +160,7 @@ class Metrics(Collector):
         in_flight.add_metric((), self._began - self._ended)
         yield in_flight
         yield _counter(
-            "horngate_refused", "Inference requests that were not computed, by reason.", ("reason",),
+            "horngate_refused", REFUSED, ("reason",),
             {(reason,): count for reason, count in refused.items()},
         )  # fmt: skip
         yield _counter("horngate_rows", "Rows computed, padding not counted.", ("model", "version"), self._rows)
@@ -184,6 +189,15 @@ class Metrics(Collector):
             ("model",), {(model,): data for model, data in self._batch_seconds.items()},
         )  # fmt: skip
         yield from _lifecycle(list(self._versions()), config_valid=self._config_valid())
+        if self._tokens is not None:
+            yield GaugeMetricFamily(
+                "horngate_tokens_valid", "0 while the file of --tokens has an error: what is wrong lets nobody in.",
+                self._tokens.valid,
+            )  # fmt: skip
+            yield GaugeMetricFamily(
+                "horngate_tokens_age_seconds", "Seconds since the file of --tokens was last looked at; 1 is usual.",
+                self._tokens.age_s,
+            )  # fmt: skip
         yield _counter(
             "horngate_predicted_class", "Rows by the class with the highest probability.",
             ("model", "version", "class"),
@@ -208,7 +222,7 @@ def default_registry() -> CollectorRegistry:
     return registry
 
 
-def merged(texts: Mapping[str, str], restarts: Mapping[str, int]) -> bytes:
+def merged(texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> bytes:
     """Show several workers' metrics as one page: every sample gets a ``worker`` label.
 
     They are not added up here: a sum falls when a worker is replaced, and rates over it would be wrong.
@@ -216,9 +230,10 @@ def merged(texts: Mapping[str, str], restarts: Mapping[str, int]) -> bytes:
     Args:
         texts: per worker, its own page; empty while it has none.
         restarts: per worker, how often it was replaced.
+        refused: what was refused before it came to a worker, by reason.
     """
     registry = CollectorRegistry()
-    registry.register(_Merged(texts, restarts))
+    registry.register(_Merged(texts, restarts, refused))
     return generate_latest(registry)
 
 
@@ -228,9 +243,10 @@ def merged(texts: Mapping[str, str], restarts: Mapping[str, int]) -> bytes:
 class _Merged(Collector):
     """Families of several pages, put together by name."""
 
-    def __init__(self, texts: Mapping[str, str], restarts: Mapping[str, int]) -> None:
+    def __init__(self, texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> None:
         self._texts = texts
         self._restarts = restarts
+        self._refused = refused
 
     def collect(self) -> Iterable[Metric]:
         up = GaugeMetricFamily("horngate_worker_up", "1 while a worker answers.", labels=("worker",))
@@ -241,6 +257,9 @@ class _Merged(Collector):
                 whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
                     whole.samples.append(sample._replace(labels={**sample.labels, "worker": worker}))
+        for reason, count in self._refused.items():
+            family = families.setdefault("horngate_refused", Metric("horngate_refused", REFUSED, "counter"))
+            family.add_sample("horngate_refused_total", {"reason": reason, "worker": "supervisor"}, count)
         yield up
         yield _counter(
             "horngate_worker_restarts", "Workers that crashed and were replaced.", ("worker",),

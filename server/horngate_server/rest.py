@@ -47,6 +47,8 @@ FORWARDED = (PRIORITY, "authorization", REQUEST_ID, TRACEPARENT)
 """Headers that a supervisor hands on."""
 PEER = "x-horngate-peer"
 """The header in which it says who called; heeded on the supervisor's own socket alone."""
+OPEN = frozenset(["/v2/health/live", "/v2/health/ready"])
+"""Paths that need no token: they say what /livez and /readyz say."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -80,7 +82,8 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
     """
 
     def enter(request: Request) -> Memory:
-        return doors.enter(request.url.path, request.headers.get("authorization", "").encode(), _peer(request))
+        # The scope's path is the one that was routed by: a request's url is also made of its Host header.
+        return doors.admit(request.scope["path"], request.headers.get("authorization", "").encode(), _peer(request))
 
     async def infer(request: Request) -> Response:
         memory = enter(request)
@@ -127,54 +130,61 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
         )
 
     async def model_ready(request: Request) -> Response:
+        enter(request)
         name, version = _asked(request)
         question = oip.ModelReadyRequest(name=name, version=version)
         is_ready = oip.ModelReadyResponse.FromString(about.model_ready(question.SerializeToString())).ready
         return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
     one = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
-    return Starlette(
-        routes=[
+    return _starlette(
+        [
             Route("/v2", server),
             Route("/v2/health/live", live),
             Route("/v2/health/ready", ready),
             *(Route(path, model) for path in one),
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
-        ],
-        exception_handlers=_HANDLERS,
+        ]
     )
 
 
 def forwarding(
-    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], memory: Memory, max_message_bytes: int
+    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], doors: Doors, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
     Args:
         ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
-        memory: where bodies are counted.
+        doors: let requests in, before their bodies come; limits of each client are the other process's.
         max_message_bytes: larger bodies are refused.
     """
 
     async def forward(request: Request) -> Response:
+        path = request.scope["raw_path"].decode("ascii")  # as it came; see `app` for why not the url's
+        if path not in OPEN:
+            doors.admit(path, request.headers.get("authorization", "").encode(), _peer(request))
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         headers[PEER] = _peer(request)
-        async with _body(request, max_message_bytes, memory) as body:
+        async with _body(request, max_message_bytes, doors.memory) as body:
             try:
-                answer = await run_in_threadpool(ask, request.method, request.url.path, body, headers)
+                answer = await run_in_threadpool(ask, request.method, path, body, headers)
             except OSError as error:
                 raise NotReady("no worker answers") from error
         kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
         return Response(answer.body, answer.status, kept, media_type="application/json")
 
     paths = ("/v2", "/v2/{rest:path}")
-    return Starlette(
-        routes=[Route(path, forward, methods=["GET", "POST"]) for path in paths], exception_handlers=_HANDLERS
-    )
+    return _starlette([Route(path, forward, methods=["GET", "POST"]) for path in paths])
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _starlette(routes: list[Route]) -> Starlette:
+    made = Starlette(routes=routes, exception_handlers=_HANDLERS)
+    made.router.redirect_slashes = False  # a redirection goes where the Host header says
+    return made
 
 
 def _asked(request: Request) -> tuple[str, str]:
@@ -226,7 +236,8 @@ async def _on_request_error(_request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentence = f"{request.method} {request.url.path}: {error.detail.lower()}; see the README's table of HTTP paths"
+    path = request.scope["path"]
+    sentence = f"{request.method} {path}: {error.detail.lower()}; see the README's table of HTTP paths"
     return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from horngate_protos import __version__
 from horngate_server import http, metrics, unix_http
 from horngate_server import settings as settings_room
+from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
 from horngate_server.settings import Settings
 from horngate_server.stopping import Stop
-from horngate_server.transports.memory import Memory
 from horngate_server.worker import READY, Worker
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class Supervisor:
             _Process(number, Path(self._scratch.name), settings, self._gave_up) for number in range(settings.workers)
         ]
         self._failed = 0
+        # Who has no token is told so here, before a body is taken in; limits of each client are the workers'.
+        self._doors = Doors.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
 
     def run(self) -> int:
         """Serve until a signal; return the exit code.
@@ -102,7 +104,7 @@ class Supervisor:
     def _exposition(self) -> bytes:
         texts = {str(worker.number): worker.page("/metrics") for worker in self._workers}
         restarts = {str(worker.number): worker.restarts for worker in self._workers}
-        return metrics.merged(texts, restarts)
+        return metrics.merged(texts, restarts, self._doors.refused)
 
     def _models(self) -> bytes:
         """Return what the first worker that answers says: all of them look at the same disk."""
@@ -118,8 +120,7 @@ class Supervisor:
             serving = [worker for worker in self._workers if worker.serves()] or self._workers
             return serving[next(turn) % len(serving)].forward(method, path, body, headers)
 
-        settings = self._settings
-        app: http.App = forwarding(ask, Memory(settings.max_request_bytes), settings.max_message_bytes)
+        app: http.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
         return app
 
     def _banner(self, grpc_port: int, http_port: int) -> None:

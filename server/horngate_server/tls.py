@@ -1,12 +1,11 @@
 """What TLS needs, and its renewal: certificates are read again when they change, and no connection notices."""
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from horngate_server.changes import EVERY_S, Changes
+from horngate_server.changes import Changes, every_second
 from horngate_server.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -86,12 +85,10 @@ def read(tls: Tls) -> Pems:
 
 def renew(certificates: Certificates, use: Callable[[Pems], None]) -> None:
     """Look once a second from now on, on a thread of its own that does not keep the process."""
-    pause = threading.Event()
 
-    def run() -> None:
-        while not pause.wait(EVERY_S):
-            pems = certificates.renewed()
-            if pems is not None:
-                use(pems)
+    def look() -> None:
+        pems = certificates.renewed()
+        if pems is not None:
+            use(pems)
 
-    threading.Thread(target=run, name="certificates", daemon=True).start()
+    every_second(look, "certificates")

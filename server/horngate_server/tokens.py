@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "hg_"
 """What tokens begin with, so that scanners for leaked secrets can find them."""
+UNKNOWN = "the token is not known here, or not any more"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LINE = re.compile(rf"(?P<name>{_NAME.pattern})\s+sha256:(?P<digest>[0-9a-f]{{64}})(?P<admin>\s+admin)?")
 _SCHEME = b"bearer "
@@ -32,14 +33,19 @@ class Client:
     Attributes:
         name: as the file says.
         admin: whether it may change what is served.
+        digest: the SHA-256 of the token that it came with.
     """
 
     name: str
     admin: bool
+    digest: bytes
 
 
 class Tokens:
-    """The file's content, read again when it changes; one with an error in it changes nothing. Thread-safe.
+    """The tokens that are good. Lookups are thread-safe; `look` is one thread's.
+
+    A token is good as long as its line stands in the file, whole. A line with an error in it lets nobody in and takes
+    nobody else's token away; where the file is empty, gone or cannot be read, nobody is let in.
 
     Args:
         path: the file.
@@ -51,8 +57,19 @@ class Tokens:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
+        self._clock = clock
         self._changes = Changes([path], clock)
-        self._clients = _read(path)
+        self._clients, errors = _read(path)
+        if errors:
+            raise SettingsError(errors[0])
+        self._looked = clock()
+        self._doubted = False
+        self.valid = True
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the file was last looked at: large where its disk does not answer."""
+        return self._clock() - self._looked
 
     def client(self, authorization: bytes) -> Client:
         """Return whose token an ``authorization`` header has; empty where there was no header.
@@ -60,8 +77,6 @@ class Tokens:
         Raises:
             Unauthenticated: there is none, or it is nobody's.
         """
-        if self._changes.seen():
-            self._read_again()
         if not authorization:
             raise Unauthenticated("no token; expected the metadata authorization: Bearer TOKEN")
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
@@ -69,19 +84,43 @@ class Tokens:
         # Looking up a digest tells nothing by the time it takes: nobody can choose what their guess is hashed to.
         client = self._clients.get(hashlib.sha256(authorization[len(_SCHEME) :].strip()).digest())
         if client is None:
-            raise Unauthenticated("the token is not known here, or not any more")
+            raise Unauthenticated(UNKNOWN)
         return client
+
+    def good(self, client: Client) -> bool:
+        """Whether the token that a client came with is still in the file."""
+        return client.digest in self._clients
+
+    def look(self) -> None:
+        """Read the file again if it has changed; to be called once a second.
+
+        Whoever lost their line is not let in from now on. Only a file without any good line is looked at once more
+        before it is believed, a second later: editors empty a file, or rename it, before they write it anew.
+        """
+        if self._changes.seen() or self._doubted:
+            self._read_again()
+        self._looked = self._clock()
 
     # --- private --------------------------------------------------------------------------------------
 
     def _read_again(self) -> None:
-        try:
-            self._clients = _read(self._path)
-        except SettingsError as error:
-            log.error("%s; the tokens from before stay good", error)
-        else:
-            names = {client.name for client in self._clients.values()}
-            log.info("tokens: read again, %d of %d clients", len(self._clients), len(names))
+        clients, errors = _read(self._path)
+        if not clients and self._clients and not self._doubted:
+            self._doubted = True
+            return
+        self._doubted = False
+        revoked = sorted({each.name for digest, each in self._clients.items() if digest not in clients})
+        self._clients = clients
+        self.valid = not errors
+        if errors:
+            more = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
+            log.error("%s%s; only tokens whose lines are right are good", errors[0], more)
+        log.info(
+            "tokens: read again, %d of %d clients%s",
+            len(clients),
+            len({each.name for each in clients.values()}),
+            f"; tokens of {', '.join(revoked)} are not good any more" if revoked else "",
+        )
 
 
 def add(path: Path, name: str, *, admin: bool) -> str:
@@ -107,23 +146,27 @@ def add(path: Path, name: str, *, admin: bool) -> str:
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Mapping[bytes, Client]:
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--tokens {path}: {error}") from error
+def _read(path: Path) -> tuple[Mapping[bytes, Client], Sequence[str]]:
+    """Return the clients by digest, and what is wrong with the file, a sentence for each error."""
     clients: dict[bytes, Client] = {}
+    try:
+        lines = path.read_bytes().decode(errors="replace").splitlines()
+    except OSError as error:
+        return clients, [f"--tokens {path}: {error}"]
+    errors: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         match = _LINE.fullmatch(text)
         if match is None:  # its text is not shown: it might be a token
-            raise SettingsError(f"--tokens {path}, line {number}: expected NAME sha256:64-HEX-DIGITS [admin]")
+            errors.append(f"--tokens {path}, line {number}: expected NAME sha256:64-HEX-DIGITS [admin]")
+            continue
         digest = bytes.fromhex(match["digest"])
         if digest in clients:
-            raise SettingsError(f"--tokens {path}, line {number}: {clients[digest].name} has this token already")
-        clients[digest] = Client(match["name"], match["admin"] is not None)
-    if not clients:
-        raise SettingsError(f"--tokens {path}: no tokens in it; horngate-server token NAME --file {path} adds one")
-    return clients
+            errors.append(f"--tokens {path}, line {number}: {clients[digest].name} has this token already")
+            continue
+        clients[digest] = Client(match["name"], match["admin"] is not None, digest)
+    if not clients and not errors:
+        errors.append(f"--tokens {path}: no tokens in it; horngate-server token NAME --file {path} adds one")
+    return clients, errors

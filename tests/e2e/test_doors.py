@@ -7,6 +7,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ GOOD = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").Seria
 MUCH = request({"images": np.zeros((6000, 28, 28), np.uint8)}, model="mnist").SerializeToString()
 LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+CHECK = "/grpc.health.v1.Health/Check"
+INFER_JSON = "/v2/models/mnist/infer"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
@@ -174,9 +178,7 @@ def reflection(site: Site) -> str:
 def stream_without_a_token(site: Site) -> str:
     """Open a stream."""
     with site.channel() as channel:
-        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
-            "/inference.GRPCInferenceService/ModelStreamInfer"
-        )
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM_INFER)
         try:
             list(call(iter([GOOD]), timeout=10))
         except grpc.RpcError as error:
@@ -260,6 +262,21 @@ def json(site: Site, path: str, authorization: str | None = None) -> str:
             return str(error.code)
 
 
+def by_hand(site: Site, target: str, host: str, more: str = "") -> str:
+    """Ask by HTTP with any path and Host header; return the status."""
+    name, port = site.server.http.removeprefix("http://").split(":")
+    with socket.create_connection((name, int(port)), timeout=10) as caller:
+        caller.sendall(f"POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 2\r\n{more}\r\n{{}}".encode())
+        return caller.recv(4096).split()[1].decode()
+
+
+def gauge(site: Site, name: str) -> float:
+    """The value of a metric without labels."""
+    with urllib.request.urlopen(f"{site.server.http}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
 def grpc_name(number: str) -> str:
     """Gives a code's name."""
     return next(code.name for code in grpc.StatusCode if str(code.value[0]) == number)
@@ -274,7 +291,15 @@ ROWS: list[tuple[str, str, Callable[[Site], str]]] = [
     ("a stream without a token", "UNAUTHENTICATED", stream_without_a_token),
     ("JSON without a token", "401", lambda site: json(site, "/v2/models/mnist")),
     ("JSON with a token", "200", lambda site: json(site, "/v2/models/mnist", f"Bearer {site.tokens['alice']}")),
-    ("health without a token", "OK", lambda site: site.ask(message=b"", method="/grpc.health.v1.Health/Check")),
+    *(
+        (f"JSON without a token to {host}", "401", lambda site, host=host: by_hand(site, INFER_JSON, host))
+        for host in (f"x{CHECK}?", "x/v2/health/live?", f"x{CHECK}#", "x/livez?", "")
+    ),
+    ("readiness of a model without a token", "401", lambda site: json(site, "/v2/models/mnist/ready")),
+    ("a health method as a path", "404", lambda site: json(site, CHECK)),
+    ("a path that a redirection would mend", "404", lambda site: json(site, "/v2/")),
+    ("liveness by JSON without a token", "200", lambda site: json(site, "/v2/health/live")),
+    ("health without a token", "OK", lambda site: site.ask(message=b"", method=CHECK)),
     ("admin without a token", "UNAUTHENTICATED", lambda site: site.ask(method=LOAD, message=b"")),
     ("admin with a caller's token", "PERMISSION_DENIED", lambda site: site.ask(site.bearer("bob"), b"", LOAD)),
     ("admin with an admin's token", "OK", lambda site: site.ask(site.bearer("root"), b"\x12\x05mnist", LOAD)),
@@ -313,7 +338,7 @@ def test_what_is_not_let_in(
 
 
 def test_tokens_are_rotated_without_a_restart(site: Site) -> None:
-    """Both are good until the old line goes; a file with an error in it changes nothing."""
+    """Both are good until the old line goes; a typo elsewhere, in the same edit, does not keep it."""
     path = site.folder / "tokens"
     old = site.bearer("bob")
     site.tokens["bob"] = token(site.folder, "bob")
@@ -321,12 +346,61 @@ def test_tokens_are_rotated_without_a_restart(site: Site) -> None:
     assert site.ask(old) == "OK"
     lines = path.read_text().splitlines()
     first = next(line for line in lines if line.startswith("bob"))
-    path.write_text("\n".join(line for line in lines if line != first))
+    kept = "\n".join(line for line in lines if line != first)
+    path.write_text(f"{kept}\nbob and alice\n")
     until(lambda: site.ask(old) == "UNAUTHENTICATED")
+    assert site.ask(site.bearer("bob")) == site.ask(site.bearer("alice")) == "OK"
+    assert gauge(site, "horngate_tokens_valid") == 0
+    assert any("tokens, line" in line and "expected NAME" in line for line in site.server.log)
+    path.write_text(f"{kept}\n")
+    until(lambda: gauge(site, "horngate_tokens_valid") == 1)
+    assert gauge(site, "horngate_tokens_age_seconds") < 10
+
+
+@pytest.mark.parametrize("change", ["emptied", "deleted"])
+def test_a_file_of_tokens_that_is_gone_lets_nobody_in(site: Site, change: str) -> None:
+    """Not even who was in before: an open stream ends with its next message. Health is answered all the same."""
+    path = site.folder / "tokens"
     whole = path.read_text()
-    path.write_text("bob and alice\n")
-    until(lambda: site.ask(site.bearer("bob")) == "OK" and any("stay good" in line for line in site.server.log))
-    path.write_text(whole)
+    more = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield GOOD
+        assert more.wait(60)
+        yield GOOD
+
+    with site.channel() as channel:
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM_INFER)
+        answers = call(messages(), metadata=site.bearer("alice"), timeout=60)
+        assert next(answers)
+        try:
+            if change == "emptied":
+                path.write_text("")
+            else:
+                path.unlink()
+            until(lambda: site.ask(site.bearer("bob")) == "UNAUTHENTICATED")
+            more.set()
+            with pytest.raises(grpc.RpcError) as refused:
+                next(answers)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert json(site, "/v2/models/mnist", f"Bearer {site.tokens['alice']}") == "401"
+            assert site.ask(message=b"", method=CHECK) == "OK"
+            assert gauge(site, "horngate_tokens_valid") == 0
+        finally:
+            more.set()
+            path.write_text(whole)
+    until(lambda: site.ask(site.bearer("bob")) == "OK")
+
+
+def test_who_may_ask_for_health_alone_is_not_told_the_models(site: Site) -> None:
+    """A name that there is not is NOT_FOUND, and the sentence has no other one."""
+    with site.channel() as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"\x0a\x04nope", timeout=10)
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "nope" in str(refused.value.details())
+    assert "mnist" not in str(refused.value.details())
 
 
 def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: Site) -> None:

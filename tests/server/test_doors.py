@@ -64,26 +64,130 @@ def test_a_name_that_would_break_the_file_is_refused(path: Path, name: str) -> N
     assert not path.exists()
 
 
-def test_tokens_are_looked_for_anew_once_a_second(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Not one tick before; a file with an error, or none, leaves those from before; a correct one replaces them."""
+def test_tokens_are_looked_for_anew_once_a_second(path: Path) -> None:
+    """Not one tick before; the new ones are good then, and those whose lines are gone are not."""
     clock = Clock()
     old = add(path, "alice", admin=False)
     tokens = Tokens(path, clock)
     path.unlink()
     new = add(path, "alice", admin=False)
     clock.now += EVERY_S * 0.999
+    tokens.look()
     assert tokens.client(bearer(old)).name == "alice"
     clock.now += EVERY_S * 0.001
+    tokens.look()
     with pytest.raises(Unauthenticated):
         tokens.client(bearer(old))
     assert tokens.client(bearer(new)).name == "alice"
-    for broken in (lambda: path.write_text("nonsense"), path.unlink):
-        broken()
+
+
+def dangle(path: Path) -> None:
+    """Let the path be a link to what is not there."""
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+GONE: list[tuple[str, Callable[[Path], object]]] = [
+    ("deleted", lambda path: path.unlink()),
+    ("emptied", lambda path: path.write_text("")),
+    ("only comments", lambda path: path.write_text("# nobody\n")),
+    ("only errors", lambda path: path.write_text("bob and alice\n")),
+    ("a link to nowhere", dangle),
+    ("not text", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+]
+
+
+@pytest.mark.parametrize(("_what", "change"), GONE, ids=[name for name, _ in GONE])
+def test_a_file_without_a_good_line_lets_nobody_in(
+    path: Path, caplog: pytest.LogCaptureFixture, _what: str, change: Callable[[Path], object]
+) -> None:
+    """Seen twice, a second apart, since editors empty files before they write them; then it is said and shown."""
+    clock = Clock()
+    token = add(path, "alice", admin=False)
+    tokens = Tokens(path, clock)
+    client = tokens.client(bearer(token))
+    change(path)
+    clock.now += EVERY_S
+    tokens.look()
+    assert tokens.good(client)
+    clock.now += EVERY_S
+    with caplog.at_level(logging.INFO):
+        tokens.look()
+    assert not tokens.good(client)
+    with pytest.raises(Unauthenticated):
+        tokens.client(bearer(token))
+    assert tokens.valid is False
+    assert f"--tokens {path}" in caplog.text
+    assert "tokens of alice are not good any more" in caplog.text
+    path.unlink(missing_ok=True)
+    new = add(path, "alice", admin=False)
+    clock.now += EVERY_S
+    tokens.look()
+    assert tokens.client(bearer(new)).name == "alice"
+    assert bool(tokens.valid)
+
+
+def test_an_editor_that_empties_the_file_first_locks_nobody_out(path: Path) -> None:
+    """Empty at one look, whole at the next: all tokens stay good."""
+    clock = Clock()
+    token = add(path, "alice", admin=False)
+    tokens = Tokens(path, clock)
+    whole = path.read_text()
+    for text in ("", whole):
+        path.write_text(text)
         clock.now += EVERY_S
-        with caplog.at_level(logging.ERROR):
-            assert tokens.client(bearer(new)).name == "alice"
-        assert "the tokens from before stay good" in caplog.text
-        caplog.clear()
+        tokens.look()
+        assert tokens.client(bearer(token)).name == "alice"
+    clock.now += EVERY_S
+    tokens.look()
+    assert tokens.client(bearer(token)).name == "alice"
+
+
+def test_a_line_with_an_error_hides_no_revocation(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bob's line is gone and another has a typo: bob is out at once, alice in; the line is named, its text not."""
+    clock = Clock()
+    alice, bob, carol = (add(path, name, admin=False) for name in ("alice", "bob", "carol"))
+    tokens = Tokens(path, clock)
+    lines = path.read_text().splitlines()
+    path.write_text(f"{lines[0]}\n{lines[2].replace('sha256:', 'sha265:')}\n")
+    clock.now += EVERY_S
+    tokens.look()
+    assert tokens.client(bearer(alice)).name == "alice"
+    for token in (bob, carol):
+        with pytest.raises(Unauthenticated):
+            tokens.client(bearer(token))
+    assert not tokens.valid
+    assert f"--tokens {path}, line 2: expected NAME sha256:" in caplog.text
+    assert "sha265" not in caplog.text
+
+
+def test_how_old_the_last_look_is_can_be_seen(path: Path) -> None:
+    """It grows where nobody looks, or where a look does not end."""
+    clock = Clock()
+    add(path, "alice", admin=False)
+    tokens = Tokens(path, clock)
+    clock.now += 5
+    assert tokens.age_s == 5
+    tokens.look()
+    assert tokens.age_s == 0
+
+
+def test_a_stream_ends_with_the_token_that_opened_it(path: Path) -> None:
+    """Its next message is refused, and counted as that; what is already answered may still be given back."""
+    clock = Clock()
+    token = add(path, "alice", admin=False)
+    tokens = Tokens(path, clock)
+    doors = Doors(Memory(10), tokens)
+    guest = doors.enter(INFER, bearer(token), "10.0.0.1")
+    guest.take(5)
+    path.unlink()
+    add(path, "bob", admin=False)
+    clock.now += EVERY_S
+    tokens.look()
+    with pytest.raises(Unauthenticated, match="not any more"):
+        guest.take(5)
+    guest.give(5)
+    assert doors.refused == {"unauthenticated": 1}
 
 
 def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> None:
@@ -110,11 +214,14 @@ def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> No
 
 
 def test_open_doors_cost_nothing_and_health_is_always_open(path: Path) -> None:
-    """Without tokens and limits, everyone shares the one memory; with them, probes still need none."""
+    """Without tokens and limits, everyone shares the one memory; with them, gRPC's probes need none, HTTP paths do."""
     memory = Memory(10)
     assert Doors(memory).enter(INFER, b"", "10.0.0.1") is memory
     add(path, "alice", admin=False)
-    assert Doors(memory, Tokens(path, Clock()), max_client_requests=1).enter(CHECK, b"", "10.0.0.1") is memory
+    doors = Doors(memory, Tokens(path, Clock()), max_client_requests=1)
+    assert doors.enter(CHECK, b"", "10.0.0.1") is memory
+    with pytest.raises(Unauthenticated):
+        doors.admit(CHECK, b"", "10.0.0.1")  # an HTTP path that looks like it
 
 
 def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
