@@ -55,7 +55,7 @@ def counting() -> Compute:
 
     def compute(inputs: Sequence[Array]) -> Sequence[Array]:
         runs[0] += 1
-        return [inputs[0] + np.float32(runs[0])]
+        return [floats(inputs[0]) + np.float32(runs[0])]
 
     return compute
 
@@ -323,7 +323,7 @@ def test_the_ladder_ends_before_a_run_would_take_more_memory_than_it_may() -> No
     def hungry(inputs: Sequence[Array]) -> Sequence[Array]:
         rows_run.append(len(inputs[0]))
         scratch = np.ones((len(inputs[0]), 1 << 20), np.float64)  # 8 MiB a row
-        return [inputs[0] + floats(scratch[:, :1])]
+        return [floats(inputs[0]) + floats(scratch[:, :1])]
 
     limits = replace(LIMITS, model_memory_bytes=100 << 20)
     proof = proved(hungry, bench=Bench(limits, Clock()))
