@@ -134,6 +134,8 @@ class App:
         """
         settings_room.prepare_libraries(self._settings)
         runtime.few_arenas()
+        for library in self._settings.op_library:
+            runtime.load_op_library(library)
         with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             if self._settings.worker is not None:
                 self._line = Line(self._settings.worker.line, self._stop.set)

@@ -98,7 +98,7 @@ class BatchRunner:
                 if parts := self._apart(part, error):
                     stack += reversed(parts)
                     continue
-                ended = self._failures(part, error), None
+                ended = self._failures(part, error.bare()), None
             except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, and the neighbours get answers
                 self._notes.note("bug", logging.ERROR, "model %s: unexpected failure", batch.info.name, exc_info=True)
                 if len(parts := part.parts()) > 1:

@@ -24,6 +24,8 @@ HorngateError
 └── SettingsError             wrong flags or variables: the message names the flag
 """
 
+from typing import Self
+
 
 class HorngateError(Exception):
     """Root of everything that Horngate raises on purpose."""
@@ -31,6 +33,11 @@ class HorngateError(Exception):
 
 class RequestError(HorngateError):
     """One request cannot be answered; the message goes to its caller."""
+
+    def bare(self) -> Self:
+        """Return it without the way that it came: the frames on it hold requests, as long as the error is kept."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class InvalidRequest(RequestError):

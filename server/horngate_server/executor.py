@@ -108,7 +108,7 @@ class Executor:
                 try:
                     self._admit(work)
                 except RequestError as error:
-                    refused.append(Outcome(work, error))
+                    refused.append(Outcome(work, error.bare()))
             if not self._computing and (due := self._line.due()) is not None:
                 if due <= (now := self._clock()) and self._expected() <= self._quick_s:
                     self._computing = True
@@ -179,12 +179,20 @@ class Executor:
 
     def _run(self) -> None:
         def loop() -> None:
-            while (batch := self._next()) is not None:
-                self._compute(batch)
-                with self._changed:
-                    self._computing = False
+            while self._step():
+                pass
 
         self._guarded(loop)
+
+    def _step(self) -> bool:
+        """Compute the next batch, when there is one; False once stopped and empty. Nothing is kept of it meanwhile."""
+        batch = self._next()
+        if batch is None:
+            return False
+        self._compute(batch)
+        with self._changed:
+            self._computing = False
+        return True
 
     def _guarded(self, run: Callable[[], None]) -> None:
         try:

@@ -291,7 +291,7 @@ class Service:
             planned = served.plan(header)
             data = arrange(work.request, planned)
         except RequestError as error:
-            return [Outcome(work, error)]
+            return [Outcome(work, error.bare())]
         late[served.executor].append(work._replace(plan=planned, data=data))
         return []
 

@@ -1,6 +1,8 @@
 """Batches that fail are tried apart, and requests that cannot share a run have their own."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from horngate_server.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.model import Array
 from horngate_server.signature import WHOLE, Batching, Signature, TensorSpec
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
+from support.waiting import until
 
 BAD = 13
 
@@ -229,3 +232,31 @@ def test_a_model_with_loops_is_never_computed_where_calls_are_taken_in() -> None
         for _ in range(2):
             assert desk.ask([[1, 1]]).status() == "OK"
         assert set(threads) == {"executor-m-3"}
+
+
+@pytest.mark.parametrize("why", ["queue full", "too late", "misshapen", "unknown", "refused", "failed"])
+def test_a_refused_request_is_let_go_without_waiting_for_the_garbage_collector(why: str) -> None:
+    """No error keeps the frames that it came through, and with them what the caller sent."""
+
+    def fail(_: Sequence[Array]) -> Sequence[Array]:
+        raise {"refused": InputRefused, "failed": ModelFailed}[why]("no")
+
+    clock = Clock()
+    with Desk(clock=clock, queue_rows=8) as desk:
+        held = desk.hold() if why in {"queue full", "too late"} else None
+        desk.executor.costs.measured(alike(SIGNATURE, ((2,),), whole=False), 1, 9.0, clock.now)
+        desk.model.compute = fail
+        gc.disable()
+        try:
+            reply = {
+                "queue full": lambda: desk.ask(np.zeros((9 if held else 1, 2))),
+                "too late": lambda: desk.ask([[1, 1]], deadline=clock.now + 1),
+                "misshapen": lambda: desk.ask([[1, 1, 1]]),
+                "unknown": lambda: desk.ask([[1, 1]], model="nobody"),
+            }.get(why, lambda: desk.ask([[1, 1]]))()
+            assert reply.status() != "OK"
+            gone = weakref.ref(reply)
+            del reply
+            until(lambda: gone() is None)
+        finally:
+            gc.enable()

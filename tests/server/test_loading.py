@@ -199,7 +199,10 @@ def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_pat
     (path / "assets.extra").mkdir()
     (path / "assets.extra/labels.txt").write_text("zero\none\n")
     loaded = load(path)
-    assert loaded.report.signatures == {"mean": "(x FP32[?,2]) -> (outputs FP32[?])"}
+    assert loaded.report.signatures == {
+        "mean": "(x FP32[?,2]) -> (outputs FP32[?])",
+        "words": "(x BYTES[?]) -> (y BYTES[?])",
+    }
     assert "             mean (x FP32[?,2]) -> (outputs FP32[?])" in loaded.report.lines()
     for info in loaded.infos.values():
         kind = alike(info.signature, [spec.row for spec in info.signature.inputs], whole=False)

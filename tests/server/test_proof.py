@@ -161,7 +161,7 @@ def test_an_image_without_a_batch_axis_is_not_taken_for_rows() -> None:
     def brightness(image: Array) -> Array:
         if len(image) < 8:
             raise InputRefused("an image has at least 8 lines")
-        return floats(image).mean(axis=(0, 1))
+        return np.asarray(floats(image).mean(axis=(0, 1)))
 
     proof = proved(one(brightness), [spec("image", "FP32", -1, -1, 3)], [spec("mean", "FP32", 3)])
     assert (proof.batching.mode, proof.proved) == (WHOLE, True)

@@ -63,7 +63,7 @@ def main(root: Path) -> None:
         lambda x: {"y": tf.debugging.check_numerics(x, "not a number in the batch") * 2.0},
         x=spec("float32", 1),
     )
-    # Several signatures, one of which cannot be served.
+    # Several signatures, one of them of strings.
     module = tf.Module()
     module.twice = tf.function(lambda x: {"y": x * 2.0}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
     module.mean = tf.function(
@@ -75,9 +75,77 @@ def main(root: Path) -> None:
         str(root / "signatures" / "1"),
         signatures={"serving_default": module.twice, "mean": module.mean, "words": module.words},
     )
-    # Cannot be served: a fixed batch, strings.
-    save(root / "fixed" / "1", lambda x: {"y": x}, x=tf.TensorSpec([4, 2], tf.float32))
-    save(root / "strings" / "1", lambda x: {"y": x}, x=tf.TensorSpec([None], tf.string))
+    # Shapes of every kind: a fixed batch, a scalar, an unknown rank; strings of any number of axes.
+    save(
+        root / "shapes" / "1",
+        lambda fixed, scalar, any_rank: {"fixed": fixed * 2.0, "scalar": scalar + 1.0, "any_rank": any_rank},
+        fixed=tf.TensorSpec([4, 2], tf.float32), scalar=tf.TensorSpec([], tf.float32),
+        any_rank=tf.TensorSpec(None, tf.float32),
+    )  # fmt: skip
+    save(root / "strings" / "1", lambda x: {"y": x}, x=tf.TensorSpec([None, None], tf.string))
+    # What a graph tells: it counts, remembers its input, loops, parses; two signatures are one function.
+    count = tf.Variable(0, dtype=tf.int64)
+    module = tf.Module()
+    module.count = count
+    module.serve = tf.function(
+        lambda x: {"calls": tf.fill([tf.shape(x)[0]], count.assign_add(1))},
+        input_signature=[tf.TensorSpec([None, 1], tf.float32, "x")],
+    )
+    tf.saved_model.save(module, str(root / "counter" / "1"), signatures={"serving_default": module.serve})
+    last = tf.Variable(tf.zeros([0, 1024]), shape=[None, 1024])
+    module = tf.Module()
+    module.last = last
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1024], tf.float32, "x")])
+    def remember(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        before = tf.reduce_sum(last)
+        with tf.control_dependencies([before]):
+            last.assign(x)
+        return {"before": tf.identity(before)}
+
+    module.serve = remember
+    tf.saved_model.save(module, str(root / "remembers" / "1"), signatures={"serving_default": remember})
+    save(
+        root / "loops" / "1",
+        lambda x: {"y": tf.while_loop(lambda y: tf.reduce_max(y) < 100.0, lambda y: (y * 2.0,), (x,))[0]},
+        x=spec("float32", 1),
+    )
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = tf.io.parse_example(
+            serialized,
+            {
+                "age": tf.io.FixedLenFeature([2], tf.float32),
+                "ids": tf.io.VarLenFeature(tf.int64),
+                "words": tf.io.RaggedFeature(tf.string),
+            },
+        )
+        return {"scores": tf.reduce_sum(features["age"], axis=1)}
+
+    save(root / "example" / "1", parse, serialized=tf.TensorSpec([None], tf.string))
+    module = tf.Module()
+    module.once = tf.function(
+        lambda x: {"y": tf.matmul(x, variable)}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")]
+    )
+    module.variable = variable
+    module.other = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    tf.saved_model.save(
+        module,
+        str(root / "equal" / "1"),
+        signatures={"predict": module.once, "again": module.once, "other": module.other},
+    )
+    # A MetaGraph with other tags than TensorFlow's usual one, and types that are no tensor's.
+    graph = tf.Graph()
+    with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 2], "x")
+        info = tf.compat.v1.saved_model.build_tensor_info
+        signature = tf.compat.v1.saved_model.build_signature_def({"x": info(x)}, {"y": info(x * 3.0)}, "predict")
+        for name, sets in (("tagged", [["gpu"]]), ("several_tags", [["gpu"], ["tpu", "serve"]])):
+            builder = tf.compat.v1.saved_model.Builder(str(root / name / "1"))
+            builder.add_meta_graph_and_variables(session, sets[0], {"serving_default": signature})
+            for tags in sets[1:]:
+                builder.add_meta_graph(tags, {"serving_default": signature})
+            builder.save()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from horngate_server.runtime.pages import peak as peak_bytes
 from horngate_server.runtime.pages import release as release_pages
 from horngate_server.runtime.pages import resident as resident_bytes
 from horngate_server.runtime.pages import trim as trim_memory
-from horngate_server.runtime.saved_model import SavedModel, load
+from horngate_server.runtime.saved_model import SavedModel, load, load_op_library
 
 __all__ = [
     "Device",
@@ -17,6 +17,7 @@ __all__ = [
     "few_arenas",
     "forget_peak",
     "load",
+    "load_op_library",
     "peak_bytes",
     "release_pages",
     "resident_bytes",

@@ -87,6 +87,11 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
     ("TF_TensorByteSize", c_size_t, [_P]),
     ("TF_NumDims", c_int, [_P]),
     ("TF_Dim", c_int64, [_P, c_int]),
+    ("TF_StringCopy", None, [_P, c_char_p, c_size_t]),
+    ("TF_StringGetDataPointer", _P, [_P]),
+    ("TF_StringGetSize", c_size_t, [_P]),
+    ("TF_StringDealloc", None, [_P]),
+    ("TF_LoadLibrary", _P, [c_char_p, _P]),
     ("TF_SessionRun", None,
         [_P, _P, POINTER(Output), POINTER(_P), c_int, POINTER(Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
 )  # fmt: skip

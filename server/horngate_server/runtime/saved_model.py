@@ -2,47 +2,80 @@
 
 import ctypes
 import logging
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_char_p, c_int64, c_void_p
+from itertools import count
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from horngate_protos.datatypes import BY_TENSORFLOW
+from horngate_protos.datatypes import BY_TENSORFLOW, tensorflow_name
 from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureDef, TensorInfo
 from horngate_server import native_log
-from horngate_server.errors import ModelError, ModelFailed
+from horngate_server.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
 from horngate_server.model import Array, Feed
-from horngate_server.runtime import devices
+from horngate_server.runtime import devices, strings
 from horngate_server.runtime.capi import Deallocator, Output, check, library
-from horngate_server.signature import FREE, Signature, TensorSpec
+from horngate_server.runtime.graph import annotated
+from horngate_server.runtime.tags import meta_graph_tags
+from horngate_server.signature import Signature, TensorSpec
 
 log = logging.getLogger(__name__)
 
-SIGNATURE = "serving_default"
-TAG = b"serve"
+SIGNATURES = ("serving_default", "predict")
+"""Those that callers get who name none, the usual one first."""
+TAG = "serve"
 KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keeping every size would hold gigabytes
 KEPT_FEEDS = 64
+LARGE_BYTES = 1 << 20
+"""Larger outputs are copied into arrays of their own, not into bytes objects."""
+MESSAGE_CHARACTERS = 800
+"""A model's words are cut to these."""
 
 
 def load(
     path: Path, *, device: str = "auto", threads: int = 0, tags: Sequence[str] = (), signature: str = ""
 ) -> "SavedModel":
-    """Load a SavedModel; it must have the signature ``serving_default``, and serves the others too that it can.
+    """Load a SavedModel, with all of its signatures that can be served.
 
     Args:
         path: the version's folder, which holds ``saved_model.pb``.
         device: "auto", "cpu" or "gpu".
         threads: how many threads one operation may use; 0 leaves it to TensorFlow (one per core).
+        tags: of the MetaGraph that is meant; "serve", or those of the only one that there is, where there are none.
+        signature: the default one's name; ``serving_default``, the only one, ``predict``, or the first, if empty.
 
     Raises:
         ModelError: it is not a SavedModel that can be served, with the reason.
         DeviceUnavailable: ``device`` is "gpu" and TensorFlow can use none.
     """
     with native_log.captured() as complaints:
-        return _load(path, device, threads, complaints)
+        model = _opened(path, device, threads, meta_graph_tags(path, tags))
+        try:
+            model.bind(path, device, signature, complaints)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+
+def load_op_library(path: Path) -> None:
+    """Load a library of operations, which models may then use; the same one twice is loaded once.
+
+    Raises:
+        ModelError: TensorFlow refuses it, in its words.
+    """
+    tf = library()
+    status = tf.TF_NewStatus()
+    try:
+        tf.TF_LoadLibrary(str(path.absolute()).encode(), status)
+        check(status, ModelError, f"--op-library {path} cannot be loaded")
+    finally:
+        tf.TF_DeleteStatus(status)
 
 
 class SavedModel:
@@ -52,50 +85,54 @@ class SavedModel:
     signatures: Mapping[str, Signature]
     device: devices.Device
 
-    def __init__(self, session: int, graph: int) -> None:
+    def __init__(self, session: int, graph: int, definition: MetaGraphDef) -> None:
         self._tf = library()
         self._session: int | None = session
         self._graph = graph
+        self._definition: MetaGraphDef | None = definition
         self._status = self._tf.TF_NewStatus()
         self._ends: dict[str, _Ends] = {}
         self._feeds: OrderedDict[tuple[str, tuple[tuple[int, ...], ...]], _Feed] = OrderedDict()
 
-    def bind(self, path: Path, definition: MetaGraphDef, device: str, complaints: Callable[[], list[str]]) -> None:
-        """Read the signatures and the devices; find the graph's ends."""
+    def bind(self, path: Path, device: str, default: str, complaints: Callable[[], list[str]]) -> None:
+        """Read the signatures and the devices; find the graph's ends. The definition is let go then."""
+        definition, self._definition = self._definition, None
+        assert definition is not None
         self.device = devices.choose(self._devices(), device, complaints())
-        if SIGNATURE not in definition.signature_def:
-            found = ", ".join(sorted(definition.signature_def)) or "none"
-            raise ModelError(f"{path} has no signature {SIGNATURE}; it has: {found}")
-        signatures = {}
-        for name, each in sorted(definition.signature_def.items(), key=lambda item: item[0] != SIGNATURE):
-            if name.startswith("__"):  # TensorFlow's own
-                continue
+        known = {name: each for name, each in definition.signature_def.items() if not name.startswith("__")}
+        default = _default(path, known, default)
+        signatures: list[Signature] = []
+        for name, each in sorted(known.items(), key=lambda item: (item[0] != default, item[0])):
             try:
                 signature = _signature(path, name, each)
                 self._ends[name] = self._find(signature)
             except ModelError as error:
-                if name == SIGNATURE:
+                if name == default:
                     raise
                 log.info("not served: %s", error)
             else:
-                signatures[name] = signature
-        self.signature, self.signatures = signatures[SIGNATURE], signatures
+                signatures.append(signature)
+        self.signatures = {each.name: each for each in annotated(signatures, definition)}
+        self.signature = self.signatures[default]
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        """Return memory for a batch; small ones are kept and used again, at any number of rows up to a power of two."""
+        """Return memory for a batch; small ones of rows are kept and used again, up to a power of two of these."""
+        if signature.writes or not signature.inputs or not all(map(_keepable, signature.inputs)):
+            return _Feed(self._tf, signature, shapes, kept=False)
         rows = shapes[0][0]
-        capacity = 1 << (rows - 1).bit_length()
+        if any(shape[0] != rows for shape in shapes):
+            return _Feed(self._tf, signature, shapes, kept=False)
+        capacity = 1 << (rows - 1).bit_length() if rows else 0
         key = (signature.name, tuple((capacity, *shape[1:]) for shape in shapes))
         feed = self._feeds.get(key)
         if feed is not None:
             self._feeds.move_to_end(key)
+        elif sum(map(_bytes, signature.inputs, key[1])) > KEPT_FEED_BYTES:
+            return _Feed(self._tf, signature, shapes, kept=False)
         else:
-            feed = _Feed(self._tf, signature, key[1])
-            if feed.nbytes <= KEPT_FEED_BYTES:
-                self._feeds[key] = feed
-                feed.kept = True
-                if len(self._feeds) > KEPT_FEEDS:
-                    self._feeds.popitem(last=False)[1].free()
+            feed = self._feeds[key] = _Feed(self._tf, signature, key[1], kept=True)
+            if len(self._feeds) > KEPT_FEEDS:
+                self._feeds.popitem(last=False)[1].free()
         feed.cut(rows)
         return feed
 
@@ -106,14 +143,19 @@ class SavedModel:
         inputs, outputs = self._ends[feed.signature.name]
         results = (c_void_p * len(outputs))()
         try:
+            if not feed.kept:
+                feed.hand_over()
             tf.TF_SessionRun(
                 self._session, None,
                 inputs, feed.tensors, len(inputs),
                 outputs, results, len(outputs),
                 None, 0, None, self._status,
             )  # fmt: skip
-            check(self._status, ModelFailed, "the model failed on this batch")
+            if code := tf.TF_GetCode(self._status):
+                raise _failure(code, tf.TF_Message(self._status).decode(errors="replace"))
             return [_copy(tf, tensor, spec) for tensor, spec in zip(results, feed.signature.outputs, strict=True)]
+        except MemoryError as error:
+            raise OutOfMemory(f"no memory for the answers of this batch: {error}") from error
         finally:
             for tensor in results:
                 if tensor:
@@ -174,8 +216,8 @@ _Ends = tuple[ctypes.Array[Output], ctypes.Array[Output]]
 """A signature's inputs and outputs in the graph."""
 
 
-def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[str]]) -> SavedModel:
-    """Do what `load` says; ``complaints`` are what TensorFlow has logged meanwhile."""
+def _opened(path: Path, device: str, threads: int, tags: Sequence[str]) -> SavedModel:
+    """Open a session, as `load` says, that is not bound yet."""
     config = ConfigProto(
         intra_op_parallelism_threads=threads,
         inter_op_parallelism_threads=-1,  # operations follow one another in our own thread: no hop to a pool and back
@@ -193,8 +235,10 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
         serialized = config.SerializeToString()
         tf.TF_SetConfig(options, serialized, len(serialized), status)
         check(status, ModelError, "TensorFlow refuses the session's options")
-        tags = (c_char_p * 1)(TAG)
-        session = tf.TF_LoadSessionFromSavedModel(options, None, str(path).encode(), tags, 1, graph, meta, status)
+        given = (c_char_p * len(tags))(*[tag.encode() for tag in tags])
+        session = tf.TF_LoadSessionFromSavedModel(
+            options, None, os.fsencode(path), given, len(tags), graph, meta, status
+        )
         try:
             check(status, ModelError, f"{path} cannot be loaded")
         except ModelError:
@@ -202,52 +246,58 @@ def _load(path: Path, device: str, threads: int, complaints: Callable[[], list[s
             raise
         buffer = meta.contents
         definition = MetaGraphDef.FromString(ctypes.string_at(buffer.data, buffer.length))
-        model = SavedModel(session, graph)
+        return SavedModel(session, graph, definition)
     finally:
         tf.TF_DeleteBuffer(meta)
         tf.TF_DeleteSessionOptions(options)
         tf.TF_DeleteStatus(status)
-    try:
-        model.bind(path, definition, device, complaints)
-    except BaseException:
-        model.close()
-        raise
-    return model
 
 
 class _Feed:
-    """Aligned memory for the inputs of batches up to a size, seen as TensorFlow's tensors and as NumPy's arrays."""
+    """Aligned memory for the inputs of a batch, seen as NumPy's arrays and, when it runs, as TensorFlow's tensors.
 
-    def __init__(self, tf: ctypes.CDLL, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> None:
+    One that is kept has memory for batches up to a size, and its tensors are used again. The memory of others is
+    TensorFlow's once they run: a graph that remembers what it is given may hold it for as long as it likes.
+    """
+
+    def __init__(self, tf: ctypes.CDLL, signature: Signature, shapes: Sequence[tuple[int, ...]], *, kept: bool) -> None:
         self._tf = tf
         self.signature = signature
-        self._specs = specs = signature.inputs
+        self._specs = signature.inputs
+        self.kept = kept
+        self._rows = -1
+        self.tensors = (c_void_p * len(self._specs))()
         try:
-            self._memory = [_aligned(spec, shape) for spec, shape in zip(specs, shapes, strict=True)]
-        except MemoryError as error:
-            raise ModelFailed(f"no memory for a batch: {error}") from error
-        self._rows = 0
-        self.kept = False
-        self.nbytes = sum(memory.nbytes for memory in self._memory)
-        self.tensors = (c_void_p * len(specs))()
-        self.arrays: list[Array] = []
+            self._memory = [_memory(spec, shape) for spec, shape in zip(self._specs, shapes, strict=True)]
+        except (MemoryError, ValueError) as error:  # NumPy's words for more than there can be
+            raise OutOfMemory(f"no memory for a batch: {error}") from error
+        self.arrays: list[Array] = [] if kept else list(self._memory)
 
     def cut(self, rows: int) -> None:
-        """Let the tensors and arrays have so many rows."""
+        """Let the tensors and arrays of a kept one have so many rows."""
         if rows == self._rows:
             return
         self.free()
         self._rows = rows
         self.arrays = [memory[:rows] for memory in self._memory]
         for index, (spec, array) in enumerate(zip(self._specs, self.arrays, strict=True)):
-            axes = (c_int64 * array.ndim)(*array.shape)
-            self.tensors[index] = self._tf.TF_NewTensor(
-                spec.datatype.tensorflow, axes, array.ndim, array.ctypes.data, array.nbytes, _KEEP, None
-            )
+            self.tensors[index] = _tensor(self._tf, spec, array.shape, array)
+
+    def hand_over(self) -> None:
+        """Make tensors of what the arrays hold now; TensorFlow says when it needs their memory no more."""
+        for index, (spec, array) in enumerate(zip(self._specs, self.arrays, strict=True)):
+            memory = array
+            large: tuple[int, ...] = ()
+            if array.dtype.hasobject:
+                memory = _aligned(array.size * strings.ITEM_BYTES)
+                memory[:] = 0
+                large = tuple(strings.write(array.reshape(-1).tolist(), memory))
+            key = _HELD.hold(memory, large)
+            self.tensors[index] = _tensor(self._tf, spec, array.shape, memory, key)
 
     def free(self) -> None:
         """Delete the tensors; the arrays must not be touched afterwards."""
-        self._rows = 0
+        self._rows = -1
         self.arrays = []
         for index, tensor in enumerate(self.tensors):
             if tensor:
@@ -255,35 +305,132 @@ class _Feed:
                 self.tensors[index] = None
 
 
+class _Held:
+    """Memory that TensorFlow uses until it calls back, on whatever thread."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Array, tuple[int, ...]]] = {}
+        self._keys = count(1)
+
+    def hold(self, memory: Array, large: tuple[int, ...]) -> int:
+        """Keep memory, and the places of strings in it that have their own; return what it is let go by."""
+        key = next(self._keys)
+        self._held[key] = memory, large
+        return key
+
+    def let_go(self, key: int) -> None:
+        """Free it."""
+        memory, large = self._held.pop(key)
+        strings.free(memory.ctypes.data, large)
+
+
 ALIGNMENT = 64
 """TensorFlow copies memory that is aligned to less (EIGEN_MAX_ALIGN_BYTES)."""
+_HELD = _Held()
+_LET_GO = Deallocator(lambda _data, _size, key: _HELD.let_go(key))
 _KEEP = Deallocator(lambda *_: None)
 """The memory is NumPy's: TensorFlow has nothing to free."""
 
 
-def _aligned(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    size = spec.size(shape)
+def _keepable(spec: TensorSpec) -> bool:
+    return spec.in_rows and not spec.datatype.numpy.hasobject
+
+
+def _bytes(spec: TensorSpec, shape: tuple[int, ...]) -> int:
+    return spec.size(shape)
+
+
+def _tensor(tf: ctypes.CDLL, spec: TensorSpec, shape: tuple[int, ...], memory: Array, key: int = 0) -> int:
+    """Return a tensor in this memory; TensorFlow says when it needs that no more, where there is a key to let it go."""
+    axes = (c_int64 * len(shape))(*shape)
+    made: int = tf.TF_NewTensor(
+        spec.datatype.tensorflow, axes, len(shape), memory.ctypes.data, memory.nbytes, _LET_GO if key else _KEEP, key
+    )
+    return made
+
+
+def _memory(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """Return an array for an input: aligned memory for numbers, objects for strings."""
+    if spec.datatype.numpy.hasobject:
+        return np.empty(shape, object)
+    return _aligned(spec.size(shape)).view(spec.datatype.numpy).reshape(shape)
+
+
+def _aligned(size: int) -> Array:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size].view(spec.datatype.numpy).reshape(shape)
+    return raw[start : start + size]
 
 
 def _copy(tf: ctypes.CDLL, tensor: int, spec: TensorSpec) -> Array:
     """Copy an output out of TensorFlow's memory, once."""
-    if tf.TF_TensorType(tensor) != spec.datatype.tensorflow:
-        raise ModelFailed(f"output {spec} came back with TensorFlow type {tf.TF_TensorType(tensor)}")
+    datatype = spec.datatype
+    if tf.TF_TensorType(tensor) != datatype.tensorflow:
+        raise ModelFailed(
+            f"output {spec.name!r} came back as {tensorflow_name(tf.TF_TensorType(tensor))}; the signature says "
+            f"{tensorflow_name(datatype.tensorflow)}"
+        )
     shape = tuple(tf.TF_Dim(tensor, axis) for axis in range(tf.TF_NumDims(tensor)))
     if not prod(shape):
-        return np.empty(shape, spec.datatype.numpy)
-    data = ctypes.string_at(tf.TF_TensorData(tensor), tf.TF_TensorByteSize(tensor))
-    return np.frombuffer(data, spec.datatype.numpy).reshape(shape)
+        return np.empty(shape, datatype.numpy)
+    address = tf.TF_TensorData(tensor)
+    if datatype.numpy.hasobject:
+        array = np.empty(prod(shape), object)
+        array[:] = strings.read(address, prod(shape))
+        return array.reshape(shape)
+    size = tf.TF_TensorByteSize(tensor)
+    if size > LARGE_BYTES:
+        memory = np.frombuffer((ctypes.c_uint8 * size).from_address(address), datatype.numpy)
+        return memory.copy().reshape(shape)
+    return np.frombuffer(ctypes.string_at(address, size), datatype.numpy).reshape(shape)
+
+
+_INVALID_ARGUMENT, _FAILED_PRECONDITION, _RESOURCE_EXHAUSTED, _OUT_OF_RANGE = 3, 9, 8, 11  # absl's codes
+_NODE = re.compile(r"\s*\[\[\{\{.*", re.DOTALL)
+_LOST_VARIABLE = re.compile(
+    r"Could not find variable|Error while reading resource variable|Resource \S+ does not exist"
+)
+
+
+def _failure(code: int, message: str) -> RequestError:
+    """Return what a run failed with, in the model's words, without where in the graph that was."""
+    words = _NODE.sub("", message).strip() or message.strip()
+    if len(words) > MESSAGE_CHARACTERS:
+        words = words[: MESSAGE_CHARACTERS - 3] + "..."
+    if code in {_INVALID_ARGUMENT, _OUT_OF_RANGE}:
+        return InputRefused(f"the model refuses this input: {words}")
+    if code == _RESOURCE_EXHAUSTED:
+        return OutOfMemory(f"the model found no memory: {words}")
+    if code == _FAILED_PRECONDITION and _LOST_VARIABLE.search(words):
+        words += (
+            ". It was saved in a way that a session cannot find its variables: save a Keras model with "
+            "model.export(...) instead of tf.saved_model.save"
+        )
+    return ModelFailed(f"the model failed on this batch: {words}")
+
+
+def _default(path: Path, known: Mapping[str, object], asked: str) -> str:
+    """Return the name of the signature that callers get who name none.
+
+    Raises:
+        ModelError: there is none, or not the one that was asked for.
+    """
+    if not known:
+        raise ModelError(f"{path} has no signatures")
+    if asked:
+        if asked not in known:
+            raise ModelError(f"{path} has no signature {asked}; it has: {', '.join(sorted(known))}")
+        return asked
+    if len(known) == 1:
+        return next(iter(known))
+    return next((name for name in SIGNATURES if name in known), min(known))
 
 
 def _signature(path: Path, name: str, definition: SignatureDef) -> Signature:
     """Read a SignatureDef.
 
     Raises:
-        ModelError: it has types or shapes that cannot be served.
+        ModelError: it has types that cannot be served.
     """
     signature = Signature(
         name,
@@ -291,19 +438,17 @@ def _signature(path: Path, name: str, definition: SignatureDef) -> Signature:
         tuple(_spec(path, f"{name}: output", *item) for item in sorted(definition.outputs.items())),
         definition.method_name,
     )
-    if not signature.inputs or not signature.outputs:
-        raise ModelError(f"{path}: signature {name} has no inputs or no outputs: {signature}")
+    if not signature.outputs:
+        raise ModelError(f"{path}: signature {name} has no outputs: {signature}")
     return signature
 
 
 def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
     """Read one input or output of a SignatureDef."""
     datatype = BY_TENSORFLOW.get(info.dtype)
-    if datatype is None or info.WhichOneof("encoding") != "name":
-        raise ModelError(f"{path}: {role} {name} has TensorFlow type {info.dtype}, which cannot be served")
-    shape = tuple(dim.size for dim in info.tensor_shape.dim)
-    if info.tensor_shape.unknown_rank or not shape or shape[0] != FREE:
-        raise ModelError(
-            f"{path}: {role} {name} has shape {list(shape)}; the first axis must be a batch of any length (-1)"
-        )
+    if datatype is None:
+        raise ModelError(f"{path}: {role} {name} has the type {tensorflow_name(info.dtype)}, which cannot be served")
+    if info.WhichOneof("encoding") != "name":
+        raise ModelError(f"{path}: {role} {name} is no tensor but {info.WhichOneof('encoding') or 'nothing'}")
+    shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
     return TensorSpec(name, datatype, shape, info.name)

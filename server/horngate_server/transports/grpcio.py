@@ -166,16 +166,22 @@ def _unary(
 
     async def handle(message: bytes, context: _Context) -> bytes:
         future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
+        size = len(message)
+        refused = None
         try:
             memory, terms = _enter(method, context, doors, clock, notes)
-            memory.take(len(message))
+            memory.take(size)
         except RequestError as error:
-            await _abort(context, status_of(error))
+            refused = status_of(error)
+        if refused is not None:
+            del message  # gRPC keeps the exception that ends a call, and with it this frame, until it is collected
+            await _abort(context, refused)
         try:
             intake.take(Call(method, message, terms.deadline, future, terms.bulk, terms.origin()))
+            del message
             answer = await future
         finally:
-            memory.give(len(message))
+            memory.give(size)
         if isinstance(answer, Status):
             await _abort(context, answer)
         assert isinstance(answer, bytes)
