@@ -54,14 +54,14 @@ INFOS = {
     ),
     "o": _info(
         (
-            TensorSpec("c", BY_NAME["COMPLEX64"], (-1,)),
             TensorSpec("flag", BY_NAME["BOOL"], ()),
             TensorSpec("half", BY_NAME["FP16"], None),
         ),
-        (TensorSpec("all", BY_NAME["COMPLEX64"], None), TensorSpec("one", BY_NAME["BYTES"], ())),
+        (TensorSpec("all", BY_NAME["INT64"], None), TensorSpec("one", BY_NAME["BYTES"], ())),
     ),
+    "c": _info((TensorSpec("c", BY_NAME["COMPLEX64"], (-1,)),), (TensorSpec("y", BY_NAME["COMPLEX128"], None),)),
 }
-"""By a request's model: numbers, strings, serialized examples, and all that has no rows."""
+"""By a request's model: numbers, strings, serialized examples, what has no rows, complex numbers."""
 CODECS: dict[str, Codec] = {
     "infer": open_inference.INFER,
     "predict": tensorflow_serving.PREDICT,

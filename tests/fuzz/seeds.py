@@ -89,13 +89,14 @@ def seeds(model: str, name: str, array: np.ndarray) -> Mapping[str, list[bytes]]
     }
 
 
-def odd_seeds(strings: str, parsing: str, odd: str) -> Mapping[str, list[bytes]]:
+def odd_seeds(strings: str, parsing: str, odd: str, pairs: str) -> Mapping[str, list[bytes]]:
     """Return messages with strings, serialized examples, complex numbers, scalars and half floats, by method.
 
     Args:
         strings: a model that takes BYTES ``words`` [rows, 2].
         parsing: a model that takes serialized examples as ``inputs``.
-        odd: a model that takes COMPLEX64 ``c`` [rows], a scalar BOOL ``flag`` and FP16 ``half`` of any shape.
+        odd: a model that takes a scalar BOOL ``flag`` and FP16 ``half`` of any shape.
+        pairs: a model that takes COMPLEX64 ``c`` [rows].
     """
     words = [b"good", "film \u00e9".encode(), b"", b"\xff\0"]
     infers = []
@@ -110,8 +111,7 @@ def odd_seeds(strings: str, parsing: str, odd: str) -> Mapping[str, list[bytes]]
     several = ModelInferRequest(model_name=odd)
     several.inputs.add(name="flag", datatype="BOOL")
     several.inputs.add(name="half", datatype="FP16", shape=[1, 3])
-    several.inputs.add(name="c", datatype="COMPLEX64", shape=[2])
-    several.raw_input_contents.extend([b"\1", bytes(6), bytes(16)])
+    several.raw_input_contents.extend([b"\1", bytes(6)])
     two = TensorShapeProto(dim=[TensorShapeProto.Dim(size=2), TensorShapeProto.Dim(size=2)])
     contents = b"".join(varint(len(each)) for each in words) + b"".join(words)
     tensors = (
@@ -119,20 +119,20 @@ def odd_seeds(strings: str, parsing: str, odd: str) -> Mapping[str, list[bytes]]
         {"words": TensorProto(dtype=7, tensor_shape=two, string_val=words[:1])},
         {"words": TensorProto(dtype=7, tensor_shape=two, tensor_content=contents)},
         {
-            "c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), scomplex_val=[1, 2, 3, 4]),
             "flag": TensorProto(dtype=10, tensor_shape=TensorShapeProto(), bool_val=[True]),
             "half": TensorProto(dtype=19, tensor_shape=two, half_val=[0x3C00]),
         },
         {
-            "c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), tensor_content=bytes(16)),
             "flag": TensorProto(dtype=10),
             "half": TensorProto(dtype=19, tensor_shape=TensorShapeProto(), tensor_content=b"\0\x3c"),
         },
+        {"c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), scomplex_val=[1, 2, 3, 4])},
+        {"c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), tensor_content=bytes(16))},
     )
     predicts = []
     for inputs in tensors:
         predict = PredictRequest(inputs=inputs)
-        predict.model_spec.name = strings if "words" in inputs else odd
+        predict.model_spec.name = strings if "words" in inputs else pairs if "c" in inputs else odd
         predicts.append(predict)
     example, context = Example(), Example()
     example.features.feature["words"].bytes_list.value.extend(words[:2])
@@ -164,7 +164,7 @@ SMALL = np.arange(4, dtype=np.int32).reshape(2, 2)
 
 def corpus() -> Mapping[str, list[bytes]]:
     """Return what fuzzing the decoders begins with."""
-    first, more = seeds("m", "x", SMALL), odd_seeds("s", "e", "o")
+    first, more = seeds("m", "x", SMALL), odd_seeds("s", "e", "o", "c")
     return {method: first[method] + more[method] for method in METHODS}
 
 
