@@ -129,7 +129,11 @@ def _change_value(field: Field, random: Random) -> None:
     if field.wire != BYTES:
         field.value = random.randbytes(len(content))
         return
-    match random.randrange(6):
+    match random.randrange(7):
+        case 6:  # a length of four bytes, as strings have before them
+            place = random.randrange(len(content) + 1)
+            length = random.choice(NUMBERS + LENGTHS) & 0xFFFFFFFF
+            field.value = content[:place] + length.to_bytes(4, "little") + content[place + random.choice((0, 4)) :]
         case 0:
             field.value = content[: random.randrange(len(content) + 1)]
         case 1:

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 
 from fuzz.mutations import mutate
-from fuzz.seeds import seeds
+from fuzz.seeds import odd_seeds, seeds
 from horngate_client import AsyncClient
 from horngate_server import names
 from support.process import ServerProcess
@@ -45,6 +45,8 @@ async def fuzz(address: str, messages: int, seed: int) -> Counter[tuple[str, str
     with np.load(IMAGES) as data:
         images = data["x_test"][:8]
     valid = seeds("mnist", "images", images[:1])
+    odd = odd_seeds("mnist", "mnist", "mnist", "mnist")
+    valid = {method: valid[method] + odd[method] for method in valid}
     codes: Counter[tuple[str, str]] = Counter()
     room = asyncio.Semaphore(IN_FLIGHT)
     async with grpc.aio.insecure_channel(address) as channel, AsyncClient(address) as client:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
 from horngate_protos.datatypes import BY_NUMPY
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_protos.tensorflow_pb2 import Example, TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, PredictRequest, RegressionRequest
+from horngate_protos.wire import varint
 
 CORPUS = Path(__file__).parent / "corpus"
 METHODS = ("infer", "predict", "classify", "regress", "json")
@@ -86,15 +89,90 @@ def seeds(model: str, name: str, array: np.ndarray) -> Mapping[str, list[bytes]]
     }
 
 
+def odd_seeds(strings: str, parsing: str, odd: str, pairs: str) -> Mapping[str, list[bytes]]:
+    """Return messages with strings, serialized examples, complex numbers, scalars and half floats, by method.
+
+    Args:
+        strings: a model that takes BYTES ``words`` [rows, 2].
+        parsing: a model that takes serialized examples as ``inputs``.
+        odd: a model that takes a scalar BOOL ``flag`` and FP16 ``half`` of any shape.
+        pairs: a model that takes COMPLEX64 ``c`` [rows].
+    """
+    words = [b"good", "film \u00e9".encode(), b"", b"\xff\0"]
+    infers = []
+    for typed in (False, True):
+        infer = ModelInferRequest(model_name=strings)
+        tensor = infer.inputs.add(name="words", datatype="BYTES", shape=[2, 2])
+        if typed:
+            tensor.contents.bytes_contents.extend(words)
+        else:
+            infer.raw_input_contents.append(b"".join(len(each).to_bytes(4, "little") + each for each in words))
+        infers.append(infer)
+    several = ModelInferRequest(model_name=odd)
+    several.inputs.add(name="flag", datatype="BOOL")
+    several.inputs.add(name="half", datatype="FP16", shape=[1, 3])
+    several.raw_input_contents.extend([b"\1", bytes(6)])
+    two = TensorShapeProto(dim=[TensorShapeProto.Dim(size=2), TensorShapeProto.Dim(size=2)])
+    contents = b"".join(varint(len(each)) for each in words) + b"".join(words)
+    tensors = (
+        {"words": TensorProto(dtype=7, tensor_shape=two, string_val=words)},
+        {"words": TensorProto(dtype=7, tensor_shape=two, string_val=words[:1])},
+        {"words": TensorProto(dtype=7, tensor_shape=two, tensor_content=contents)},
+        {
+            "flag": TensorProto(dtype=10, tensor_shape=TensorShapeProto(), bool_val=[True]),
+            "half": TensorProto(dtype=19, tensor_shape=two, half_val=[0x3C00]),
+        },
+        {
+            "flag": TensorProto(dtype=10),
+            "half": TensorProto(dtype=19, tensor_shape=TensorShapeProto(), tensor_content=b"\0\x3c"),
+        },
+        {"c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), scomplex_val=[1, 2, 3, 4])},
+        {"c": TensorProto(dtype=8, tensor_shape=TensorShapeProto(dim=two.dim[:1]), tensor_content=bytes(16))},
+    )
+    predicts = []
+    for inputs in tensors:
+        predict = PredictRequest(inputs=inputs)
+        predict.model_spec.name = strings if "words" in inputs else pairs if "c" in inputs else odd
+        predicts.append(predict)
+    example, context = Example(), Example()
+    example.features.feature["words"].bytes_list.value.extend(words[:2])
+    context.features.feature["size"].float_list.value.append(0.5)
+    classify, with_context = ClassificationRequest(), ClassificationRequest()
+    classify.model_spec.name = strings
+    classify.input.example_list.examples.append(example)
+    with_context.model_spec.name = parsing
+    with_context.input.example_list_with_context.context.CopyFrom(context)
+    with_context.input.example_list_with_context.examples.extend([example, Example()])
+    regress = RegressionRequest(model_spec=with_context.model_spec, input=with_context.input)
+    tensor_of = {"name": "words", "shape": [2, 2], "datatype": "BYTES"}
+    bodies: list[dict[str, Any]] = [
+        {**tensor_of, "data": [["good", "\u00e9"], [{"b64": "/w=="}, ""]]},
+        {**tensor_of, "data": ["Z29vZA=="] * 4, "parameters": {"content_type": "base64"}},
+        {"name": "x", "shape": [4], "datatype": "FP32", "data": [0.5, "NaN", "-Infinity", 1e38]},
+    ]
+    written: dict[str, list[Message]] = {
+        "infer": [*infers, several], "predict": [*predicts], "classify": [classify, with_context], "regress": [regress],
+    }  # fmt: skip
+    return {
+        method: [each.SerializeToString(deterministic=True) for each in some] for method, some in written.items()
+    } | {"json": [json.dumps({"inputs": [body]}).encode() for body in bodies]}
+
+
 SMALL = np.arange(4, dtype=np.int32).reshape(2, 2)
-"""What the decoders' model takes, as ``x``."""
+"""What the decoders' first model takes, as ``x``."""
+
+
+def corpus() -> Mapping[str, list[bytes]]:
+    """Return what fuzzing the decoders begins with."""
+    first, more = seeds("m", "x", SMALL), odd_seeds("s", "e", "o", "c")
+    return {method: first[method] + more[method] for method in METHODS}
 
 
 def main() -> None:
     """Write the corpus's first entries."""
     CORPUS.mkdir(exist_ok=True)
     for number, method in enumerate(METHODS):
-        for place, message in enumerate(seeds("m", "x", SMALL)[method]):
+        for place, message in enumerate(corpus()[method]):
             (CORPUS / f"{method}-{place}").write_bytes(bytes([number]) + message)
 
 

@@ -29,7 +29,7 @@ from horngate_server.protocols.open_inference.header import InferHeader, read_he
 from horngate_server.protocols.open_inference.response import classes, widen
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
-from horngate_server.request import Data, InferenceRequest, InferenceResult, ModelInfo, numbers, strings
+from horngate_server.request import Data, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers, strings
 
 PROTOCOL = "open_inference_json"
 CONTENT_TYPE = "content_type"
@@ -49,13 +49,16 @@ def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
         InvalidRequest: it is not such a body, or a tensor's data are not what its datatype and shape say.
     """
     try:
-        asked = json.loads(body, parse_float=_finite)
+        asked = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     try:
-        return _read(asked, model, version)
+        request = _read(asked, model, version)
     except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
         raise InvalidRequest(f"the body has a string that is no text: {error}") from error
+    if any(map(_has_infinity, request.header.inputs, request.data)):
+        json.loads(body, parse_float=_finite)  # was it written so, or is it what json makes of 1e999?
+    return request
 
 
 def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
@@ -98,6 +101,11 @@ def _finite(text: str) -> float:
     if isinf(number):
         raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
     return number
+
+
+def _has_infinity(tensor: InputHeader, data: Data) -> bool:
+    kind = _KNOWN[tensor.datatype].numpy
+    return kind.kind == "f" and bool(np.isinf(np.frombuffer(numbers(data), kind)).any())
 
 
 def _read(asked: Any, model: str, version: str) -> InferenceRequest:
@@ -188,7 +196,7 @@ def _numbers(at: str, datatype: Datatype, values: list[Any]) -> bytes:
             return array.astype(datatype.numpy, copy=False).tobytes()
     except (OverflowError, FloatingPointError) as error:
         raise InvalidRequest(
-            f"{at} has {_outside(datatype, values)} among its data; expected {datatype.name}s"
+            f"{at} has {_outside(datatype, values)} among its data, which {datatype.name} cannot hold"
         ) from error
 
 
