@@ -212,6 +212,8 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     Raises:
         ModelError: it would not be served; the message says why.
     """
+    for library in settings.op_library:
+        runtime.load_op_library(library)
     path = path.absolute()
     if not path.name.isdecimal():
         versions = repository.versions(path)
