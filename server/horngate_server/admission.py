@@ -12,6 +12,8 @@ from horngate_server.signature import FREE, Signature, TensorSpec
 
 FREE_FILL_BYTES = 1 << 16
 """An input with axes of any length is filled up to so many bytes: the signature bounds it no further."""
+FILL_BYTES = 64 << 20
+"""And one that only its rows make larger: as much as a message holds by default, whose size bounds all others."""
 AXIS = (1 << 31) - 1
 """The longest axis: TensorFlow's operations count in 32 bits."""
 EMPTY_ELEMENTS = 1 << 20
@@ -200,20 +202,18 @@ def _bound(run_bytes: int, answer_bytes: int, info: ModelInfo) -> None:
 
 
 def _filled(data: Data, spec: TensorSpec, size: int) -> Data:
-    """Repeat the last element as often as is missing; after the shape was found to be one that the signature takes."""
+    """Repeat the last number as often as is missing; after the shape was found to be one that the signature takes."""
     item = spec.size(())
-    if len(data) < item or len(data) >= size:
+    if isinstance(data, list) or len(data) < item or len(data) >= size:
         return data
     bounded = spec.shape is not None and FREE not in spec.shape[1:]
-    if not bounded and size > FREE_FILL_BYTES:
+    most = FILL_BYTES if bounded else FREE_FILL_BYTES
+    if size > most:
         raise MessageTooLarge(
             f"input {spec.name!r} has {len(data) // item} values for {size // item} elements; expected all of them, "
-            f"or a tensor of at most {FREE_FILL_BYTES} bytes"
+            f"or a tensor of at most {most} bytes"
         )
-    missing = (size - len(data)) // item
-    if isinstance(data, list):
-        return data + data[-1:] * missing
-    return bytes(data) + bytes(data[-item:]) * missing
+    return bytes(data) + bytes(data[-item:]) * ((size - len(data)) // item)
 
 
 def _names(names: Sequence[str]) -> str:

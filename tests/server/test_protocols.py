@@ -384,9 +384,30 @@ def test_a_later_that_nobody_waits_for_is_done_and_takes_no_answer() -> None:
 
 
 def _many_inputs() -> tuple[str, bytes]:
-    made = ModelInferRequest(model_name="m", raw_input_contents=[b""])
-    made.inputs.extend([ModelInferRequest.InferInputTensor(name="x")] * 40_000)
+    return INFER, ModelInferRequest(model_name="m").SerializeToString() + b"\x2a\0" * (2 << 20)
+
+
+def _many_outputs() -> tuple[str, bytes]:
+    return INFER, ModelInferRequest(model_name="m").SerializeToString() + b"\x32\0" * (2 << 20)
+
+
+def _many_late_inputs() -> tuple[str, bytes]:
+    return INFER, ModelInferRequest(raw_input_contents=[b""]).SerializeToString() + b"\x2a\0" * 40_000
+
+
+def _long_name() -> tuple[str, bytes]:
+    made = ModelInferRequest(model_name="m" * 80_000, raw_input_contents=[b""])
+    made.inputs.add(name="x")
     return INFER, made.SerializeToString()
+
+
+def _many_filters() -> tuple[str, bytes]:
+    return PREDICT, predict([[1, 1]]) + b"\x1a\0" * (1 << 20)
+
+
+def _many_keys() -> tuple[str, bytes]:
+    entries = b"".join(b"\x12\7\x0a\5" + b"%05d" % number for number in range(50_000))
+    return PREDICT, predict([[1, 1]]) + entries
 
 
 def _many_contents() -> tuple[str, bytes]:
@@ -403,6 +424,14 @@ def _many_entries() -> tuple[str, bytes]:
     return PREDICT, predict([[1, 1]]) + b"\x12\0" * (3 << 20)
 
 
+def _empty_examples() -> tuple[str, bytes]:
+    made = ClassificationRequest()
+    made.model_spec.name = "m"
+    made.input.example_list_with_context.context.features.feature["x"].int64_list.value.extend([1, 2])
+    made.input.example_list_with_context.examples.extend([Example()] * 70_000)
+    return f"/{PREDICTION}/Classify", made.SerializeToString()
+
+
 def _many_examples() -> tuple[str, bytes]:
     made = ClassificationRequest()
     made.input.example_list.examples.extend([Example()] * (3 << 20))
@@ -412,7 +441,13 @@ def _many_examples() -> tuple[str, bytes]:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (_many_inputs, "bytes beside the tensors' contents; expected at most 65536"),
+        (_many_inputs, "more than 1024 inputs, outputs or parameters; expected at most so many"),
+        (_many_outputs, "more than 1024 inputs, outputs or parameters; expected at most so many"),
+        (_many_late_inputs, "more than 1024 inputs, outputs or parameters; expected at most so many"),
+        (_long_name, "bytes beside the tensors' contents; expected at most 65536"),
+        (_many_filters, "more than 1024 inputs, outputs or parameters; expected at most so many"),
+        (_many_keys, "more than 1024 inputs, outputs or parameters; expected at most so many"),
+        (_empty_examples, "70000 examples; expected at most 65536 in a request"),
         (_many_contents, "larger tensors travel in raw_input_contents"),
         (_long_list, "larger tensors travel in raw_input_contents"),
         (_many_entries, "larger tensors travel in tensor_content"),

@@ -15,6 +15,7 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from horngate_protos.wire import varint
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.open_inference import request as reading
 from horngate_server.protocols.open_inference.header import InferHeader
@@ -158,9 +159,10 @@ def test_a_large_typed_message_may_have_as_many_bytes_of_strings_as_there_is_roo
     """Strings are as large in memory as on the wire; small fields without end are not."""
     message = asking([bytes(PARSED_BYTES), b"a"], typed=True)
     assert decode(message.SerializeToString()).data == [[bytes(PARSED_BYTES), b"a"]]
-    many = asking([b""], typed=True, shape=[1]).SerializeToString() + b"\x2a\4\x2a\2\x42\0" * (PARSED_BYTES // 4)
-    with pytest.raises(InvalidRequest, match="larger tensors travel in raw_input_contents"):
-        decode(many)
+    head = b"\x2a" + varint(2 * PARSED_BYTES + 2)
+    for small in (b"\x0a\0", b"\x2a\0"):  # a name again and again, contents again and again
+        with pytest.raises(InvalidRequest, match="larger tensors travel in raw_input_contents"):
+            decode(head + b"\x0a\0" + small * PARSED_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,23 @@ def test_a_short_list_cannot_stand_for_more_than_the_signature_bounds() -> None:
             assert len(arrange(read, planned)[0]) == 4 * axis
 
 
+def test_a_short_list_cannot_stand_for_more_than_a_message_could_hold() -> None:
+    """A value may stand for many rows of an image, but not for gigabytes of them."""
+    info = ModelInfo("m", "1", Signature("s", (TensorSpec("x", BY_NAME["FP32"], (-1, 224, 224, 3)),), ()))
+    for rows, refused in ((2, False), (8_192, True)):
+        message = request(x=proto(np.ones(1, np.float32), typed=1))
+        message.inputs["x"].tensor_shape.CopyFrom(
+            TensorShapeProto(dim=[TensorShapeProto.Dim(size=axis) for axis in (rows, 224, 224, 3)])
+        )
+        read = decode(message.SerializeToString())
+        planned = plan(read.header, info, 16_384)
+        if refused:
+            with pytest.raises(MessageTooLarge, match="expected all of them, or a tensor of at most 67108864 bytes"):
+                arrange(read, planned)
+        else:
+            assert len(arrange(read, planned)[0]) == 4 * 224 * 224 * 3 * rows
+
+
 def test_an_answer_holds_every_output_as_content_and_who_computed_it() -> None:
     """Outputs by name with type and shape; name, number and signature in the model_spec."""
     specs = (TensorSpec("a", BY_NAME["FP32"], (-1, 3)), TensorSpec("b", BY_NAME["INT64"], (-1,)))

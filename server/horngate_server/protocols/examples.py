@@ -45,6 +45,8 @@ VALUES = ("outputs",)
 """The same for the output with the value; where none is, it is the only one of floats with one value per row."""
 CLASSES = "classes"
 """What an output of strings is called that names the classes of every row."""
+MOST_EXAMPLES = 1 << 16
+"""Each is looked at by itself, and may be empty."""
 _Array = NDArray[np.generic]
 
 
@@ -133,6 +135,8 @@ def _decode(
     examples = given.example_list_with_context.examples if with_context else given.example_list.examples
     if not examples:
         raise InvalidRequest("Input is empty: expected at least one example")
+    if len(examples) > MOST_EXAMPLES:
+        raise InvalidRequest(f"{len(examples)} examples; expected at most {MOST_EXAMPLES} in a request")
     header = ExamplesHeader(
         model=asked.model,
         version=asked.version,

@@ -1,5 +1,6 @@
 """Tensors of strings (BYTES) on the wire: a length of four bytes, little-endian, before each element."""
 
+import struct
 from collections.abc import Iterator, Sequence
 
 from horngate_server.errors import InvalidRequest
@@ -23,20 +24,18 @@ def split(name: str, raw: bytes | memoryview, shape: Sequence[int], count: int) 
         InvalidRequest: a length is cut off or goes past the end; there are fewer strings, or bytes behind the last one.
     """
     data = bytes(raw)  # slices of bytes are the elements; slices of a view would have to be copied again
-    end = len(data)
     at = 0
     elements: list[bytes] = []
-    for _ in range(count):
-        start = at + 4
-        at = start + int.from_bytes(data[at:start], "little")
-        if at > end:
-            raise _wrong(name, shape, data, start - 4, len(elements))
-        elements.append(data[start:at])
-    if at != end:
-        raise InvalidRequest(
-            f"input {name!r} has {end - at} bytes behind its last string; expected {count} strings and nothing else "
-            f"for the shape {list(shape)} of BYTES"
-        )
+    append = elements.append
+    try:
+        for _ in range(count):
+            start = at + 4
+            at = start + _length(data, at)[0]
+            append(data[start:at])  # one that goes past the end is found by the next length, or by the last look
+    except struct.error:
+        at = -1
+    if at != len(data):
+        raise _wrong(name, data, shape, count)
     return elements
 
 
@@ -90,6 +89,7 @@ def string_bytes(message: bytes, path: Sequence[int]) -> int:
 # --- private ------------------------------------------------------------------------------------------
 
 _VARINT = 0
+_length = struct.Struct("<I").unpack_from
 
 
 def _inside(message: bytes, spans: Sequence[tuple[int, int]], wanted: int, most: int) -> Iterator[tuple[int, int]]:
@@ -104,7 +104,9 @@ def _inside(message: bytes, spans: Sequence[tuple[int, int]], wanted: int, most:
         position = start
         while position < end:
             tag = message[position]
-            length, content = varint_at(message, position + 1)
+            length, content = message[position + 1], position + 2
+            if length > 0x7F:
+                length, content = varint_at(message, position + 1)
             position = content + length if tag & 7 == LENGTH_DELIMITED else content
             if tag == wanted:
                 found += 1
@@ -119,18 +121,27 @@ def _inside(message: bytes, spans: Sequence[tuple[int, int]], wanted: int, most:
             raise NotUsual
 
 
-def _wrong(name: str, shape: Sequence[int], data: bytes, at: int, place: int) -> InvalidRequest:
-    """Return what is wrong with the string whose length is expected at a place of the data."""
-    left = len(data) - at
-    if not left:
-        return InvalidRequest(
-            f"input {name!r} has {place} strings; expected those of the shape {list(shape)}, each behind its length"
-        )
-    if left < 4:
-        return InvalidRequest(
-            f"input {name!r}: string {place} begins with {left} bytes; expected a length of four bytes before each one"
-        )
-    length = int.from_bytes(data[at : at + 4], "little")
+def _wrong(name: str, data: bytes, shape: Sequence[int], count: int) -> InvalidRequest:
+    """Return what is wrong with raw contents that are not so many strings."""
+    at = 0
+    for place in range(count):
+        left = len(data) - at
+        if not left:
+            return InvalidRequest(
+                f"input {name!r} has {place} strings; expected those of the shape {list(shape)}, each behind its length"
+            )
+        if left < 4:
+            return InvalidRequest(
+                f"input {name!r}: string {place} begins with {left} bytes; expected a length of four bytes before each"
+            )
+        [length] = _length(data, at)
+        if length > left - 4:
+            return InvalidRequest(
+                f"input {name!r}: string {place} has a length of {length} bytes; expected at most the {left - 4} that "
+                "are left"
+            )
+        at += 4 + length
     return InvalidRequest(
-        f"input {name!r}: string {place} has a length of {length} bytes; expected at most the {left - 4} that are left"
+        f"input {name!r} has {len(data) - at} bytes behind its last string; expected {count} strings and nothing else "
+        f"for the shape {list(shape)} of BYTES"
     )

@@ -26,6 +26,7 @@ from horngate_server.protocols.wire import (
     MOST_FIELDS,
     PARSED_BYTES,
     NotUsual,
+    check_fields,
     check_head,
     check_parsed,
     field,
@@ -237,6 +238,7 @@ def _from_bytes(message: bytes) -> PredictRequest:
 
 def _header(request: PredictRequest, names: list[str]) -> Header:
     asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
+    check_fields(max(len(request.inputs), len(request.output_filter)))
     inputs = tuple(
         InputHeader(name, datatype_of(request.inputs[name]), shape_of(name, request.inputs[name])) for name in names
     )

@@ -13,7 +13,7 @@ from horngate_server.errors import InvalidRequest
 HEAD_BYTES = 1 << 16
 """What a request may say beside its tensors' bytes."""
 MOST_FIELDS = 1024
-"""Fields of one message that are looked at one by one."""
+"""Fields of one message that are looked at one by one: inputs, outputs, parameters."""
 PARSED_BYTES = 4 << 20
 """A message with values one by one, which protobuf's parser makes objects of."""
 
@@ -73,6 +73,19 @@ def check_parsed(length: int, instead: str) -> None:
             f"{length} bytes of values in lists, or of fields in an unusual order; expected at most {PARSED_BYTES}: "
             f"larger tensors travel in {instead}"
         )
+
+
+def check_fields(count: int) -> None:
+    """Refuse a message of many fields: each would become an object, and one of two bytes costs as much as any.
+
+    Args:
+        count: its fields, or as many as were counted.
+
+    Raises:
+        InvalidRequest: there are more than `MOST_FIELDS`.
+    """
+    if count > MOST_FIELDS:
+        raise InvalidRequest(f"more than {MOST_FIELDS} inputs, outputs or parameters; expected at most so many")
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:

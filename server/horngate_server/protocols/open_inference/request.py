@@ -19,7 +19,14 @@ from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
 from horngate_server.protocols.strings import split, string_bytes
-from horngate_server.protocols.wire import LENGTH_DELIMITED, MOST_FIELDS, PARSED_BYTES, check_head, check_parsed
+from horngate_server.protocols.wire import (
+    LENGTH_DELIMITED,
+    MOST_FIELDS,
+    PARSED_BYTES,
+    check_fields,
+    check_head,
+    check_parsed,
+)
 from horngate_server.request import Buffer, Data, InferenceRequest
 
 
@@ -89,13 +96,18 @@ def _remember(header: InferHeader, head: bytes, length: int) -> None:
 def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls would cost more than they explain
     message: bytes | memoryview,
 ) -> tuple[bytes, str, list[memoryview]] | None:
-    """Split a message into header bytes, id and raw tensors; None where it is not in the usual form."""
+    """Split a message into header bytes, id and raw tensors; None where it is not in the usual form.
+
+    Raises:
+        InvalidRequest: it has too many fields.
+    """
     view = memoryview(message)
     end = len(message)
     position = 0
     head_end = 0
     identity = ""
     id_start = id_end = 0
+    fields = 0
     data: list[memoryview] = []
     try:
         while position < end:
@@ -127,6 +139,9 @@ def _walk(  # noqa: C901, PLR0911, PLR0912 - a parser on the hot path: calls wou
             elif data:
                 return None
             else:
+                fields += 1
+                if fields > MOST_FIELDS:
+                    check_fields(fields)
                 head_end = stop
                 if tag == _ID:
                     identity = str(view[position:stop], "utf-8")
@@ -154,6 +169,7 @@ def _parse(message: bytes | memoryview) -> InferenceRequest:
     if len(message) > PARSED_BYTES:
         check_parsed(len(message) - string_bytes(message, _STRINGS), "raw_input_contents")
     request = _from_bytes(message)
+    check_fields(max(len(request.inputs), len(request.outputs), len(request.parameters)))
     if request.raw_input_contents:
         if any(tensor.HasField("contents") for tensor in request.inputs):
             raise InvalidRequest(_MIXED)
