@@ -1,7 +1,5 @@
 """Exports: signature, golden answers, manifest, atomic publication."""
 
-import hashlib
-import json
 import os
 import random
 import signal
@@ -21,6 +19,7 @@ import tensorflow as tf
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
 from horngate_trainer import ExportError, VerificationError, export, publish
 from horngate_trainer.savedmodel import Servable
+from support.versions import check_whole
 
 ZYGOTE = Path(__file__).with_name("exporting_zygote.py")
 
@@ -30,17 +29,6 @@ def classifier() -> Any:
     return keras.Sequential(
         [keras.Input((4, 4), name="images"), keras.layers.Flatten(), keras.layers.Dense(3, "softmax", name="scores")]
     )
-
-
-def check_whole(version: Path) -> dict[str, Any]:
-    """Assert that a version is what its manifest says; return the manifest."""
-    manifest: dict[str, Any] = json.loads((version / "assets.extra/horngate.json").read_text())
-    files = {str(path.relative_to(version)) for path in version.rglob("*") if path.is_file()}
-    assert set(manifest["files"]) == files - {"assets.extra/horngate.json"}
-    for name, digest in manifest["files"].items():
-        assert hashlib.sha256((version / name).read_bytes()).hexdigest() == digest
-    assert manifest["version"] == int(version.name)
-    return manifest
 
 
 def records(version: Path) -> list[PredictionLog]:

@@ -11,6 +11,8 @@ TrainerError
     └── VerificationError  what was written does not compute what the Keras model computes
 """
 
+import re
+
 
 class TrainerError(Exception):
     """Anything that the trainer refuses or fails to do; its text is one line for the user."""
@@ -46,3 +48,17 @@ class ExportError(TrainerError):
 
 class VerificationError(ExportError):
     """The written SavedModel does not compute what the Keras model computes."""
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the one line of another library's error that says what is wrong."""
+    lines = [_ANSI.sub("", line).strip() for line in str(exc).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_PREAMBLE)]
+    return telling[0] if telling else type(exc).__name__
+
+
+_ANSI = re.compile(r"\x1b\[\d*m")
+_PREAMBLE = (
+    "Exception encountered when calling", "Graph execution error", "Detected at node", "<stack traces unavailable>",
+    "Arguments received by", "\N{BULLET}",
+)  # fmt: skip

@@ -10,12 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from horngate_protos import tensorflow_pb2, tensorflow_serving_pb2
-from horngate_protos.datatypes import BY_NUMPY
-from horngate_trainer.errors import ExportError, VerificationError
-from horngate_trainer.savedmodel import SIGNATURE, Tensors
+from horngate_protos.datatypes import BY_NAME, BYTES, COMPLEX, DATATYPES, Datatype
+from horngate_trainer.errors import ExportError, VerificationError, first_line
+from horngate_trainer.written import SIGNATURE, Tensors
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-BATCHES = (1, 7, 32)  # rows of each request: the smallest, an odd one, a usual one
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +29,22 @@ class Tolerance:
     rtol: float = 1e-2
 
 
-# Between the Keras model and the file just written, on one device: different only in the order of additions.
-SAME_DEVICE = Tolerance(atol=1e-5, rtol=1e-4)
+HALF = Tolerance(atol=2e-2, rtol=5e-2)
+"""The default where something is computed with the eight or eleven bits of half precision."""
 
 
-def batches(examples: Tensors) -> list[dict[str, npt.NDArray[Any]]]:
-    """Cut requests of BATCHES rows out of examples, starting over where they run out."""
-    rows = len(next(iter(examples.values())))
-    ends = np.cumsum(BATCHES)
-    spans = [np.arange(end - size, end) % rows for size, end in zip(BATCHES, ends, strict=True)]
-    return [{name: np.ascontiguousarray(array[span]) for name, array in examples.items()} for span in spans]
+def same_device(*, half: bool) -> Tolerance:
+    """Between two runs on one device: different only in the order of additions."""
+    return HALF if half else Tolerance(atol=1e-5, rtol=1e-4)
 
 
-def compare(got: Tensors, golden: Tensors, tolerance: Tolerance) -> None:
+def compare(got: Tensors, golden: Tensors, tolerance: Tolerance | None) -> None:
     """Hold answers against golden ones.
+
+    Args:
+        got: what the written model answers.
+        golden: what the Keras model answers.
+        tolerance: None where values cannot be compared, because there is not one right answer.
 
     Raises:
         VerificationError: they differ in names, shapes, dtypes or by more than the tolerance; the text says where.
@@ -57,20 +58,35 @@ def compare(got: Tensors, golden: Tensors, tolerance: Tolerance) -> None:
                 f"{name}: the written model answers {have.dtype} {have.shape}, "
                 f"the Keras model {want.dtype} {want.shape}"
             )
-        if want.dtype.kind in "fc":
-            near = np.isclose(have, want, rtol=tolerance.rtol, atol=tolerance.atol)
-        else:
-            near = np.asarray(have == want)
-        if not near.all():
-            at = tuple(int(index) for index in np.argwhere(~near)[0])
+        close = np.ones(want.shape, bool) if tolerance is None else near(have, want, tolerance)
+        if not close.all():
+            at = tuple(int(index) for index in np.argwhere(~close)[0])
             raise VerificationError(
                 f"the written model does not compute what the Keras model computes: {name}{list(at)} is {have[at]} "
-                f"but must be {want[at]}, and {np.count_nonzero(~near)} of {near.size} values differ"
+                f"but must be {want[at]}, and {np.count_nonzero(~close)} of {close.size} values differ"
             )
 
 
-def write(path: Path, name: str, records: Sequence[tuple[Tensors, Tensors]]) -> None:
-    """Write requests and their responses for the model ``name`` as TFRecords of PredictionLog.
+def near(have: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: Tolerance) -> npt.NDArray[np.bool_]:
+    """Return, for each value, whether it is what is wanted. NaN equals NaN; only fractions have a tolerance."""
+    if not _is_fraction(want):
+        return np.asarray(have == want, bool)
+    # bfloat16 is none of NumPy's own types: it is compared as what holds all its values.
+    kind = np.complex128 if want.dtype.kind == "c" else np.float64
+    return np.asarray(
+        np.isclose(have.astype(kind), want.astype(kind), rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+    )
+
+
+def nan(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return, for each value, whether it is no number."""
+    if not _is_fraction(array):
+        return np.zeros(array.shape, bool)
+    return np.asarray(np.isnan(array if array.dtype.kind == "c" else array.astype(np.float64)))
+
+
+def write(path: Path, name: str, records: Sequence[tuple[Tensors, Tensors | None]]) -> None:
+    """Write requests and their responses, where there are any, for the model ``name`` as TFRecords of PredictionLog.
 
     Raises:
         ExportError: TensorFlow could not write the file.
@@ -80,29 +96,46 @@ def write(path: Path, name: str, records: Sequence[tuple[Tensors, Tensors]]) -> 
             for request, response in records:
                 writer.write(_record(name, request, response).SerializeToString(deterministic=True))
     except (tf.errors.OpError, OSError) as exc:
-        raise ExportError(f"cannot write {path.name}: {str(exc).splitlines()[0]}") from exc
+        raise ExportError(f"cannot write {path.name}: {first_line(exc)}") from exc
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
 
+_BF16 = BY_NAME["BF16"]
+_BY_NUMPY = {each.numpy: each for each in (*DATATYPES, *COMPLEX, BYTES) if each != _BF16}
 
-def _record(name: str, request: Tensors, response: Tensors) -> tensorflow_serving_pb2.PredictionLog:
+
+def _is_fraction(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+
+
+def _record(name: str, request: Tensors, response: Tensors | None) -> tensorflow_serving_pb2.PredictionLog:
     log = tensorflow_serving_pb2.PredictionLog()
-    for message in (log.predict_log.request, log.predict_log.response):
+    for message in (log.predict_log.request, log.predict_log.response)[: 1 if response is None else 2]:
         message.model_spec.name = name
         message.model_spec.signature_name = SIGNATURE
     _fill(log.predict_log.request.inputs, request)
-    _fill(log.predict_log.response.outputs, response)
+    if response is not None:
+        _fill(log.predict_log.response.outputs, response)
     return log
 
 
 def _fill(message: Any, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, array in tensors.items():
-        datatype = BY_NUMPY.get(array.dtype)
-        if datatype is None:
-            raise ExportError(f"{name} is {array.dtype}, which cannot travel over the wire")
+        datatype = _datatype(name, array)
         tensor: tensorflow_pb2.TensorProto = message[name]
         tensor.dtype = datatype.tensorflow
+        tensor.tensor_shape.SetInParent()  # a scalar has a shape, too
         for size in array.shape:
             tensor.tensor_shape.dim.add(size=size)
-        tensor.tensor_content = np.ascontiguousarray(array, datatype.numpy).tobytes()
+        if datatype is BYTES:
+            tensor.string_val.extend(array.reshape(-1).tolist())
+        else:
+            tensor.tensor_content = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+
+
+def _datatype(name: str, array: npt.NDArray[Any]) -> Datatype:
+    found = _BF16 if array.dtype.name == "bfloat16" else _BY_NUMPY.get(array.dtype)
+    if found is None:
+        raise ExportError(f"{name} is {array.dtype}, which cannot travel over the wire")
+    return found

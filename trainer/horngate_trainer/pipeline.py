@@ -16,9 +16,9 @@ from horngate_trainer.errors import AccuracyError
 from horngate_trainer.evaluation import Evaluation
 from horngate_trainer.exporter import export
 from horngate_trainer.progress import Bar
-from horngate_trainer.savedmodel import Predict
 from horngate_trainer.settings import Settings
 from horngate_trainer.training import SCALE, Epoch, Training
+from horngate_trainer.written import Predict
 
 
 def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:

@@ -10,8 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-import uuid
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = Path("assets.extra") / "horngate.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""A model's name: a plain folder name."""
+MOST = 2**63 - 1
+"""Numbers beyond are no versions: no protocol can name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,14 @@ def staging(folder: Path) -> Iterator[Staging]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _clean(folder, descriptor)
-        path = folder / f".partial-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        path.mkdir()
+        # Nobody else can enter the outer folder; the inner one, which is published, is as open as the umask says.
+        private = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        path = private / "version"
         try:
+            path.mkdir()
             yield Staging(folder, path)
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(private, ignore_errors=True)
     finally:
         os.close(descriptor)
 
@@ -103,7 +110,8 @@ def sync_folder(path: Path) -> None:
 
 def versions(folder: Path) -> list[int]:
     """Return the numbers of a model's versions, in no order."""
-    return [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    named = [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    return [number for number in named if number <= MOST]
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
@@ -123,8 +131,10 @@ def _clean(folder: Path, descriptor: int) -> None:
 
 
 def _next_version(folder: Path) -> int:
-    taken = versions(folder)
-    return max(taken, default=0) + 1
+    number = max(versions(folder), default=0) + 1
+    if number > MOST:
+        raise OSError(f"version {MOST} is there, and there can be none above it")
+    return number
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,9 +1,12 @@
-"""A Keras model as a SavedModel on disk, and back: the serving graph, and the predictions of what was written.
+"""A Keras model as a SavedModel on disk: how it is served, and the serving graph.
 
 The graph holds no Python function, no optimizer and no variable that it does not read.
 """
 
-from collections.abc import Callable, Mapping
+import keyword
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,32 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from horngate_trainer.errors import ExportError
+from horngate_trainer import canonical
+from horngate_trainer.errors import ExportError, first_line
+from horngate_trainer.written import SIGNATURE, Effects, Tensors, as_array, effects
 
-SIGNATURE = "serving_default"
+TRACING_ERRORS = (tf.errors.OpError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+"""What layers raise where they cannot compute what they are given."""
 
-Tensors = Mapping[str, npt.NDArray[Any]]
-Predict = Callable[[Tensors], dict[str, npt.NDArray[Any]]]
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input on the wire.
+
+    Attributes:
+        name: any text.
+        dtype: TensorFlow's name of it, as ``float32`` or ``string``.
+        shape: with None where any length will do.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether its first axis is the batch, of any number of rows."""
+        return bool(self.shape) and self.shape[0] is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +50,14 @@ class Servable:
 
     Attributes:
         model: the model with its inputs and outputs as flat lists.
-        inputs: name, dtype and shape of each input on the wire, in the model's order; the first axis is None.
+        inputs: as on the wire, in the model's order.
         divisors: what an input is divided by after its cast to the model's own dtype.
         outputs: names of the model's outputs, in its order.
         classes_of: the output whose largest entry's index along the last axis becomes the output ``classes``.
     """
 
     model: Any
-    inputs: tuple[tuple[str, str, tuple[int | None, ...]], ...]
+    inputs: tuple[Input, ...]
     divisors: Mapping[str, float]
     outputs: tuple[str, ...]
     classes_of: str | None
@@ -42,40 +65,70 @@ class Servable:
     def predict(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         """What the Keras model itself answers: preprocessing in NumPy, no graph."""
         values = []
-        for (name, _, _), tensor in zip(self.inputs, self.model.inputs, strict=True):
-            value = tensors[name].astype(tensor.dtype)
-            values.append(value / value.dtype.type(self.divisors[name]) if name in self.divisors else value)
+        for each, tensor in zip(self.inputs, self.model.inputs, strict=True):
+            value = tensors[each.name]
+            if tensor.dtype != "string":
+                value = value.astype(tensor.dtype)
+            if each.name in self.divisors:
+                value = value / value.dtype.type(self.divisors[each.name])
+            values.append(tf.constant(value, tensor.dtype))
         answers = self.model(values, training=False)
         answers = answers if isinstance(answers, list) else [answers]
-        result = {name: np.asarray(answer) for name, answer in zip(self.outputs, answers, strict=True)}
+        result = {name: as_array(answer.numpy()) for name, answer in zip(self.outputs, answers, strict=True)}
         if self.classes_of is not None:
             result["classes"] = np.argmax(result[self.classes_of], axis=-1)
         return result
 
-    def write(self, path: Path) -> None:
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Give the Keras model's variables the values back that they have now: some models change while they answer."""
+        before = [(variable, np.asarray(variable)) for variable in self.model.non_trainable_variables]
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                if not np.array_equal(np.asarray(variable), value, equal_nan=value.dtype.kind in "fc"):
+                    variable.assign(value)
+
+    @property
+    def half(self) -> bool:
+        """Whether some of it computes in half precision."""
+        kinds = {str(layer.compute_dtype) for layer in _layers(self.model)} | {str(x.dtype) for x in self.model.outputs}
+        return bool(kinds & {"float16", "bfloat16"})
+
+    def write(self, path: Path) -> Effects:
         """Write the SavedModel into an existing folder.
 
         Raises:
-            ExportError: TensorFlow could not write it.
+            ExportError: Keras could not compute it, or TensorFlow could not write it.
         """
-        signature = [tf.TensorSpec(shape, dtype, name) for name, dtype, shape in self.inputs]
-        function = tf.function(self._serve, input_signature=signature, autograph=False)
-        module = tf.Module()
+        names = {_python_name(number, each.name): each.name for number, each in enumerate(self.inputs)}
+        specs = [tf.TensorSpec(each.shape, each.dtype, name) for name, each in zip(names, self.inputs, strict=True)]
+        function = tf.function(self._serve, input_signature=specs, autograph=False)
         try:
             concrete = function.get_concrete_function()
-            # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
-            read = {id(variable) for variable in concrete.graph.variables}
-            module.parameters = [each.value for each in self.model.variables if id(each.value) in read]
-            assert len(module.parameters) == len(read)
+        except TRACING_ERRORS as exc:
+            raise ExportError(f"the model cannot be computed as a graph: {first_line(exc)}") from exc
+        module = tf.Module()
+        # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
+        read = {id(variable): variable for variable in concrete.graph.variables}
+        module.parameters = [read.pop(id(each.value)) for each in self.model.variables if id(each.value) in read]
+        module.others = sorted(read.values(), key=lambda variable: str(variable.name))  # such as the global seed
+        module.tables = _tables(self.model)
+        try:
             tf.saved_model.save(module, str(path), signatures={SIGNATURE: concrete})
+            canonical.rewrite(path, names)
         except (tf.errors.OpError, OSError) as exc:
-            raise ExportError(f"cannot write the SavedModel: {str(exc).splitlines()[0]}") from exc
+            raise ExportError(f"cannot write the SavedModel: {first_line(exc)}") from exc
+        except (AssertionError, ValueError) as exc:  # TensorFlow's words for what cannot be put into a file
+            raise ExportError(f"the model cannot be written as a SavedModel: {first_line(exc)}") from exc
+        return effects(concrete.graph.as_graph_def())
 
     def _serve(self, *tensors: Any) -> dict[str, Any]:
         values = []
-        for (name, _, _), wanted, tensor in zip(self.inputs, self.model.inputs, tensors, strict=True):
+        for each, wanted, tensor in zip(self.inputs, self.model.inputs, tensors, strict=True):
             value = tensor if tensor.dtype == wanted.dtype else tf.cast(tensor, wanted.dtype)
-            values.append(value / self.divisors[name] if name in self.divisors else value)
+            values.append(value / self.divisors[each.name] if each.name in self.divisors else value)
         answers = self.model(values, training=False)
         answers = answers if isinstance(answers, list) else [answers]
         result = dict(zip(self.outputs, answers, strict=True))
@@ -94,51 +147,81 @@ def servable(
     """Work out how a Keras model is served.
 
     Raises:
-        ExportError: the model has no declared inputs, lacks a batch axis, or an option names what it does not have.
+        ExportError: it is no Keras model, declares no inputs, or an option names what it does not have.
     """
+    if not isinstance(model, keras.Model):
+        what = f"the path {str(model)!r}" if isinstance(model, str | Path) else f"a {type(model).__name__}"
+        raise ExportError(f"a Keras model is needed, not {what}; keras.models.load_model reads one from a file")
     try:
         flat = keras.Model(model.inputs, model.outputs)
     except (AttributeError, TypeError, ValueError) as exc:
         raise ExportError("the model declares no inputs: build it with keras.Input, or as a Sequential") from exc
-    inputs = {tensor.name: tensor for tensor in model.inputs}
+    names = [str(tensor.name) for tensor in model.inputs]
+    if len(set(names)) < len(names):
+        raise ExportError(f"inputs share names ({', '.join(names)}): give each keras.Input a name of its own")
+    inputs = dict(zip(names, model.inputs, strict=True))
     outputs = _output_names(model)
-    for kind, tensors in (
-        ("input", zip(inputs, model.inputs, strict=True)),
-        ("output", zip(outputs, model.outputs, strict=True)),
-    ):
-        for name, tensor in tensors:
-            if not tensor.shape or tensor.shape[0] is not None:
-                raise ExportError(f"{kind} {name!r} has shape {tensor.shape}: its first axis must be the batch, None")
-    for option, names in (("dtypes", dtypes), ("divisors", divisors)):
-        unknown = sorted(set(names) - set(inputs))
-        if unknown:
-            raise ExportError(f"{option} names {unknown[0]!r}; the model's inputs are {', '.join(inputs)}")
-    if classes_of is not None and (classes_of not in outputs or "classes" in outputs):
-        raise ExportError(f"classes_of={classes_of!r} cannot be added to the model's outputs {', '.join(outputs)}")
-    return Servable(
-        model=flat,
-        inputs=tuple((name, dtypes.get(name, tensor.dtype), tuple(tensor.shape)) for name, tensor in inputs.items()),
-        divisors=dict(divisors),
-        outputs=outputs,
-        classes_of=classes_of,
+    _check(inputs, dtypes, divisors)
+    if classes_of is not None:
+        ranks = {name: len(tensor.shape) for name, tensor in zip(outputs, model.outputs, strict=True)}
+        if not ranks.get(classes_of) or "classes" in outputs:
+            raise ExportError(f"classes_of={classes_of!r} cannot be added to the model's outputs {', '.join(outputs)}")
+    wire = tuple(
+        Input(name, _dtype(name, dtypes, tensor.dtype), tuple(tensor.shape)) for name, tensor in inputs.items()
     )
-
-
-def reload(path: Path) -> Predict:
-    """Read a SavedModel back and return its predictions by name."""
-    loaded = tf.saved_model.load(str(path))
-    signature = loaded.signatures[SIGNATURE]
-
-    def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-        del_guard = loaded  # the signature holds its variables only weakly
-        answers = signature(**{name: tf.constant(value) for name, value in tensors.items()})
-        assert del_guard is loaded
-        return {name: answer.numpy() for name, answer in answers.items()}
-
-    return predict
+    return Servable(model=flat, inputs=wire, divisors=dict(divisors), outputs=outputs, classes_of=classes_of)
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+
+
+def _python_name(number: int, name: str) -> str:
+    """Return the name itself where TensorFlow's Python takes it, else one that it takes."""
+    taken = _PLAIN.fullmatch(name) and not keyword.iskeyword(name) and name != "self"
+    return name if taken else f"horngate_input_{number}"
+
+
+def _check(inputs: Mapping[str, Any], dtypes: Any, divisors: Any) -> None:
+    """Refuse options that do not fit the model's inputs.
+
+    Raises:
+        ExportError: the text says which, and what there is.
+    """
+    for option, mapping in (("dtypes", dtypes), ("divisors", divisors)):
+        if not isinstance(mapping, Mapping):
+            raise ExportError(f"{option} must be a dict by the inputs' names, not {mapping!r}")
+        if unknown := [name for name in mapping if name not in inputs]:
+            raise ExportError(f"{option} names {unknown[0]!r}; the model's inputs are {', '.join(inputs)}")
+    for name, divisor in divisors.items():
+        if not isinstance(divisor, int | float | np.number) or not np.isfinite(divisor) or not divisor:
+            raise ExportError(f"divisors[{name!r}] must be a number other than zero, not {divisor!r}")
+        if not tf.as_dtype(inputs[name].dtype).is_floating:
+            raise ExportError(f"divisors: the model takes {name!r} as {inputs[name].dtype}, which cannot be divided")
+
+
+def _dtype(name: str, dtypes: Mapping[str, str], own: str) -> str:
+    try:
+        return str(tf.as_dtype(dtypes.get(name, own)).name)
+    except TypeError as exc:
+        raise ExportError(f"dtypes[{name!r}] must be a dtype such as 'uint8', not {dtypes.get(name, own)!r}") from exc
+
+
+def _layers(model: Any) -> list[Any]:
+    """Every layer in a model, those inside of layers too."""
+    found = list(model._flatten_layers(include_self=True, recursive=True))  # noqa: SLF001 - Keras has no public walk
+    return list({id(layer): layer for layer in found}.values())
+
+
+def _tables(model: Any) -> list[Any]:
+    """The lookup tables that layers hold, such as a vocabulary: a file has what hangs on an object, and no more."""
+    tables = []
+    for layer in _layers(model):
+        for value in vars(layer).values():
+            parts = value if isinstance(value, list | tuple) else [value]
+            tables += [part for part in parts if isinstance(part, tf.saved_model.experimental.TrackableResource)]
+    return list({id(table): table for table in tables}.values())
 
 
 def _output_names(model: Any) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ A flag wins over its variable; an empty variable counts as unset. Nothing else r
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 
 import horngate_protos
 from horngate_trainer.errors import SettingsError
+from horngate_trainer.publish import NAME
 
 ARCHITECTURES = ("mlp", "cnn")
 
@@ -139,7 +139,7 @@ def _variable(name: str) -> str:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+    if not NAME.fullmatch(text):
         raise ValueError(f"a plain folder name of letters, digits, '.', '_' and '-' is needed, not {text!r}")
     return text
 

@@ -1,0 +1,140 @@
+"""A SavedModel's graph, rewritten so that equal models are equal files and its signature has the names asked for.
+
+TensorFlow numbers functions by all that a process did before, and orders them by the hash of those numbered names: a
+training that was resumed wrote another file than one that was not. It also refuses inputs whose names are no Python
+names, though a signature on disk may have any.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.protobuf import saved_model_pb2
+
+GRAPH = "saved_model.pb"
+
+
+def rewrite(folder: Path, names: Mapping[str, str]) -> None:
+    """Rewrite the graph of a SavedModel that was just written.
+
+    Args:
+        folder: the SavedModel's.
+        names: by a signature input's name as it was written, the one that it is to have.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    path = folder / GRAPH
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta in saved.meta_graphs:
+        _number_functions(meta)
+        _rename_inputs(meta, names)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
+    # It holds a checksum of the file as it was, and a random number. Loaders do without it.
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+_COUNTER = re.compile(r"_\d+$")
+
+
+def _number_functions(meta: Any) -> None:
+    """Give functions numbers in the order in which the graph, and then the object graph, names them."""
+    library = meta.graph_def.library
+    functions = {function.signature.name: function for function in library.function}
+    ordered: dict[str, None] = {}
+    waiting = [*_named(meta.graph_def.node, functions), *_objects_functions(meta.object_graph_def)]
+    waiting += sorted(set(functions) - set(waiting), key=lambda name: (_COUNTER.sub("", name), name))
+    waiting.reverse()
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in ordered:
+            ordered[name] = None
+            waiting += reversed(list(_named(functions[name].node_def, functions)))
+    new = {name: f"{_COUNTER.sub('', name)}_{number}" for number, name in enumerate(ordered)}
+    kept = [functions[name] for name in ordered]
+    _rename_nodes(meta.graph_def.node, new)
+    for function in kept:
+        function.signature.name = new[function.signature.name]
+        _rename_nodes(function.node_def, new)
+        _rename_attributes(function.attr, new)
+        for attributes in function.arg_attr.values():
+            _rename_attributes(attributes.attr, new)
+    copies = [type(function).FromString(function.SerializeToString()) for function in kept]
+    del library.function[:]
+    library.function.extend(copies)
+    for gradient in library.gradient:
+        gradient.function_name = new.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = new.get(gradient.gradient_func, gradient.gradient_func)
+    _rename_objects(meta.object_graph_def, new)
+
+
+def _named(nodes: Sequence[Any], functions: Mapping[str, Any]) -> Iterator[str]:
+    """Name the functions that nodes call, in order; a map's entries have none of their own, so by key."""
+    for node in nodes:
+        if node.op in functions:
+            yield node.op
+        for key in sorted(node.attr):
+            value = node.attr[key]
+            if value.HasField("func"):
+                yield value.func.name
+            for each in value.list.func:
+                yield each.name
+
+
+def _objects_functions(objects: Any) -> Iterator[str]:
+    for node in objects.nodes:
+        if node.HasField("function"):
+            yield from node.function.concrete_functions
+        elif node.HasField("bare_concrete_function"):
+            yield node.bare_concrete_function.concrete_function_name
+
+
+def _rename_nodes(nodes: Sequence[Any], new: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.op = new.get(node.op, node.op)
+        _rename_attributes(node.attr, new)
+
+
+def _rename_attributes(attributes: Any, new: Mapping[str, str]) -> None:
+    for key in attributes:
+        value = attributes[key]
+        kind = value.WhichOneof("value")
+        if kind == "func":
+            value.func.name = new.get(value.func.name, value.func.name)
+        elif kind == "list":
+            for each in value.list.func:
+                each.name = new.get(each.name, each.name)
+        elif kind == "s" and key.endswith("function_name"):  # forward_function_name and backward_function_name
+            value.s = new.get(value.s.decode(errors="replace"), "").encode() or value.s
+        elif kind == "s" and key == "_user_specified_name" and value.s.isdigit():  # a variable's number in the process
+            value.s = b"captured"
+
+
+def _rename_objects(objects: Any, new: Mapping[str, str]) -> None:
+    concrete = {name: objects.concrete_functions[name] for name in objects.concrete_functions}
+    copies = {new.get(name, name): type(each).FromString(each.SerializeToString()) for name, each in concrete.items()}
+    objects.concrete_functions.clear()
+    for name, each in copies.items():
+        objects.concrete_functions[name].CopyFrom(each)
+    for node in objects.nodes:
+        if node.HasField("function"):
+            names = [new.get(name, name) for name in node.function.concrete_functions]
+            node.function.concrete_functions[:] = names
+        elif node.HasField("bare_concrete_function"):
+            bare = node.bare_concrete_function
+            bare.concrete_function_name = new.get(bare.concrete_function_name, bare.concrete_function_name)
+
+
+def _rename_inputs(meta: Any, names: Mapping[str, str]) -> None:
+    for signature in meta.signature_def.values():
+        for written, wanted in names.items():
+            if written != wanted and written in signature.inputs:
+                signature.inputs[wanted].CopyFrom(signature.inputs[written])
+                del signature.inputs[written]
+    for node in meta.object_graph_def.nodes:  # so that TensorFlow's own Python calls it by the same names
+        if node.HasField("bare_concrete_function"):
+            words = node.bare_concrete_function.argument_keywords
+            words[:] = [names.get(word, word) for word in words]

@@ -1,0 +1,90 @@
+"""What was written, read back: the predictions of a SavedModel on disk, and what its graph does beside them."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+SIGNATURE = "serving_default"
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+Predict = Callable[[Tensors], dict[str, npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a graph does beside computing, seen in its operations.
+
+    Attributes:
+        writes: operations that change what the model remembers.
+        random: operations that draw numbers anew in each run.
+    """
+
+    writes: Sequence[str]
+    random: Sequence[str]
+
+
+def effects(graph: Any) -> Effects:
+    """Look through a graph's operations, those of its functions too."""
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    operations = sorted({node.op for node in nodes})
+    return Effects(
+        writes=[name for name in operations if _WRITES.fullmatch(name)],
+        random=[name for name in operations if _RANDOM.fullmatch(name)],
+    )
+
+
+@contextmanager
+def reload(path: Path) -> Iterator[Predict]:
+    """Read a SavedModel back as servers do, into a session, and yield its predictions by name.
+
+    Its variables are as they were written when this begins; a model that remembers goes on from call to call.
+    """
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph)
+    try:
+        meta = _load(session, path)
+        signature = meta.signature_def[SIGNATURE]
+        fed = {name: info.name for name, info in signature.inputs.items()}
+        wanted = {name: info.name for name, info in sorted(signature.outputs.items())}
+
+        def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+            answers = session.run(wanted, {fed[name]: value for name, value in tensors.items()})
+            return {name: as_array(answer) for name, answer in answers.items()}
+
+        yield predict
+    finally:
+        session.close()
+
+
+def as_array(answer: Any) -> npt.NDArray[Any]:
+    """Make an array of an answer; one text alone comes as bytes, which NumPy would cut to a fixed width."""
+    return np.array(answer, object) if isinstance(answer, bytes) else np.asarray(answer)
+
+
+# --- private ---------------------------------------------------------------------------------------------------------
+
+_WRITES = re.compile(
+    r"Assign(Add|Sub)?(Variable.*)?|Resource(Scatter|Apply|SparseApply|StridedSliceAssign|CountUpTo).*"
+    r"|Scatter(Add|Sub|Update|NdUpdate|NdAdd)|LookupTable(Insert|Import|Remove).*|Rng(ReadAnd)?Skip.*"
+    r"|Stateful(Uniform|StandardNormal|TruncatedNormal|RandomBinomial).*"
+)
+_RANDOM = re.compile(r"(Random(?!Dataset)|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial).*")
+
+
+def _load(session: Any, path: Path) -> Any:
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would rather that nobody used sessions
+    try:
+        with session.graph.as_default():
+            return tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+    finally:
+        logger.setLevel(level)
