@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 ALONE_ROWS = 8
 """Rows whose answers alone are known."""
-SLOW_S = 0.5
-"""Of a model that takes longer for a row, fewer are looked at."""
-TOGETHER = (2, 3, 2, 3, 8)
+SLOW_S = 0.02
+"""Of a model that takes longer for a row, less is tried: a load is a matter of seconds."""
+TOGETHER, SLOW_TOGETHER = (2, 3, 2, 3, 8), (2, 3)
 """Rows of the first batches in which they are seen again, each time with other neighbours."""
 STYLES = 3
 """So many kinds of values are tried, of those that the model accepts."""
@@ -35,6 +35,10 @@ SHORT_S = 0.01
 """A run that is over this soon may grow even if it gains nothing: noise is larger, and the wait does not matter."""
 GAIN = 1.05
 """A larger batch must bring so many times the rows a second, or it only makes callers wait."""
+IDLE_RUNGS = 2
+"""So many rungs in a row that bring nothing end the ladder: one may have been unlucky."""
+WARM_RUNS = 3
+"""The first run of a size compiles and allocates, and others may be unlucky: the fastest one is its cost."""
 CLEAR_BYTES = 16 << 20
 """Growth of the process below this may be anything."""
 TOLERANCES = {"FP16": 2e-2, "BF16": 5e-2, "FP64": 1e-8, "COMPLEX128": 1e-8}
@@ -109,7 +113,8 @@ class _Seen:
 
     rows: Sequence[Rows]
     answers: Sequence[Sequence[Array]]
-    guess: Guess | None = None
+    guess: Guess | None
+    slow: bool
 
 
 class _Doubt(Exception):
@@ -233,18 +238,20 @@ class _Prover:
         """Compute rows one by one; None if the first is refused."""
         kept: list[Rows] = []
         answers: list[Sequence[Array]] = []
-        began = self._bench.clock()
+        slow = False
         for row in rows:
+            began = self._bench.clock()
             answer = self._tried(row)
             if answer is None:
                 if not kept:
                     return None
                 continue
+            slow = self._bench.clock() - began > SLOW_S
             kept.append(row)
             answers.append(answer)
-            if self._bench.clock() - began > SLOW_S * len(rows) and len(kept) > 2:
+            if slow and len(kept) > 3:
                 break
-        return _Seen(kept, answers, guess)
+        return _Seen(kept, answers, guess, slow)
 
     def _independent(self, seen: _Seen) -> frozenset[int]:
         """See rows again among others; return the outputs that have no rows.
@@ -255,12 +262,12 @@ class _Prover:
         if len(seen.rows) < 3:
             raise _Doubt(f"too few rows are accepted to compare them: {self._refused}")
         self._same_twice(seen)
-        shared = self._together(seen, None, TOGETHER)
+        shared = self._together(seen, None, SLOW_TOGETHER if seen.slow else TOGETHER)
         if not _varied(seen):
             raise _Doubt("its answers are the same whatever it is given, so that nothing can be seen")
         styles = 1
         for guess in guesses(self._signature):
-            if styles == STYLES or (seen.guess is not None and guess.size != seen.guess.size):
+            if styles == STYLES or seen.slow or (seen.guess is not None and guess.size != seen.guess.size):
                 break
             if seen.guess is not None and guess.style == seen.guess.style:
                 continue
@@ -361,6 +368,7 @@ class _Prover:
         seconds: dict[int, float] = {}
         needs = {0: 0}
         best = 0.0
+        top, idle = 1, 0
         end = ""
         for rows in ladder(limits.max_batch_rows):
             last = max(seconds, default=0)
@@ -381,32 +389,36 @@ class _Prover:
                 self._compare(seen, order, answers, shared)
             needs[rows] = max(needs[last], self._need())
             del answers
-            rate = rows / max(took, 1e-9)
-            if last and (took > limits.target_batch_s or (took > SHORT_S and rate < best * GAIN)):
-                end = "more rows take too long" if took > limits.target_batch_s else "more rows bring no more a second"
+            if last and took > limits.target_batch_s:
+                end = "more rows take too long"
                 break
             seconds[rows] = took
+            rate = rows / max(took, 1e-9)
+            if not last or took <= SHORT_S or rate >= best * GAIN:
+                top, idle = rows, 0
+            else:
+                idle += 1
             best = max(best, rate)
-            if took > limits.target_batch_s:
-                end = "a row takes longer than a batch should"
+            if idle == IDLE_RUNGS or took > limits.target_batch_s:
+                end = "more rows bring no more a second" if idle else "a row takes longer than a batch should"
                 break
-        top = max(seconds)
         batching = Batching(ROWS, why, shared, max_rows=top, row_bytes=row_bytes)
         shapes = tuple(array.shape[1:] for array in seen.rows[0])
         if any(spec.is_open for spec in self._signature.inputs):
             batching = self._by_bytes(batching, seen, top)
         log.debug("signature %s: batches of up to %d rows; %s", self._signature.name, top, end or "as many as set")
-        return Proof(batching, True, alike(self._signature, shapes, whole=False), seconds)
+        paid = {rows: took for rows, took in seconds.items() if rows <= top}
+        return Proof(batching, True, alike(self._signature, shapes, whole=False), paid)
 
     def _timed(self, batch: Rows) -> tuple[float, Sequence[Array]]:
-        """Run a batch twice, since a first run compiles and allocates, unless it took long; seconds, and answers."""
+        """Run a batch a few times, fewer if it takes long; return the least seconds, and the answers."""
         took = float("inf")
-        for _ in range(2):
+        for _ in range(WARM_RUNS):
             feed = self._feed(batch)
             began = self._bench.clock()
             answers = self._model.run(feed)
             took = min(took, self._bench.clock() - began)
-            if took > 2 * self._bench.limits.target_batch_s:
+            if took > self._bench.limits.target_batch_s:
                 break
         return took, answers
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_what_is_no_saved_model_is_refused_with_the_reason(foreign_models: Path)
         runtime.load(foreign_models / "nowhere/1")
 
 
-def run(model: runtime.SavedModel, *inputs: object, signature: str = "") -> list[list[object]]:
+def run(model: runtime.SavedModel, *inputs: object, signature: str = "") -> list[Any]:
     """Feed arrays to a signature, and return its outputs as lists."""
     chosen = model.signatures[signature] if signature else model.signature
     arrays = [np.asarray(each, spec.datatype.numpy) for each, spec in zip(inputs, chosen.inputs, strict=True)]
@@ -117,7 +118,8 @@ def test_shapes_of_every_kind_go_in_and_come_out(foreign_models: Path) -> None:
     """Fixed first axes, scalars, unknown ranks, and axes without elements."""
     model = runtime.load(foreign_models / "shapes" / "1")
     assert str(model.signature).startswith("(any_rank FP32 of any shape, fixed FP32[4,2], scalar FP32[]) -> ")
-    for any_rank in (1.5, [[[1.0], [2.0]]], [[], []]):
+    ranks: list[object] = [1.5, [[[1.0], [2.0]]], [[], []]]
+    for any_rank in ranks:
         assert run(model, any_rank, [[1, 2]] * 4, 3) == [any_rank, [[2, 4]] * 4, 4]
     model.close()
 
