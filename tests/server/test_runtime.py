@@ -1,7 +1,10 @@
 """Real SavedModels through TensorFlow's C library."""
 
+import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,47 @@ def test_the_meta_graph_is_the_usual_one_the_only_one_or_what_the_operator_says(
         runtime.load(foreign_models / "several_tags" / "1")
     with pytest.raises(ModelError, match="no MetaGraph with the tags nope; it has: gpu "):
         runtime.load(foreign_models / "tagged" / "1", tags=["nope"])
+
+
+OP_MODEL = """
+import sys, tensorflow as tf
+triple = tf.load_op_library(sys.argv[1]).triple
+module = tf.Module()
+module.serve = tf.function(lambda x: {"y": triple(x)}, input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+tf.saved_model.save(module, sys.argv[2], signatures={"serving_default": module.serve})
+"""
+OP_SERVE = """
+import sys; from pathlib import Path; from horngate_server import runtime; from horngate_server.errors import ModelError
+library, path = map(Path, sys.argv[1:])
+try:
+    runtime.load(path)
+except ModelError as error:
+    print("Triple" in str(error))
+runtime.load_op_library(library)
+runtime.load_op_library(library)
+model = runtime.load(path)
+feed = model.feed(model.signature, [(1, 2)])
+feed.arrays[0][:] = [[1, 2]]
+print(model.run(feed)[0].tolist())
+"""
+
+
+def test_a_model_may_use_operations_of_a_library_of_the_operators_own(tmp_path: Path) -> None:
+    """Without the library the model is refused with the operation's name; with it, it is served. Twice does no harm."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = Path(next(iter(find_spec("tensorflow").submodule_search_locations)))  # type: ignore[union-attr,arg-type]
+    library, model = tmp_path / "triple.so", tmp_path / "triple" / "1"
+    source = Path(__file__).parents[1] / "support" / "triple_op.c"
+    framework = next(iter(sorted(folder.glob("libtensorflow_framework.so*"))))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, framework], check=True, timeout=60)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    make: list[str | Path] = [sys.executable, "-c", OP_MODEL, library, model]
+    subprocess.run(make, check=True, capture_output=True, timeout=100, env=environment)
+    serve: list[str | Path] = [sys.executable, "-c", OP_SERVE, library, model]
+    done = subprocess.run(serve, check=True, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.split("\n")[:2] == ["True", "[[3.0, 6.0]]"]
 
 
 def test_a_library_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
