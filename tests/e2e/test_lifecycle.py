@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -72,6 +72,12 @@ class Callers:
                 self.count += 1
 
 
+def spread(answers: Iterable[bytes]) -> float:
+    """How far answers to one request are apart: batches of other sizes may differ in a number's last bits."""
+    numbers = np.array([np.frombuffer(answer, np.float32) for answer in answers])
+    return float(np.ptp(numbers, axis=0).max())
+
+
 def states(server: ServerProcess) -> dict[int, tuple[str, str]]:
     """Each version's state and reason, as the HTTP port has them."""
     with urllib.request.urlopen(f"{server.http}/models", timeout=10) as response:
@@ -127,7 +133,7 @@ def test_a_version_from_the_trainer_takes_over_and_labels_say_who_answers(
         server.wait_for("version 3 is refused: it disagrees with its recorded answers: ")
     assert not callers.errors
     assert set(callers.answers) == {"1", "2"}
-    assert all(len(answers) == 1 for answers in callers.answers.values())
+    assert all(spread(answers) < 1e-5 for answers in callers.answers.values())
 
     repository = triton.InferenceServerClient(server.grpc).get_model_repository_index()
     entry = {each.version: each for each in repository.models}["3"]
@@ -164,7 +170,7 @@ def test_swaps_under_load_lose_nothing(server: ServerProcess, root: Path, mnist:
             (root / f"mnist/.copy-{version}").rename(root / f"mnist/{version}")
             server.wait_for(f"model mnist version {version - 1} has left: version {version} answers instead")
     assert not callers.errors
-    assert len({answer for answers in callers.answers.values() for answer in answers}) == 1
+    assert spread(answer for answers in callers.answers.values() for answer in answers) < 1e-5
     assert {version: state for version, (state, _) in states(server).items()} == {
         **dict.fromkeys(range(1, 7), "ended"), 7: "ready",
     }  # fmt: skip

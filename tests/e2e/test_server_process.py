@@ -123,7 +123,6 @@ def test_any_signature_can_be_asked_for(foreign_models: Path, transport: str, tm
         ServerProcess(tmp_path / "models", tmp_path, "--transport", transport) as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
-        assert any("not served: " in line and "words: input x has" in line for line in server.log)
         answer = PredictResponse.FromString(unary(channel, PREDICT)(predict.SerializeToString()))
         assert np.frombuffer(answer.outputs["y"].tensor_content, np.float32).tolist() == [2, 6, 10, 14]
         predict.model_spec.signature_name = regress.model_spec.signature_name = "mean"
@@ -234,6 +233,15 @@ def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
     assert after["horngate_requests_in_flight{}"] == 0
 
 
+def same(one: bytes, other: bytes) -> bool:
+    """Whether two answers say the same: batches of other sizes may differ in a number's last bits."""
+    (classes, scores), (others, their_scores) = (
+        (ModelInferResponse.FromString(each).raw_output_contents) for each in (one, other)
+    )
+    numbers, their_numbers = np.frombuffer(scores, np.float32), np.frombuffer(their_scores, np.float32)
+    return classes == others and bool(np.abs(numbers - their_numbers).max() < 1e-5)
+
+
 def test_sigterm_under_load_answers_everything_that_was_accepted(
     trained: Path, transport: str, tmp_path: Path, mnist: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -253,7 +261,7 @@ def test_sigterm_under_load_answers_everything_that_was_accepted(
                     while not codes or codes[-1] == "OK":
                         try:
                             answer = await infer(body, timeout=60)
-                            assert answer == first
+                            assert same(answer, first)
                             codes.append("OK")
                         except grpc.aio.AioRpcError as error:
                             codes.append(error.code().name)
@@ -347,7 +355,7 @@ def test_foreign_models_of_any_signature_are_served_side_by_side(
             assert {t.name: list(t.contents.fp32_contents) for t in response.outputs}["sum"] == [1.5, 3.5]
             with pytest.raises(grpc.RpcError, match="not a number in the batch") as failed:
                 infer(request({"x": np.full((1, 1), np.nan, np.float32)}, model="fails"))
-            assert failed.value.code() == grpc.StatusCode.INTERNAL
+            assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_as_many_files_may_be_open_as_connections_are_allowed(trained: Path, transport: str) -> None:
