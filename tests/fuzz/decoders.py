@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["horngate_server.protocols", "horngate_
 
 from google.protobuf.message import DecodeError
 
-from fuzz.mutations import damage, mutate
+from fuzz.mutations import mutate, mutate_json
 from fuzz.seeds import CORPUS, METHODS, corpus
 from horngate_protos.datatypes import BY_NAME, BYTES
 from horngate_protos.open_inference_pb2 import ModelInferRequest
@@ -101,7 +101,7 @@ def mutated(data: bytes, max_size: int, seed: int) -> bytes:
     number = data[0] % len(METHODS)
     method = METHODS[number]
     if method == "json":
-        return bytes([number]) + damage(data[1:], random)[: max_size - 1]
+        return bytes([number]) + mutate_json(data[1:], random)[: max_size - 1]
     return bytes([number]) + mutate(data[1:], random, SEEDS[method])[: max_size - 1]
 
 

@@ -1,14 +1,22 @@
 """Structure-aware mutations: a valid protobuf message in, one that is wrong in a field, a length or a nesting out."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from horngate_protos.wire import varint
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 NUMBERS = (0, 1, 2, 3, 27, 28, 127, 128, 255, 256, 65536, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 LENGTHS = (0, 1, 7, 8, 128, 4096)
+VALUES = (
+    "null", "true", "0", "-1", "255", "2147483648", "9223372036854775808", "18446744073709551616", "1" + "0" * 400,
+    "0.5", "1e39", "1e999", "NaN", "-Infinity", '""', '"NaN"', '"-Infinity"', '"x"', '"words"', '"/w=="', '"\\ud800"',
+    '"\u00e9"', '"BYTES"', '"FP32"', '"base64"', "[]", "[1]", "{}", '{"b64": "/w=="}',
+)  # fmt: skip
+"""What a value of JSON may become, as JSON."""
 DEPTH = 6
 
 
@@ -44,6 +52,26 @@ def damage(message: bytes, random: Random) -> bytes:
     else:
         data[place:place] = random.randbytes(random.randrange(1, 9))
     return bytes(data)
+
+
+def mutate_json(body: bytes, random: Random) -> bytes:
+    """Change a value somewhere in a JSON body, one to three times; now and then its bytes."""
+    try:
+        tree = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return damage(body, random)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        place: Any = tree
+        while True:
+            key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], dict | list) or not place[key] or random.random() < 0.2:
+                break
+            place = place[key]
+        place[key] = random.choice((json.loads(random.choice(VALUES)), [place[key]], {"b64": place[key]}))
+    changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
+    if random.random() < 0.1:
+        changed = changed.replace(b"0.5", b"1e999")
+    return damage(changed, random) if random.random() < 0.15 else changed
 
 
 def parse(message: bytes, depth: int = DEPTH) -> list[Field] | None:

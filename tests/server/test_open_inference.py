@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from horngate_protos.tensorflow_serving_pb2 import PredictResponse
 from horngate_server.admission import Plan
 from horngate_server.answers import write, write_whole
 from horngate_server.batch_runner import BatchReport
 from horngate_server.errors import InvalidRequest
+from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.open_inference.request import decode
@@ -157,6 +159,31 @@ def test_answers_written_together_equal_those_written_one_by_one(sizes: list[int
         for each, size, start, wait in zip(works, sizes, starts.tolist(), waited, strict=False)
     ]
     assert list(together) == alone
+
+
+@pytest.mark.parametrize("codec", [INFER, PREDICT], ids=["infer", "predict"])
+def test_strings_are_cut_by_rows_and_outputs_without_rows_go_to_every_request(codec: Codec) -> None:
+    """Each request gets the strings of its rows, and all of what has no rows, as often as it is answered."""
+    specs = (TensorSpec("label", BY_NAME["BYTES"], (-1,)), TensorSpec("mean", BY_NAME["FP32"], ()))
+    info = ModelInfo("m", "1", Signature("s", (), specs))
+    labels = [b"a", b"bb", b"", b"\xff", b"e", b"f"]
+    mean = np.float32(0.5).tobytes()
+    outputs = Outputs([(), ()], [labels, memoryview(mean)], [1, None], uniform=False)
+    header = InferHeader("m", "", ()) if codec is INFER else Header("m", "", ())
+    asked = InferenceRequest(header, "", ())
+    plan = Plan(info, 1, (0,), (), (), ("", False, ()))
+    works = [Work(FakeReply(), codec, asked, plan, (), 0.0, 0.0) for _ in labels]
+    report = BatchReport(info, works, outputs, 0.0, len(labels), 8, 0.002, 0.002, [])
+    for label, answer in zip(labels, write_whole(report, [0.0] * len(labels)), strict=True):
+        assert isinstance(answer, bytes)
+        if codec is INFER:
+            told = ModelInferResponse.FromString(answer)
+            assert [list(each.shape) for each in told.outputs] == [[1], []]
+            assert list(told.raw_output_contents) == [len(label).to_bytes(4, "little") + label, mean]
+        else:
+            answers = PredictResponse.FromString(answer).outputs
+            assert list(answers["label"].string_val) == [label]
+            assert (len(answers["mean"].tensor_shape.dim), answers["mean"].tensor_content) == (0, mean)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.text("ab", max_size=2), st.sampled_from("mn")), max_size=20))

@@ -51,7 +51,7 @@ class ServerProcess:
                 sys.executable, "-m", "horngate_server.cli", "--models", models, "--grpc-port", "0", "--http-port", "0",
                 "--port-file", self._port_file, *flags,
             ],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "error"},
+            stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, "PYTHONWARNINGS": "error"},
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
