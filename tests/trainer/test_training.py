@@ -10,7 +10,7 @@ from horngate_trainer import checkpoint, data
 from horngate_trainer.architectures import RECIPES, Recipe, build
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
-from horngate_trainer.errors import DataError, ResumeError
+from horngate_trainer.errors import CheckpointError, DataError
 from horngate_trainer.training import Progress, Training
 
 IDENTITY = {"seed": 5, "epochs": 3}
@@ -78,32 +78,26 @@ def test_a_resumed_training_ends_in_the_same_bits_as_an_uninterrupted_one(datase
     expected = finish(whole)
     interrupted = train(dataset)
     next(interrupted.run(lambda _: None))
-    checkpoint.save(tmp_path, Checkpoint(IDENTITY, *interrupted.state()))
-    found = checkpoint.load(tmp_path, IDENTITY)
+    abandoned = checkpoint.Keeper(tmp_path)
+    abandoned.save(Checkpoint(IDENTITY, *interrupted.state()))
+    abandoned.close()
+    found = checkpoint.resume(tmp_path, IDENTITY, print)
     assert found is not None
     resumed = train(dataset)
-    resumed.restore(found)
+    resumed.restore(found[1])
     assert finish(resumed) == expected
     assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in whole.history]
 
 
-def test_a_checkpoint_of_other_settings_is_refused_and_says_which_differ(tmp_path: Path) -> None:
-    """Going on with other settings would be another training; an unspecified seed takes the old one."""
-    checkpoint.save(tmp_path, Checkpoint(IDENTITY, [], [np.zeros(2)]))
-    with pytest.raises(ResumeError, match=r"other settings: epochs \(was 3, is 4\)$"):
-        checkpoint.load(tmp_path, {"seed": 5, "epochs": 4})
-    assert checkpoint.load(tmp_path, {"seed": None, "epochs": 3}) is not None
-
-
-def test_a_damaged_checkpoint_is_refused_and_none_is_none(tmp_path: Path) -> None:
-    """A file that is no checkpoint is an error with a way out."""
-    assert checkpoint.load(tmp_path, IDENTITY) is None
-    checkpoint.save(tmp_path, Checkpoint(IDENTITY, [], []))
-    (tmp_path / checkpoint.FILE).write_bytes(b"junk")
-    with pytest.raises(ResumeError, match="train without --resume"):
-        checkpoint.load(tmp_path, IDENTITY)
-    checkpoint.remove(tmp_path)
-    assert not any(tmp_path.iterdir())
+def test_a_checkpoint_of_another_network_is_refused(dataset: Dataset) -> None:
+    """It is whole, but its variables are not these; the message says what to do."""
+    training = train(dataset)
+    history, variables = training.state()
+    for odd in (variables[:-1], [*variables[:-1], np.zeros(7)]):
+        with pytest.raises(CheckpointError, match="train without --resume"):
+            training.restore(Checkpoint(IDENTITY, history, odd))
+    with pytest.raises(CheckpointError, match="another version of the trainer"):
+        training.restore(Checkpoint(IDENTITY, [{"mood": 1.0}], variables))
 
 
 def test_images_too_small_for_the_network_are_refused() -> None:

@@ -4,7 +4,8 @@ TrainerError
 ├── InputError             what the caller gave cannot be used
 │   ├── SettingsError      a flag or variable
 │   ├── DataError          the training data
-│   └── ResumeError        the checkpoint belongs to another training, or cannot be read
+│   └── ResumeError        the checkpoint belongs to another training
+├── CheckpointError        the checkpoint is damaged
 ├── DownloadError          Keras's own download failed
 ├── AccuracyError          the trained model is worse than --min-accuracy
 └── ExportError            the model could not be written, verified or published
@@ -31,7 +32,11 @@ class DataError(InputError):
 
 
 class ResumeError(InputError):
-    """The checkpoint belongs to a training with other settings, or cannot be read."""
+    """The checkpoint belongs to a training with other settings."""
+
+
+class CheckpointError(TrainerError):
+    """The checkpoint is damaged, or is none."""
 
 
 class DownloadError(TrainerError):

@@ -8,11 +8,11 @@ from typing import Any, TextIO
 
 import tensorflow as tf
 
-from horngate_trainer import checkpoint, evaluation, report
+from horngate_trainer import checkpoint, evaluation, publish, report
 from horngate_trainer.architectures import INPUT, OUTPUT, RECIPES, build
-from horngate_trainer.checkpoint import Checkpoint
+from horngate_trainer.checkpoint import Checkpoint, Keeper
 from horngate_trainer.data import Dataset
-from horngate_trainer.errors import AccuracyError
+from horngate_trainer.errors import AccuracyError, ResumeError
 from horngate_trainer.evaluation import Evaluation
 from horngate_trainer.exporter import export
 from horngate_trainer.progress import Bar
@@ -34,6 +34,7 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
 
     Raises:
         ResumeError: --resume, and the unfinished training had other settings.
+        CheckpointError: --resume, and the unfinished training's checkpoints are damaged.
         AccuracyError: the model is worse than --min-accuracy; nothing was published.
         ExportError: it could not be written or verified; nothing was published.
         OSError: a checkpoint or the report could not be written.
@@ -48,7 +49,15 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
     }
-    before = _unfinished(settings, folder, identity, stream)
+    keeper, before = _unfinished(settings, folder, identity, stream)
+    if settings.resume and (version := _published(folder, identity, before)) is not None:
+        keeper.remove()
+        publish.tidy(folder)
+        stream.write("nothing to resume: this training is finished, and its version is published\n")
+        stream.flush()
+        return version
+    if settings.resume and before is None:
+        stream.write("nothing to resume: this is a new training\n")
     if identity["seed"] is None:
         identity["seed"] = before.identity["seed"] if before else secrets.randbelow(2**31)
     training = Training(
@@ -59,10 +68,11 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
         seed=identity["seed"],
     )
     if before is not None:
+        stream.write(f"resuming after epoch {len(before.history)}\n")
         training.restore(before)
-    _fit(training, settings, folder, identity, stream)
-    path, result, card = _export(training, settings, dataset, identity)
-    checkpoint.remove(folder)
+    _fit(training, settings, keeper, identity, stream)
+    path, result, card = _export(training, settings, dataset, {**identity, "run": keeper.run})
+    keeper.remove()
     if settings.report is not None:
         report.write(settings.report, training.history, result, dataset, card)
         stream.write(f"report    {settings.report}\n")
@@ -74,21 +84,47 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
 # --- private ---------------------------------------------------------------------------------------------------------
 
 
-def _unfinished(settings: Settings, folder: Path, identity: Mapping[str, Any], stream: TextIO) -> Checkpoint | None:
-    """Return the checkpoint to go on from, if that was asked for and there is one."""
-    if not settings.resume:
-        if checkpoint.exists(folder):
-            stream.write("an unfinished training is replaced; --resume would have gone on with it\n")
-        return None
-    found = checkpoint.load(folder, identity)
-    if found is None:
-        stream.write("nothing to resume: this is a new training\n")
-    else:
-        stream.write(f"resuming after epoch {len(found.history)}\n")
-    return found
+def _unfinished(
+    settings: Settings, folder: Path, identity: Mapping[str, Any], stream: TextIO
+) -> tuple[Keeper, Checkpoint | None]:
+    """Return who keeps the checkpoints, and the one to go on from, if that was asked for and there is one."""
+    if settings.resume:
+        try:
+            found = checkpoint.resume(folder, identity, lambda line: _say(stream, f"--resume: {line}"))
+        except ResumeError:
+            if _published(folder, identity, None) is None:
+                raise
+            found = None
+        return found or (Keeper(folder), None)
+    if checkpoint.exists(folder):
+        _say(stream, "an unfinished training is replaced; --resume would have gone on with it")
+    return Keeper(folder), None
 
 
-def _fit(training: Training, settings: Settings, folder: Path, identity: Mapping[str, Any], stream: TextIO) -> None:
+def _published(folder: Path, identity: Mapping[str, Any], before: Checkpoint | None) -> Path | None:
+    """Return the version that this training ended in; where nothing is left of it, one that such a training made.
+
+    A trainer that is killed after it has published has a checkpoint still, so the manifest has the run's name.
+    """
+
+    def fits(manifest: Mapping[str, Any]) -> bool:
+        training, data = manifest.get("training"), manifest.get("data")
+        if not isinstance(training, dict) or not isinstance(data, dict):
+            return False
+        if before is not None:
+            return bool(training.get("run") == before.run)
+        made = {**training, "data": data.get("digest")}
+        return all(made.get(key) == value for key, value in identity.items() if value is not None)
+
+    return publish.find(folder, fits)
+
+
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
+def _fit(training: Training, settings: Settings, keeper: Keeper, identity: Mapping[str, Any], stream: TextIO) -> None:
     bar = Bar(stream, settings.epochs, done=len(training.history))
     logs = None
     if settings.report is not None:
@@ -96,7 +132,7 @@ def _fit(training: Training, settings: Settings, folder: Path, identity: Mapping
         logs = tf.summary.create_file_writer(str(settings.report / "tensorboard" / f"{settings.name}-{started}"))
     for epoch in training.run(bar.show):
         number = len(training.history)
-        checkpoint.save(folder, Checkpoint(identity, *training.state()))
+        keeper.save(Checkpoint(identity, *training.state()))
         bar.finish(number, epoch)
         if logs is not None:
             _log(logs, number, epoch)

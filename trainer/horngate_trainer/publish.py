@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,15 @@ def staging(folder: Path) -> Iterator[Staging]:
         os.close(descriptor)
 
 
+def tidy(folder: Path) -> None:
+    """Remove what dead writers left in a model's folder, if no writer lives."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _clean(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its parents, and sync the entries that name them."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -112,6 +121,19 @@ def versions(folder: Path) -> list[int]:
     """Return the numbers of a model's versions, in no order."""
     named = [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
     return [number for number in named if number <= MOST]
+
+
+def find(folder: Path, fits: Callable[[Mapping[str, Any]], bool]) -> Path | None:
+    """Return the newest version of a model whose manifest fits; None where there is none."""
+    numbers = versions(folder) if folder.is_dir() else []
+    for number in sorted(numbers, reverse=True):
+        try:
+            manifest = json.loads((folder / str(number) / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            continue  # not one of ours
+        if isinstance(manifest, dict) and fits(manifest):
+            return folder / str(number)
+    return None
 
 
 # --- private ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import tensorflow as tf
 from horngate_trainer.architectures import Recipe
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
+from horngate_trainer.errors import CheckpointError
 
 SCALE = 255
 SPANS = 12
@@ -85,10 +86,23 @@ class Training:
         self._labels = tf.constant(dataset.y_train)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the state of a checkpoint."""
-        for variable, value in zip(self._variables(), checkpoint.variables, strict=True):
+        """Take over the state of a checkpoint.
+
+        Raises:
+            CheckpointError: its variables are not this network's.
+        """
+        variables = self._variables()
+        kept = [(tuple(value.shape), str(value.dtype)) for value in checkpoint.variables]
+        if kept != [(tuple(variable.shape), str(variable.dtype)) for variable in variables]:
+            raise CheckpointError("the checkpoint is of another network: train without --resume, which begins again")
+        for variable, value in zip(variables, checkpoint.variables, strict=True):
             variable.assign(value)
-        self.history = [Epoch(**epoch) for epoch in checkpoint.history]
+        try:
+            self.history = [Epoch(**epoch) for epoch in checkpoint.history]
+        except TypeError as exc:
+            raise CheckpointError(
+                "the checkpoint was written by another version of the trainer: train without --resume"
+            ) from exc
 
     def state(self) -> tuple[Sequence[dict[str, float]], Sequence[np.ndarray[Any, Any]]]:
         """Return history and variables for a checkpoint."""
