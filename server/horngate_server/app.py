@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from horngate_protos import __version__
 from horngate_server import health as health_room
-from horngate_server import http, metrics, runtime, telling
+from horngate_server import http, http_room, metrics, runtime, telling
 from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
 from horngate_server.about import Sources, absent
@@ -25,6 +25,7 @@ from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
 from horngate_server.names import MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER
 from horngate_server.ports import write_port_file
+from horngate_server.refusals import Refusals
 from horngate_server.served import Models
 from horngate_server.service import Service
 from horngate_server.settings import Settings
@@ -124,6 +125,7 @@ class App:
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
+            refused=Refusals(self._clock).note,
         )
 
     def run(self) -> int:
@@ -185,7 +187,7 @@ class App:
             tellers.append(tell)
         return tellers
 
-    def _rest(self) -> http.App:
+    def _rest(self) -> http_room.App:
         """Return the app for ``/v2``."""
         from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
 

@@ -1,30 +1,36 @@
 """Everything that is not gRPC: /metrics, /models, /livez, /readyz and /v2, as one ASGI app, and uvicorn to serve it."""
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import uvicorn
+from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from horngate_server.errors import SettingsError
+from horngate_server.http_room import JSON, App, Message, Page, Receive, Room, Send, respond
 from horngate_server.metrics import CONTENT_TYPE
 
-_Message = MutableMapping[str, Any]
-App = Callable[[_Message, Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]], Awaitable[None]]
+log = logging.getLogger(__name__)
 
 TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
 CONNECTIONS = 256
 """At once. For a further one, the one that has been silent for longest is closed."""
+WORKING = 192
+"""Requests for ``/v2`` at once. The other connections are for probes and scrapers, who are answered at once."""
 SPEAK_S = 10.0
 """How long a connection may be silent, and how long it may take to say what it wants."""
+BYTES_PER_S = 1024
+"""How fast a body must come, and an answer be read, on average over each `SPEAK_S`."""
 REQUEST_S = 600.0
 """How long a request may take from there until its answer has been read."""
+STOP_S = 1
+"""How long the last answers get to leave when the port closes."""
 ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
 
 
@@ -42,35 +48,33 @@ def app(
         models: makes the JSON of ``/models``.
         rest: makes the app for what is under ``/v2``, when it is asked for the first time.
     """
-    rest = cache(rest)
+    pages = {"/metrics": (CONTENT_TYPE, Page(exposition)), "/models": (JSON, Page(models))}
+    work = cache(lambda: Room(rest(), WORKING))
 
-    def respond(method: str, path: str) -> tuple[int, str, bytes]:
+    async def answer(method: str, path: str) -> tuple[int, str, bytes]:
         if path not in ROUTES:
             return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
         if method not in {"GET", "HEAD"}:
             return 405, TEXT, f"{method} {path}; expected GET\n".encode()
-        if path == "/metrics":
-            return 200, CONTENT_TYPE, exposition()
-        if path == "/models":
-            return 200, JSON, models()
+        if path in pages:
+            content_type, page = pages[path]
+            return 200, content_type, await page()
         if path == "/livez" or ready():
             return 200, TEXT, b"ok\n"
         return 503, TEXT, b"not ready: no model is warm, or the server is draining\n"
 
-    async def serve(
-        scope: _Message,
-        receive: Callable[[], Awaitable[_Message]],
-        send: Callable[[_Message], Awaitable[None]],
-    ) -> None:
+    async def serve(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
-        if scope["path"].split("/")[1] == "v2":
-            await rest()(scope, receive, send)
-            return
-        status, content_type, body = respond(scope["method"], scope["path"])
-        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        path = scope["path"]
+        try:
+            if path == "/v2" or path.startswith("/v2/"):
+                await work()(scope, receive, send)
+            else:
+                await respond(send, *await answer(scope["method"], path))
+        except Exception:
+            log.exception("%s %s: unexpected failure. This is a bug.", scope["method"], path)
+            raise
 
     return serve
 
@@ -83,11 +87,24 @@ class HttpServer:
         host: the address to listen on.
         port: 0 picks a free one.
         path: a Unix socket to listen on instead.
+        refused: takes a reason and an example of what came that is no HTTP.
     """
 
-    def __init__(self, app: App, *, host: str, port: int, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        host: str,
+        port: int,
+        path: Path | None = None,
+        refused: Callable[[str, str], None] = lambda _reason, _example: None,
+    ) -> None:
         self._address = (host, port)
         self._path = path
+
+        class Connection(_Connection):
+            refuse = staticmethod(refused)
+
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -95,8 +112,12 @@ class HttpServer:
             access_log=False,
             server_header=False,
             loop="asyncio",
-            http=_Connection,
+            ws="none",
+            timeout_graceful_shutdown=STOP_S,
+            http=Connection,
         )
+        # What it says of callers' mistakes would be theirs to write; `refused` takes these, and the app logs its own.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http")
 
@@ -139,7 +160,16 @@ class HttpServer:
 class _Connection(H11Protocol):
     """Bounded in number and time: callers that say nothing, or do not listen, take nothing from the others."""
 
+    refuse: Callable[[str, str], None]
     _timer: asyncio.TimerHandle | None = None
+    _last = 0.0
+    """When the request's time is over, on the loop's clock."""
+    _body = False
+    """Whether its body is on its way."""
+    _received = 0
+    """Bytes, since the timer began."""
+    _unread = 0
+    """Bytes of answers that the caller had not read when the timer began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -150,11 +180,35 @@ class _Connection(H11Protocol):
             self.connections.discard(longest)  # not in the loop's next turn, when it is lost: many come in one
             longest.transport.abort()
 
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        try:
+            super().data_received(data)
+        except LocalProtocolError as error:  # more than HTTP has an answer for
+            self._is_odd(str(error))
+            self.transport.abort()
+
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:  # a request's head has come
-            self._allow(REQUEST_S)
+            self._last = self.loop.time() + REQUEST_S
+            self._body = True
+            self._allow(SPEAK_S)
+        if self._body and not self.cycle.more_body:
+            self._body = False
+            if not self.silent:
+                self._allow(REQUEST_S)
+
+    def send_400_response(self, msg: str) -> None:
+        self._is_odd(msg)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever waits for its body waits no more
+            self.cycle.message_event.set()
+        if self.conn.our_state in {IDLE, SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:  # it has its answer, or a part of it
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         self._allow(SPEAK_S)
@@ -172,11 +226,27 @@ class _Connection(H11Protocol):
 
     @property
     def ends(self) -> float:
-        """When its time is over, on the loop's clock."""
+        """When its time is over, on the loop's clock, if nothing happens."""
         assert self._timer
         return self._timer.when()
 
     def _allow(self, seconds: float) -> None:
+        """Give it so much time from now on."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, self.transport.abort)
+        self._received = 0
+        self._unread = self.transport.get_write_buffer_size()
+        self._timer = self.loop.call_later(seconds, self._on_time)
+
+    def _on_time(self) -> None:
+        """Give more time to a body that comes, and to an answer that is read; close the connection otherwise."""
+        read = self._unread - self.transport.get_write_buffer_size()
+        moved = self._received if self._body else read
+        if moved < BYTES_PER_S * SPEAK_S or self.loop.time() >= self._last:
+            self.transport.abort()
+        else:
+            self._allow(SPEAK_S)
+
+    def _is_odd(self, what: str) -> None:
+        peer = self.client[0] if self.client else "a worker's supervisor"
+        self.refuse("malformed_http", f"{what.rstrip('.')} (from {peer})")

@@ -14,14 +14,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server import http, metrics, unix_http
+from horngate_server import http, http_room, metrics, unix_http
 from horngate_server import settings as settings_room
 from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
+from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.stopping import Stop
 from horngate_server.worker import READY, Worker
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 10.0
 """Between a crash and the next start: doubled from the first to the last while a worker keeps crashing."""
+PAGE_S = 2.0
+"""How long a worker may take for a page of metrics or models; without it, the page is the others'."""
 FORWARD_S = 600.0
 """How long a worker may take to answer what came by the HTTP port."""
 HEALTHY_S = 60.0
@@ -66,6 +70,7 @@ class Supervisor:
             http.app(self._ready, self._exposition, self._models, self._rest),
             host=settings.host,
             port=settings.http_port,
+            refused=Refusals(time.monotonic).note,
         )
         with self._scratch, self._stop.on_signals(), reserve(settings.host, settings.grpc_port) as held:
             grpc_port = held.getsockname()[1]
@@ -102,25 +107,32 @@ class Supervisor:
         return any(worker.serves() for worker in self._workers)
 
     def _exposition(self) -> bytes:
-        texts = {str(worker.number): worker.page("/metrics") for worker in self._workers}
+        texts = {str(number): text for number, text in enumerate(self._pages("/metrics"))}
         restarts = {str(worker.number): worker.restarts for worker in self._workers}
         return metrics.merged(texts, restarts, self._doors.refused)
 
     def _models(self) -> bytes:
         """Return what the first worker that answers says: all of them look at the same disk."""
-        return next((text for worker in self._workers if (text := worker.page("/models"))), "[]").encode()
+        return next((text for text in self._pages("/models") if text), "[]").encode()
 
-    def _rest(self) -> http.App:
-        """Return what lets the workers answer, in turn."""
+    def _pages(self, path: str) -> list[str]:
+        """Ask all workers at once: one that hangs costs `PAGE_S`, however many do."""
+        with ThreadPoolExecutor(len(self._workers), "pages") as threads:
+            return list(threads.map(lambda worker: worker.page(path), self._workers))
+
+    def _rest(self) -> http_room.App:
+        """Return what lets the workers answer, each the one with the fewest requests: one that hangs gets few."""
         from horngate_server.rest import forwarding  # noqa: PLC0415 - only those who ask pay for it
 
         turn = itertools.count()
 
         def ask(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> unix_http.Answer:
-            serving = [worker for worker in self._workers if worker.serves()] or self._workers
-            return serving[next(turn) % len(serving)].forward(method, path, body, headers)
+            first = next(turn) % len(self._workers)
+            in_turn = self._workers[first:] + self._workers[:first]
+            serving = [worker for worker in in_turn if worker.serves()] or in_turn
+            return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
 
-        app: http.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
+        app: http_room.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
         return app
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
@@ -146,6 +158,8 @@ class _Process:
     def __init__(self, number: int, scratch: Path, settings: Settings, gave_up: Callable[[int], None]) -> None:
         self.number = number
         self.restarts = 0
+        self.forwarded = 0
+        self._counting = threading.Lock()
         self.first_ready = threading.Event()
         self._http = scratch / f"worker-{number}"
         self._settings = settings
@@ -174,7 +188,7 @@ class _Process:
     def page(self, path: str) -> str:
         """Return one of the worker's HTTP pages; empty while it is not there."""
         try:
-            answer = unix_http.ask(self._http, path)
+            answer = unix_http.ask(self._http, path, timeout_s=PAGE_S)
         except OSError:
             return ""
         return answer.body.decode() if answer.status == 200 else ""
@@ -185,7 +199,13 @@ class _Process:
         Raises:
             OSError: it is not there.
         """
-        return unix_http.ask(self._http, path, method=method, body=body, headers=headers, timeout_s=FORWARD_S)
+        with self._counting:
+            self.forwarded += 1
+        try:
+            return unix_http.ask(self._http, path, method=method, body=body, headers=headers, timeout_s=FORWARD_S)
+        finally:
+            with self._counting:
+                self.forwarded -= 1
 
     def stop(self) -> None:
         """Let it drain and end."""

@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
+import shutil
 import socket
+import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -13,13 +18,16 @@ import numpy as np
 import pytest
 
 from horngate_server import http, launch
+from horngate_server.http_room import Message, Receive, Send, respond
 from support.desk import request
 from support.http2 import MODEL_INFER
+from support.odd_http import ODD
 from support.process import ServerProcess
 from support.waiting import until
 
 LIMITS = ["--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB"]
 GOOD = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()
+IMAGE = json.dumps({"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}]})
 INFER = "POST /v2/models/mnist/infer HTTP/1.1\r\nhost: x\r\n"
 
 
@@ -40,6 +48,13 @@ def connect(server: ServerProcess, said: str = "") -> socket.socket:
     host, port = server.http.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=20)
     connection.sendall(said.encode())
+    return connection
+
+
+def connect_with(server: ServerProcess, sent: bytes) -> socket.socket:
+    """Open a connection, and send bytes."""
+    connection = connect(server)
+    connection.sendall(sent)
     return connection
 
 
@@ -68,6 +83,57 @@ def test_a_thousand_silent_connections_harm_nobody(server: ServerProcess) -> Non
         for first in opened[:500]:
             with suppress(ConnectionResetError):
                 assert first.recv(1) == b""
+
+
+def status_of(connection: socket.socket) -> int:
+    """Read an answer's first bytes, and return its status."""
+    with connection:
+        return int(connection.recv(4096).split()[1])
+
+
+def test_unfinished_posts_keep_neither_probes_nor_others_out(server: ServerProcess) -> None:
+    """All connections have a body that does not end: probes and scrapes are answered, and so is a whole request."""
+    urllib.request.urlopen(f"{server.http}/v2/health/live", timeout=20).close()  # now all of /v2 is there
+    with ExitStack() as stack:
+        for _ in range(http.CONNECTIONS):
+            slow = stack.enter_context(connect(server, f"{INFER}content-length: 1000\r\n\r\n"))
+            with suppress(ConnectionError):
+                slow.sendall(b"{")
+        for _ in range(3):
+            for path in ("/livez", "/readyz", "/metrics", "/models"):
+                with urllib.request.urlopen(server.http + path, timeout=10) as response:
+                    assert response.status == 200
+        whole = f"{INFER}content-length: {len(IMAGE)}\r\nconnection: close\r\n\r\n{IMAGE}"
+        assert [status_of(connect(server, whole)) for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.skipif(shutil.which("slowhttptest") is None, reason="slowhttptest is not installed; CI installs it")
+def test_slowhttptest_finds_the_port_open(server: ServerProcess) -> None:
+    """Its slow bodies, heads and readers, all at once, each more than there are connections: it stays available."""
+    slow = {"-B": "/v2/models/mnist/infer", "-H": "/livez", "-X": "/metrics"}
+    with ThreadPoolExecutor(len(slow)) as threads:
+        reports = list(threads.map(lambda mode: slowhttptest(mode, server.http + slow[mode]), slow))
+    for report in reports:
+        available = re.findall(r"service available:\s*(\w+)", report)
+        assert available, report
+        assert set(available) == {"YES"}, report
+
+
+def slowhttptest(mode: str, url: str) -> str:
+    """Run it for five seconds; return what it said, without colours."""
+    command = ["slowhttptest", mode, "-i", "1", "-c", "300", "-r", "150", "-l", "5", "-p", "3", "-u", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+
+
+def test_odd_requests_are_refused_and_hardly_logged(server: ServerProcess) -> None:
+    """Whatever comes gets 2xx or 4xx, no traceback, and one line in ten seconds for all together."""
+    before = len(server.log)
+    got = {name: status_of(connect_with(server, sent)) for name, sent in ODD.items()}
+    assert {name: status for name, status in got.items() if not 200 <= status < 500} == {}
+    lines = server.log[before:]
+    assert len([line for line in lines if "malformed_http" in line]) <= 2
+    assert [line for line in lines if "malformed_http" not in line] == []
 
 
 def test_bodies_that_are_announced_and_never_come_are_bounded(server: ServerProcess) -> None:
@@ -129,3 +195,69 @@ def test_a_connection_has_so_long_to_say_what_it_wants(monkeypatch: pytest.Monke
                 assert got.endswith(b"ok\n") == ("HTTP" in said)
     finally:
         server.stop()
+
+
+@pytest.fixture
+def app_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
+    """A port whose app takes whole bodies and gives much for each; its time is short. And the bodies that came."""
+    monkeypatch.setattr(http, "SPEAK_S", 0.5)
+    monkeypatch.setattr(http, "BYTES_PER_S", 1000)
+    bodies: list[bytes] = []
+
+    async def take(_scope: Message, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body += event["body"]
+            if not event.get("more_body"):
+                break
+        bodies.append(body)
+        await respond(send, 200, "text/plain", bytes(MUCH))
+
+    app = http.app(lambda: True, lambda: b"", lambda: b"[]", lambda: take)
+    server = http.HttpServer(app, host="127.0.0.1", port=0)
+    port = server.start()
+    yield port, bodies
+    server.stop()
+
+
+MUCH = 32 << 20
+"""More than the sockets' buffers hold."""
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast-enough", "too-slow"])
+def test_a_body_must_come_at_some_pace(app_server: tuple[int, list[bytes]], fast: bool) -> None:
+    """One that takes long is taken; one of a few bytes a second is closed however often they come."""
+    port, bodies = app_server
+    pause = threading.Event()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        caller.sendall(b"POST /v2/x HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n")
+        try:
+            for _ in range(20):
+                pause.wait(0.1)
+                caller.sendall(bytes(500 if fast else 1))
+            got = caller.recv(100)
+        except ConnectionError:
+            got = b""
+    assert got.startswith(b"HTTP/1.1 200") == fast
+    assert [len(body) for body in bodies] == ([10000] if fast else [])
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "reads-not"])
+def test_an_answer_must_be_read_at_some_pace(app_server: tuple[int, list[bytes]], reads: bool) -> None:
+    """A caller that takes its time gets all of a long answer; one that does not read is closed."""
+    port, _ = app_server
+    pause = threading.Event()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        caller.sendall(b"POST /v2/x HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        got = 0
+        if not reads:
+            pause.wait(2.0)
+        with suppress(ConnectionResetError):
+            while piece := caller.recv(1 << 20):
+                got += len(piece)
+                if got < 24 << 20:
+                    pause.wait(0.05)
+    assert (got > MUCH) == reads

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import grpc
@@ -15,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_client import Client
+from horngate_server.tokens import add
 from support.desk import request
 from support.process import ServerProcess, usage_error
 from support.waiting import until
@@ -103,6 +106,58 @@ def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str,
         assert sum(samples(server, "horngate_worker_restarts_total").values()) == 1
         assert len(set(children(server)) - set(before)) == 1
         assert server.stop() == 0
+
+
+def test_a_worker_that_hangs_holds_up_nobody_elses_probe(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Liveness is answered meanwhile, metrics come without it, and JSON goes to the others."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+        hung = children(server)[0]
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                scrapes = [threads.submit(samples, server, "horngate_worker_up") for _ in range(4)]
+                for _ in range(20):
+                    with urllib.request.urlopen(f"{server.http}/livez", timeout=1.5) as response:
+                        assert response.status == 200
+                for scrape in scrapes:
+                    assert sorted(scrape.result().values()) == [0, 1]
+            with ThreadPoolExecutor(2) as threads:
+                in_turn = [threads.submit(post, server) for _ in range(2)]  # one of them gets the hung worker
+                stuck = wait(in_turn, 3.0).not_done
+                assert len(stuck) == 1
+                assert [post(server) for _ in range(20)] == [200] * 20
+                os.kill(hung, signal.SIGCONT)
+                assert [each.result() for each in in_turn] == [200] * 2
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        assert server.stop() == 0
+
+
+def test_the_supervisor_asks_for_tokens_before_it_takes_a_body(trained: Path, transport: str, tmp_path: Path) -> None:
+    """A body that has not come yet is refused by its head, whatever host it is for; refusals are on the page."""
+    tokens = tmp_path / "tokens"
+    token = add(tokens, "alice", admin=False)
+    flags = ["--transport", transport, "--workers", "2", "--tokens", str(tokens)]
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
+        host, port = server.http.removeprefix("http://").split(":")
+        for name in ("x", "x/v2/health/live?", "x/grpc.health.v1.Health/Check?"):
+            with socket.create_connection((host, int(port)), timeout=20) as caller:
+                caller.sendall(f"POST /v2/models/mnist/infer HTTP/1.1\r\nhost: {name}\r\n".encode())
+                caller.sendall(b"content-length: 100000\r\n\r\n{")
+                assert caller.recv(4096).split()[1] == b"401"
+        assert post(server, token) == 200
+        with urllib.request.urlopen(f"{server.http}/v2/health/ready", timeout=20) as response:
+            assert response.status == 200
+        assert samples(server, "horngate_refused_total")["supervisor"] == 3
+        assert server.stop() == 0
+
+
+def post(server: ServerProcess, token: str = "") -> int:
+    """Send an image as JSON; return the status."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    asked = urllib.request.Request(f"{server.http}/v2/models/mnist/infer", BODY, headers)
+    with urllib.request.urlopen(asked, timeout=WAIT_S) as response:
+        return int(response.status)
 
 
 def test_no_worker_outlives_its_supervisor(trained: Path, transport: str, tmp_path: Path) -> None:
