@@ -65,7 +65,7 @@ class App:
         self._died: BaseException | None = None
         self._flush: Callable[[], None] = lambda: None
         self._health = Health()
-        self._models = Models()
+        self._models = Models(starting=True)
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
         self._why = why

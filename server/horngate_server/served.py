@@ -61,16 +61,22 @@ class Served:
 
 
 class Models:
-    """Which version answers whom. Reading takes no lock: a change puts a whole new table in place."""
+    """Which version answers whom. Reading takes no lock: a change puts a whole new table in place.
 
-    def __init__(self) -> None:
+    Args:
+        starting: nobody knows yet which models there are: until `expect` says so, none is unknown.
+    """
+
+    def __init__(self, *, starting: bool = False) -> None:
         self._lock = threading.Lock()
+        self._starting = starting
         self._table: Mapping[tuple[str, str], Served] = MappingProxyType({})
         self._expected: Mapping[str, str] = MappingProxyType({})
 
     def expect(self, models: Mapping[str, str]) -> None:
         """Say which models are known, and what keeps them from serving if they do not: not ready, but not unknown."""
         self._expected = MappingProxyType(dict(models))
+        self._starting = False
 
     def route(
         self,
@@ -125,6 +131,8 @@ class Models:
         if name in self._expected:
             reason = self._expected[name]
             return NotReady(f"model {name!r} " + (f"cannot be served: {reason}" if reason else "is loading"))
+        if self._starting:
+            return NotReady(f"the server is starting, and does not know yet whether it has a model {name!r}")
         return ModelNotFound(f"no model {name!r}; expected one of {sorted({key[0] for key in self._table})}")
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horngate_server.admission import alike
-from horngate_server.errors import ModelFailed
+from horngate_server.errors import ModelFailed, ModelNotFound, NotReady
 from horngate_server.model import Array
 from horngate_server.origin import Origin
+from horngate_server.served import Models
 from horngate_server.telling import Ended
 from horngate_server.transports import Call
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
@@ -337,6 +338,16 @@ def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None
     assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
     assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
     assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
+
+
+def test_while_a_server_starts_no_model_is_unknown() -> None:
+    """Until it has looked which models there are, callers may come again; from then on it knows."""
+    models = Models(starting=True)
+    with pytest.raises(NotReady, match="does not know yet whether it has a model 'm'"):
+        models.get("m")
+    models.expect({"other": ""})
+    with pytest.raises(ModelNotFound):
+        models.get("m")
 
 
 def test_a_quick_batch_is_answered_before_its_submission_returns() -> None:

@@ -7,7 +7,7 @@ from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_server.about import Sources
-from horngate_server.errors import ModelNotFound
+from horngate_server.errors import ModelNotFound, NotReady
 from horngate_server.executor import Executor
 from horngate_server.names import OPEN_INFERENCE
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
@@ -70,7 +70,10 @@ class OpenInference:
     def model_ready(self, message: bytes) -> bytes:
         """Answer a ModelReadyRequest."""
         request = oip.ModelReadyRequest.FromString(message)
-        served = self._sources.models.get(request.name, request.version)
+        try:
+            served = self._sources.models.get(request.name, request.version)
+        except NotReady:
+            return oip.ModelReadyResponse(ready=False).SerializeToString()
         return oip.ModelReadyResponse(ready=self._sources.health.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
