@@ -83,7 +83,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
             release.set()
             assert next(watch).status == HealthCheckResponse.SERVING
-            assert [len(batch) for batch in model.ran][-8:] == [1, 1, 2, 2, 4, 4, 8, 8]
+            assert {1, 2, 4, 8} <= {len(batch) for batch in model.ran}
             assert urllib.request.urlopen(f"http://127.0.0.1:{http_port}/readyz", timeout=10).status == 200
             assert ready(ServerReadyRequest()).ready
             assert infer(message).outputs[0].name == "double"
