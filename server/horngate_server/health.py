@@ -60,7 +60,7 @@ class Health:
 
     async def watch(self, messages: AsyncIterator[bytes], _terms: object) -> AsyncIterator[bytes]:
         """Answer with the state now and whenever it changes; SERVICE_UNKNOWN while there is no such name."""
-        name = _name(await anext(messages))
+        name = _name(await _only(messages))
         changed = asyncio.Event()
         watcher = (asyncio.get_running_loop(), changed)
         with self._lock:
@@ -108,6 +108,12 @@ def ask_ready(url: str, timeout_s: float) -> bool:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+async def _only(messages: AsyncIterator[bytes]) -> bytes:
+    async for message in messages:
+        return message
+    raise InvalidRequest("the stream ended without a message; expected a HealthCheckRequest")
 
 
 def _name(message: bytes) -> str:

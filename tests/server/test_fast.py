@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.transports import Call, Status, Stream, asgi, framing
 from horngate_server.transports.fast import PIECE_BYTES, FastTransport
 from horngate_server.transports.memory import Memory
+from support.desk import TERMS
 
 METHOD = "/s/m"
 HEADERS = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
@@ -267,5 +268,65 @@ def test_a_caller_that_goes_while_it_waits_is_noticed_and_one_that_stays_is_aske
         assert first.done()
         assert not second.done()
         assert gone.asked == 1
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_goes_is_noticed_before_one_that_has_waited_long_is_asked_again() -> None:
+    """Who came a moment ago is asked first, whenever the next question to others is due."""
+
+    async def run() -> None:
+        service = FakeService()
+        fast = transport(service)
+        patient = FakeCaller(framing.frame(b"x"))
+        await turn(fast, patient)
+        async with asyncio.timeout(10):
+            await patient.asked_often.wait()
+            asked = patient.asked
+            gone = FakeCaller(framing.frame(b"y"))
+            await turn(fast, gone)
+            gone.gone = True
+            [reply] = (call.reply for call in service.batches[1])
+            while not reply.done():  # noqa: ASYNC110 - the transport has no event for this
+                await asyncio.sleep(0.001)
+        assert patient.asked == asked
+
+    asyncio.run(run())
+
+
+def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
+    """Stopping cancels what has no end of its own, and nothing that was accepted and computed."""
+
+    async def run() -> None:
+        service = FakeService()
+        fast = transport(service)
+        caller = FakeCaller(framing.frame(b"x"))
+        await turn(fast, caller)
+        answer = bytes(3 * PIECE_BYTES)
+        fast.deliver([(service.batches[0][0].reply, answer)])
+        await asyncio.sleep(0)
+        fast._cancel_tasks()
+        async with asyncio.timeout(10):
+            await caller.ended.wait()
+        assert caller.body() == framing.frame(answer)
+        assert caller.status() == "0"
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_fails_ends_with_a_status() -> None:
+    """Whatever a method raises, its caller is told, once, that it is a bug."""
+
+    async def fails(messages: AsyncIterator[bytes], _terms: object) -> AsyncIterator[bytes]:
+        async for message in messages:
+            yield message
+            raise ZeroDivisionError("no")
+
+    async def run() -> None:
+        caller = FakeCaller(framing.frame(b"x"))
+        inbox = asgi.Inbox(caller.receive, b"", 1 << 20, Memory(1 << 20))
+        await asgi.stream(fails, inbox, TERMS, caller.send)
+        assert caller.status() == "13"
+        assert caller.body() == framing.frame(b"x")
 
     asyncio.run(run())

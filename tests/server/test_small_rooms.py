@@ -147,6 +147,21 @@ def test_not_serving_until_told_so_and_never_again_after_shutting_down() -> None
     assert not health.serving()
 
 
+def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
+    """A stream that ends without its message is not left open."""
+
+    async def nothing() -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def watch() -> None:
+        async for _ in Health().watch(nothing(), TERMS):
+            raise AssertionError("nothing was asked")
+
+    with pytest.raises(errors.InvalidRequest, match="the stream ended without a message"):
+        asyncio.run(watch())
+
+
 def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
     """Watch answers at once, then on changes; an unknown name is SERVICE_UNKNOWN until it appears."""
     health = Health()

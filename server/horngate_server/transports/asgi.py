@@ -1,15 +1,18 @@
 """gRPC in ASGI's events: how responses begin and end, and streams."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from horngate_server.errors import MessageTooLarge, RequestError
+from horngate_server.errors import MessageTooLarge, ModelFailed, RequestError
 from horngate_server.status import status_of
 from horngate_server.transports import Status, Stream, Terms, framing
 from horngate_server.transports.memory import Memory
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -148,6 +151,11 @@ async def _stream(method: Stream, inbox: Inbox, terms: Terms, send: Send) -> Non
             await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
     except RequestError as error:
         end = framing.trailers(status_of(error))
+    except OSError:  # the caller has gone
+        raise
+    except Exception as error:
+        log.exception("a stream failed")
+        end = framing.trailers(status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")))
     finally:
         reader.cancel()
     await send({"type": "http.response.body"})

@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,11 @@ class FastTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: list[Call] = []
         self._waiting: deque[tuple[float, float, Sequence[_Reply]]] = deque()
-        self._asking = False
+        self._waiting_longer: list[tuple[float, int, float, Sequence[_Reply]]] = []
+        self._numbers = count()
+        self._next_asking = inf
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     def start(self, service: Service) -> int:
@@ -189,31 +194,38 @@ class FastTransport:
         self._service.accept(calls)
         now = self._clock()
         self._waiting.append((now + ASK_AFTER_S, now, [call.reply for call in calls]))  # type: ignore[misc]
-        if not self._asking:
-            self._asking = True
-            assert self._loop
-            self._loop.call_later(ASK_AFTER_S, self._ask_callers)
+        if now + ASK_AFTER_S < self._next_asking:
+            self._ask_at(now + ASK_AFTER_S, now)
+
+    def _ask_at(self, due: float, now: float) -> None:
+        """Come back then; an earlier appointment takes the place of a later one, which finds nobody due."""
+        assert self._loop
+        self._next_asking = due
+        self._loop.call_later(max(0.0, due - now), self._ask_callers)
 
     def _ask_callers(self) -> None:
         """Find out which of those who have waited long have gone.
 
         pyvoy's ``receive`` tells of a disconnection only when it is called after it.
         """
-        assert self._loop
         now = self._clock()
-        later: list[tuple[float, float, Sequence[_Reply]]] = []
-        while self._waiting and self._waiting[0][0] <= now:
-            _, arrived, replies = self._waiting.popleft()
+        if now < self._next_asking:
+            return
+        fresh, longer = self._waiting, self._waiting_longer
+        due: list[tuple[float, Sequence[_Reply]]] = []
+        while fresh and fresh[0][0] <= now:
+            due.append(fresh.popleft()[1:])
+        while longer and longer[0][0] <= now:
+            due.append(heappop(longer)[2:])
+        for arrived, replies in due:
             left = [reply for reply in replies if not reply.answered and not reply.gone]
             for reply in left:
                 self._spawn(reply.ask())
             if left:
-                later.append((now + 2 * (now - arrived), arrived, left))
-        if later:  # those asked again are due later than those just arrived
-            self._waiting = deque(sorted([*self._waiting, *later], key=lambda each: each[0]))
-        self._asking = bool(self._waiting)
-        if self._asking:
-            self._loop.call_later(max(0.0, self._waiting[0][0] - now), self._ask_callers)
+                heappush(longer, (now + 2 * (now - arrived), next(self._numbers), arrived, left))
+        self._next_asking = inf
+        if fresh or longer:
+            self._ask_at(min(fresh[0][0] if fresh else inf, longer[0][0] if longer else inf), now)
 
     async def _rest(self, body: bytes, event: Event, receive: Receive, memory: Memory) -> bytes | memoryview:
         """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
@@ -284,7 +296,10 @@ class FastTransport:
             task.cancel()
 
     def _send_slowly(self, reply: "_Reply", answer: bytes) -> None:
-        self._spawn(self._pieces(reply, answer))
+        """Send a long answer; a drain waits for it, where streams are ended."""
+        task = asyncio.get_running_loop().create_task(self._pieces(reply, answer))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def _pieces(self, reply: "_Reply", answer: bytes) -> None:
         """Send a long answer piece by piece, as its caller reads."""
