@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from horngate_trainer import checkpoint, data
-from horngate_trainer.architectures import RECIPES, Recipe, build
+from horngate_trainer.architectures import build
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import CheckpointError, DataError
+from horngate_trainer.recipes import RECIPES, Recipe
 from horngate_trainer.training import Progress, Training
 
 IDENTITY = {"seed": 5, "epochs": 3}

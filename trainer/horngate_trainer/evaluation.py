@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from horngate_trainer import memory
 from horngate_trainer.data import Dataset
 
-ROWS = 1000
 BINS = 20
 
 
@@ -67,7 +67,8 @@ def evaluate(
         dataset: whose test part is used.
         name: of the model's input.
     """
-    answers = [predict({name: dataset.x_test[at : at + ROWS]}) for at in range(0, len(dataset.x_test), ROWS)]
+    rows = memory.rows_at_once(dataset.image_shape)
+    answers = [predict({name: dataset.x_test[at : at + rows]}) for at in range(0, len(dataset.x_test), rows)]
     classes = np.concatenate([answer["classes"] for answer in answers])
     probabilities = np.concatenate([answer["probabilities"] for answer in answers])
     confusion = np.zeros((dataset.classes, dataset.classes), np.int64)
