@@ -1,5 +1,6 @@
 """How good the exported model is, measured through the files that will be served, and what normal input looks like."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "correct": self.correct,
             "total": self.total,
-            "loss": self.loss,
+            "loss": self.loss if math.isfinite(self.loss) else None,  # JSON has no NaN
             "recall": _shares(hits, self.confusion.sum(axis=1)),
             "precision": _shares(hits, self.confusion.sum(axis=0)),
         }
