@@ -273,12 +273,27 @@ def test_rows_that_look_at_each_other_are_told_of_and_verified(
 
 
 @pytest.mark.parametrize("batching", ["rows", "whole"])
-def test_how_it_is_to_be_batched_is_in_the_manifest(batching: str, tmp_path: Path) -> None:
-    """As a server reads it; nothing there means that the server finds out."""
-    model = chain(x(2), layers.Identity())
+def test_how_it_is_to_be_batched_is_in_the_manifest(
+    batching: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a server reads it; nothing there means that the server finds out. What was seen to be wrong is said."""
+    model = outputs(lambda a: {"share": ops.softmax(a, axis=0)}, x(2))
     assert check_whole(export(model, tmp_path, name="m", batching=batching))["batching"] == batching
+    assert ("batching='rows' tells servers to mix its requests nevertheless" in caplog.text) == (batching == "rows")
     with pytest.raises(ExportError, match="batching must be one of auto, rows, whole, not 'row'"):
         export(model, tmp_path, name="m", batching="row")
+
+
+def test_what_is_described_becomes_json(tmp_path: Path) -> None:
+    """NumPy's numbers are numbers, a loss that is NaN is null, and what JSON lacks is a clear error."""
+    model = chain(x(2), layers.Identity())
+    told = {"evaluation": {"loss": np.float32(np.nan), "best": np.float32(0.5), "each": np.array([1, 2])}}
+    version = export(model, tmp_path, name="m", describe=lambda _: told)
+    assert check_whole(version)["evaluation"] == {"loss": None, "best": 0.5, "each": [1, 2]}
+    with pytest.raises(ExportError, match="describe must return a dict"):
+        export(model, tmp_path, name="m", describe=lambda _: [1])  # type: ignore[arg-type,return-value] # the mistake
+    with pytest.raises(ExportError, match="describe returned a set, which JSON does not have"):
+        export(model, tmp_path, name="m", describe=lambda _: {"data": {1, 2}})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The fit: the same seed gives the same bits, and a resumed training ends where an uninterrupted one does."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from horngate_trainer import checkpoint, data
-from horngate_trainer.architectures import RECIPES, Recipe, build
+from horngate_trainer.architectures import build
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import CheckpointError, DataError
+from horngate_trainer.evaluation import baseline, evaluate
+from horngate_trainer.recipes import RECIPES, Recipe
 from horngate_trainer.training import Progress, Training
 
 IDENTITY = {"seed": 5, "epochs": 3}
@@ -104,3 +107,15 @@ def test_images_too_small_for_the_network_are_refused() -> None:
     """The convolutions need some pixels; the message names the flag."""
     with pytest.raises(DataError, match="too small for --architecture cnn"):
         build("cnn", (3, 3), 2)
+
+
+def test_a_training_that_diverged_is_described_in_valid_json(dataset: Dataset) -> None:
+    """A model whose answers are NaN has no loss: null, which JSON has, in manifest and report."""
+    rows = len(dataset.x_test)
+    answer: dict[str, np.ndarray[Any, Any]] = {
+        "classes": np.zeros(rows, np.int64),
+        "probabilities": np.full((rows, 3), np.nan, np.float32),
+    }
+    result = evaluate(lambda _: answer, dataset, "images")
+    assert json.loads(json.dumps(result.card(), allow_nan=False))["loss"] is None
+    assert json.dumps(baseline(result, dataset), allow_nan=False)

@@ -262,5 +262,5 @@ def _differing(found: Checkpoint, identity: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} (was {found.identity.get(key)}, is {value})"
         for key, value in identity.items()
-        if value is not None and found.identity.get(key) != value
+        if key not in found.identity or (value is not None and found.identity[key] != value)
     )

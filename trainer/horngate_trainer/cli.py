@@ -4,8 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from horngate_trainer import data, publish, quiet, settings
+from horngate_trainer import data, memory, publish, quiet, settings
 from horngate_trainer.errors import InputError, TrainerError
+from horngate_trainer.recipes import RECIPES
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("horngate-trainer: --once, and there is a version already", file=sys.stderr)
             print(there)
             return 0
-        dataset = data.load(chosen.data)  # before TensorFlow: bad data are refused at once
+        dataset = _load(chosen)  # before TensorFlow: bad data are refused at once
         with quiet.imports():
             from horngate_trainer import pipeline  # noqa: PLC0415 - TensorFlow takes seconds to import
 
@@ -37,6 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _load(chosen: settings.Settings) -> data.Dataset:
+    """Load the data, and say what a training with them needs.
+
+    Raises:
+        DataError: they are bad, or need more memory than there is; in that case no image was read.
+        DownloadError: they could not be downloaded.
+    """
+    said = ""
+
+    def check(size: memory.Size) -> None:
+        nonlocal said
+        batch = RECIPES[chosen.architecture].batch_size
+        said = memory.check(size, chosen.architecture, batch, report=chosen.report is not None)
+
+    dataset = data.load(chosen.data, check)
+    if said:
+        print(said, file=sys.stderr)
+    return dataset
 
 
 def _newest(model: Path) -> Path | None:

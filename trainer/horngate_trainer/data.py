@@ -3,13 +3,17 @@
 import hashlib
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from horngate_trainer.errors import DataError, DownloadError
+from horngate_trainer.errors import DataError, DownloadError, first_line
+from horngate_trainer.memory import Size
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -43,8 +47,12 @@ class Dataset:
         return self.x_train.shape[1:]
 
 
-def load(source: str) -> Dataset:
+def load(source: str, before: Callable[[Size], None] = lambda _: None) -> Dataset:
     """Load ``builtin``, ``keras`` or an .npz file in Keras's layout.
+
+    Args:
+        source: which.
+        before: told how large a file's data are before images are read; an exception that it raises passes through.
 
     Raises:
         DataError: the data are missing or not in that layout; the text is one line.
@@ -53,23 +61,27 @@ def load(source: str) -> Dataset:
     if source == "keras":
         return _check(source, source, _download())
     if source == "builtin":
-        dataset = _check(source, "the built-in MNIST", _read(_BUILTIN))
+        dataset = _check(source, "the built-in MNIST", _read(_BUILTIN, before))
         if dataset.digest != _BUILTIN_DIGEST:
             raise DataError(f"{_BUILTIN} is damaged: its SHA-256 digest is not MNIST's; reinstall horngate")
         return dataset
     path = Path(source)
-    return _check(path.name, str(path), _read(path))
+    return _check(path.name, str(path), _read(path, before))
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_HEADERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _BUILTIN = Path(__file__).parent / "data" / "mnist.npz"
 # Of the arrays whose own digests data/LICENSE lists, as _digest computes it.
 _BUILTIN_DIGEST = "7da774073f6a8ee20617c6ec7c8aa9b97cd9aca43a85becc5548c015da2ac5ee"
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def _read(path: Path, before: Callable[[Size], None]) -> dict[str, npt.NDArray[np.generic]]:
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
@@ -79,11 +91,61 @@ def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
                 missing = [key for key in _KEYS if key not in archive]
                 if missing:
                     raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}")
-                return {key: _member(path, archive, key) for key in _KEYS}
+                headers = {key: _header(path, file, key) for key in _KEYS}
+                size = _size(path, headers, classes=2)
+                before(size)  # labels are small, but not those of a file that lies
+                labels = {key: _member(path, archive, key) for key in ("y_train", "y_test")}
+                before(replace(size, classes=max(2, len(np.unique(labels["y_train"])))))
+                return {key: labels[key] if key in labels else _member(path, archive, key) for key in _KEYS}
     except OSError as exc:
         raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
         raise DataError(f"{path} is damaged: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What an array in a file will be."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+
+
+def _header(path: Path, file: BinaryIO, key: str) -> _Header:
+    """Read what an array will be, and nothing of it.
+
+    Raises:
+        DataError: it is no NumPy array.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
+            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
+    except KeyError as exc:
+        raise DataError(f"{path}: {key} is not a NumPy array, or of a version that is not known") from exc
+    except (ValueError, SyntaxError) as exc:
+        raise DataError(f"{path}: {key} is not a NumPy array: {first_line(exc)}") from exc
+    return _Header(dtype, shape, fortran)
+
+
+def _size(path: Path, headers: Mapping[str, _Header], classes: int) -> Size:
+    """Return how large the data will be.
+
+    Raises:
+        DataError: the images are not what they must be.
+    """
+    for key in ("x_train", "x_test"):
+        _check_images(str(path), key, headers[key].dtype, headers[key].shape)
+    # What lies in Fortran's order is copied into C's while the other is still there; labels are sorted and cast.
+    copies = {key: 1 + header.fortran if key.startswith("x") else 3 for key, header in headers.items()}
+    sizes = {key: prod(header.shape) * header.dtype.itemsize for key, header in headers.items()}
+    return Size(
+        train=headers["x_train"].shape[0],
+        test=headers["x_test"].shape[0],
+        image_shape=headers["x_train"].shape[1:],
+        classes=classes,
+        loading_bytes=sum(copies[key] * sizes[key] for key in headers),
+    )
 
 
 def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> npt.NDArray[np.generic]:
@@ -145,13 +207,17 @@ def _check(source: str, where: str, arrays: dict[str, npt.NDArray[np.generic]]) 
 
 
 def _images(where: str, key: str, array: npt.NDArray[np.generic]) -> Images:
-    if array.dtype != np.uint8:
-        raise DataError(f"{where}: {key} must be uint8 (pixels from 0 to 255), not {array.dtype}")
-    if array.ndim not in (3, 4):
-        raise DataError(f"{where}: {key} must be [N, height, width] or [N, height, width, channels], not {array.shape}")
-    if array.size == 0:
-        raise DataError(f"{where}: {key} is empty: {array.shape}")
+    _check_images(where, key, array.dtype, array.shape)
     return np.ascontiguousarray(array, np.uint8)
+
+
+def _check_images(where: str, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if dtype != np.uint8 and not dtype.hasobject:
+        raise DataError(f"{where}: {key} must be uint8 (pixels from 0 to 255), not {dtype}")
+    if len(shape) not in (3, 4):
+        raise DataError(f"{where}: {key} must be [N, height, width] or [N, height, width, channels], not {shape}")
+    if not prod(shape):
+        raise DataError(f"{where}: {key} is empty: {shape}")
 
 
 def _labels(where: str, key: str, array: npt.NDArray[np.generic]) -> Labels:

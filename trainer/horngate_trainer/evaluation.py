@@ -1,5 +1,6 @@
 """How good the exported model is, measured through the files that will be served, and what normal input looks like."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from horngate_trainer import memory
 from horngate_trainer.data import Dataset
 
-ROWS = 1000
 BINS = 20
 
 
@@ -51,7 +52,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "correct": self.correct,
             "total": self.total,
-            "loss": self.loss,
+            "loss": self.loss if math.isfinite(self.loss) else None,  # JSON has no NaN
             "recall": _shares(hits, self.confusion.sum(axis=1)),
             "precision": _shares(hits, self.confusion.sum(axis=0)),
         }
@@ -67,7 +68,8 @@ def evaluate(
         dataset: whose test part is used.
         name: of the model's input.
     """
-    answers = [predict({name: dataset.x_test[at : at + ROWS]}) for at in range(0, len(dataset.x_test), ROWS)]
+    rows = memory.rows_at_once(dataset.image_shape)
+    answers = [predict({name: dataset.x_test[at : at + rows]}) for at in range(0, len(dataset.x_test), rows)]
     classes = np.concatenate([answer["classes"] for answer in answers])
     probabilities = np.concatenate([answer["probabilities"] for answer in answers])
     confusion = np.zeros((dataset.classes, dataset.classes), np.int64)

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def export(
         batching: how a server is to run it: "rows" (requests share runs), "whole" (one request, one run), or "auto",
             which leaves it to the server to find out.
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
-            returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest. An exception that
-            it raises passes through, and nothing is published.
+            returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
+            become null. An exception that it raises passes through, and nothing is published.
 
     Returns:
         The folder of the published version, for example ``models/wine/3``.
@@ -85,7 +86,7 @@ def export(
             effects = served.write(staging.path)
             with reload(staging.path) as predict:
                 proof = prove(served, effects, predict, rows)
-                card = describe(predict) if describe is not None else {}
+                card = _card(describe(predict) if describe is not None else {})
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
             answers: Sequence[Tensors | None] = proof.answers or [None] * len(proof.requests)
             golden.write(staging.path / golden.FILE, name, list(zip(proof.requests, answers, strict=True)))
@@ -93,7 +94,8 @@ def export(
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
-    for remark in proof.remarks:
+    mixed = batching == "rows" and proof.independent is False
+    for remark in [*proof.remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version
 
@@ -111,6 +113,32 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
+
+
+def _card(described: Any) -> dict[str, Any]:
+    """What a caller said of the model, as JSON has it.
+
+    Raises:
+        ExportError: JSON has no such thing.
+    """
+    card = _plain(described)
+    if not isinstance(card, dict):
+        raise ExportError(f"describe must return a dict, not {described!r}")
+    return card
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ExportError(f"describe returned a {type(value).__name__}, which JSON does not have: {value!r}")
 
 
 def _manifest(name: str, tolerance: Tolerance, card: Card, proof: Proof, batching: str) -> dict[str, Any]:

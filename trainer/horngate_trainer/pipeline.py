@@ -9,13 +9,14 @@ from typing import Any, TextIO
 import tensorflow as tf
 
 from horngate_trainer import checkpoint, evaluation, publish, report
-from horngate_trainer.architectures import INPUT, OUTPUT, RECIPES, build
+from horngate_trainer.architectures import INPUT, OUTPUT, build
 from horngate_trainer.checkpoint import Checkpoint, Keeper
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import AccuracyError, ResumeError
 from horngate_trainer.evaluation import Evaluation
 from horngate_trainer.exporter import export
 from horngate_trainer.progress import Bar
+from horngate_trainer.recipes import RECIPES
 from horngate_trainer.settings import Settings
 from horngate_trainer.training import SCALE, Epoch, Training
 from horngate_trainer.written import Predict

@@ -189,7 +189,7 @@ def _independent(served: Servable, predict: Predict, tried: _Tried, tolerance: T
         ],
     )
     if alone.refused:
-        return None, f"one row alone is refused ({alone.refused}): a server will run each request by itself"
+        return None, f"one row alone is refused ({alone.refused}), so that each request needs a run of its own"
     for name, among in answer.items():
         parts = [each[name] for each in alone.answers]
         if among.ndim and len(among) == rows and all(part.ndim and len(part) == 1 for part in parts):
@@ -199,7 +199,7 @@ def _independent(served: Servable, predict: Predict, tried: _Tried, tolerance: T
         if not same:
             return False, (
                 f"rows are not independent: {name} is another alone than among others (as in a softmax over the "
-                "batch); a server must run each request by itself, and Horngate's does"
+                "batch), so that each request needs a run of its own"
             )
     return True, ""
 

@@ -1,6 +1,9 @@
 """The report of a training: pictures where people would rather look than read, and JSON for programs."""
 
+import io
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +41,24 @@ def write(
     ):
         figure = Figure(figsize=(9, 7) if name != "curves.png" else (10, 4), layout="constrained")
         draw(figure)
-        figure.savefig(folder / name, dpi=100)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=100, format="png")
+        _replace(folder / name, picture.getvalue())
     content = {**card, "confusion": evaluation.confusion.tolist()}
-    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
+    _replace(folder / "evaluation.json", json.dumps(content, indent=2).encode() + b"\n")
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole: another trainer may write the same report at the same time."""
+    private = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+    try:
+        (private / path.name).write_bytes(content)
+        (private / path.name).replace(path)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _curves(figure: Any, history: Sequence[Epoch]) -> None:
@@ -92,7 +107,7 @@ def _mistakes(figure: Any, evaluation: Evaluation, dataset: Dataset) -> None:
         axes.axis("off")
     for axes, index in zip(grid, worst, strict=False):
         image = dataset.x_test[index]
-        axes.imshow(
-            image.squeeze() if image.ndim == 2 or image.shape[-1] in (1, 3, 4) else image[..., 0], cmap="gray_r"
-        )
+        if image.ndim == 3 and image.shape[-1] not in {3, 4}:  # neither RGB nor RGBA: the first channel
+            image = image[..., 0]
+        axes.imshow(image, cmap="gray_r")
         axes.set_title(f"{dataset.y_test[index]} as {evaluation.classes[index]} ({confidence[index]:.0%})", fontsize=9)

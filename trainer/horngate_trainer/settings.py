@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 import horngate_protos
 from horngate_trainer.errors import SettingsError
 from horngate_trainer.publish import NAME
+from horngate_trainer.recipes import RECIPES
 
-ARCHITECTURES = ("mlp", "cnn")
+ARCHITECTURES = tuple(RECIPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

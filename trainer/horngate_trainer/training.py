@@ -1,7 +1,8 @@
 """The fit: whole spans of steps run inside TensorFlow, so that Python costs nothing per batch.
 
-Images and labels stay in memory as they are on disk (uint8); each epoch's order comes from the seed and the epoch's
-number alone, so that a resumed training sees what an uninterrupted one would have seen.
+Images and labels stay in memory once, as they are on disk (uint8); what a span of steps needs is gathered for it. Each
+epoch's order comes from the seed and the epoch's number alone, so that a resumed training sees what an uninterrupted
+one would have seen.
 """
 
 import time
@@ -13,14 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from horngate_trainer.architectures import Recipe
+from horngate_trainer import memory
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import CheckpointError
+from horngate_trainer.recipes import Recipe
 
 SCALE = 255
 SPANS = 12
-"""How many times an epoch hands control back, for the progress bar and Ctrl-C."""
+"""How many times an epoch hands control back at least, for the progress bar and Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,18 @@ class Training:
         self._epochs = epochs
         self._seed = seed
         self._batch = recipe.batch_size
+        self._train = dataset.x_train, dataset.y_train
         self._test = dataset.x_test, dataset.y_test
+        self._test_rows = memory.rows_at_once(dataset.image_shape)
         self._rows = len(dataset.x_train)
         self._steps = -(-self._rows // self._batch)
+        self._spans = min(self._steps, max(SPANS, -(-dataset.x_train.nbytes // memory.SPAN_BYTES)))
         decay = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, self._steps * epochs)
         self._optimizer = keras.optimizers.Adam(decay)
         self._optimizer.build(self.model.trainable_variables)
-        self._images = tf.constant(dataset.x_train)
-        self._labels = tf.constant(dataset.y_train)
+        images = tf.TensorSpec([None, *dataset.image_shape], tf.uint8)
+        labels = tf.TensorSpec([None], tf.int32)
+        self._fit = tf.function(self._span, input_signature=[images, labels], autograph=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the state of a checkpoint.
@@ -112,11 +118,12 @@ class Training:
         """Go through the epochs that are left; yields after each one, when the state is whole."""
         for number in range(len(self.history), self._epochs):
             began = time.monotonic()
-            order = self._order(tf.constant(number))
+            order = self._order(tf.constant(number)).numpy()
             right, loss, done = 0, 0.0, 0
-            for span in np.array_split(np.arange(self._steps), min(SPANS, self._steps)):
+            for span in np.array_split(np.arange(self._steps), self._spans):
                 start, stop = int(span[0]) * self._batch, min(int(span[-1] + 1) * self._batch, self._rows)
-                hits, losses = self._span(order, tf.constant(start), tf.constant(stop))
+                rows = order[start:stop]
+                hits, losses = self._fit(*(tf.constant(array[rows]) for array in self._train))
                 right, loss, done = right + int(hits), loss + float(losses), done + len(span)
                 on_progress(Progress(number + 1, stop / self._rows, right / stop, loss / done))
             epoch = Epoch(
@@ -137,22 +144,21 @@ class Training:
     def _order(self, epoch: Any) -> Any:
         return tf.random.experimental.stateless_shuffle(tf.range(self._rows), [self._seed, epoch])
 
-    @tf.function(autograph=False)
-    def _span(self, order: Any, start: Any, stop: Any) -> Any:
-        """Train on ``order[start:stop]``, batch by batch; returns right answers and the sum of the batches' losses."""
+    def _span(self, images: Any, labels: Any) -> Any:
+        """Train on these, batch by batch; returns right answers and the sum of the batches' losses."""
 
         def step(first: Any, right: Any, losses: Any) -> Any:
-            hits, loss = self._step(order[first : tf.minimum(first + self._batch, stop)])
-            return first + self._batch, right + hits, losses + loss
+            stop = first + self._batch
+            hits, loss = self._step(images[first:stop], labels[first:stop])
+            return stop, right + hits, losses + loss
 
         # Written out rather than left to AutoGraph, whose rewriting of Python depends on Python's version.
-        begin = (start, tf.constant(0), tf.constant(0.0))
-        _, right, losses = tf.while_loop(lambda first, *_: first < stop, step, begin)
+        begin = (tf.constant(0), tf.constant(0), tf.constant(0.0))
+        _, right, losses = tf.while_loop(lambda first, *_: first < tf.shape(labels)[0], step, begin)
         return right, losses
 
-    def _step(self, rows: Any) -> Any:
-        images = tf.cast(tf.gather(self._images, rows), tf.float32) / SCALE
-        labels = tf.gather(self._labels, rows)
+    def _step(self, raw: Any, labels: Any) -> Any:
+        images = tf.cast(raw, tf.float32) / SCALE
         with tf.GradientTape() as tape:
             scores = self.model(images, training=True)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, scores))
@@ -168,7 +174,7 @@ class Training:
     def _tested(self) -> float:
         images, labels = self._test
         right = sum(
-            int((self._classes(images[at : at + 1000]).numpy() == labels[at : at + 1000]).sum())
-            for at in range(0, len(images), 1000)
+            int((self._classes(images[at : at + self._test_rows]).numpy() == labels[at : at + self._test_rows]).sum())
+            for at in range(0, len(images), self._test_rows)
         )
         return right / len(images)
