@@ -151,8 +151,8 @@ def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
     """A stream that ends without its message is not left open."""
 
     async def nothing() -> AsyncIterator[bytes]:
-        return
-        yield b""
+        for message in list[bytes]():
+            yield message
 
     async def watch() -> None:
         async for _ in Health().watch(nothing(), TERMS):
