@@ -113,9 +113,12 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     size = sum(size for spec, size in zip(signature.inputs, sizes, strict=True) if not spec.datatype.numpy.hasobject)
     most = rows if whole else batching.max_rows
     if not whole and any(spec.is_open for spec in signature.inputs):
-        most = max(1, int(min(most, batching.batch_bytes / max(1, size // rows))))
-    answer_bytes = int(max(rows * batching.row_bytes, size * batching.answer_growth))
-    _bound(size if whole else size // rows, answer_bytes, info)
+        row = max(1, size // rows)
+        fits = batching.memory_bytes / max(1.0, batching.memory.of(row))
+        most = max(1, int(min(most, fits, batching.batch_bytes / row)))
+    run_bytes, runs = (size, 1) if whole else (size // rows, rows)
+    answer_bytes = int(max(rows * batching.row_bytes, runs * batching.answer.of(run_bytes)))
+    _bound(run_bytes, answer_bytes, info)
     return Plan(
         info=info,
         rows=rows,
@@ -189,7 +192,7 @@ def _expected(spec: TensorSpec) -> str:
 
 def _bound(run_bytes: int, answer_bytes: int, info: ModelInfo) -> None:
     """Refuse what would take too much memory, by what runs of the model took so far."""
-    need = max(int(run_bytes * info.batching.growth), answer_bytes)
+    need = int(info.batching.memory.of(run_bytes))
     if need > info.batching.memory_bytes:
         raise MessageTooLarge(
             f"a run with {run_bytes} bytes of inputs is likely to need {need} bytes of memory; expected at most "

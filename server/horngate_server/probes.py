@@ -21,9 +21,6 @@ from horngate_server.signature import FREE, Feature, Signature, TensorSpec
 
 SIZES = (4, 8, 16, 32, 64, 128, 224, 256, 1, 2, 3)
 """Lengths of free axes, the cheap ones first: image models want powers of two, or 224; others anything."""
-LARGE = (224, 128, 512, 64)
-"""Lengths at which memory and time are measured, where the model takes them."""
-
 Rows = Sequence[Array]
 """One array per input of a signature, in its order."""
 
@@ -42,16 +39,23 @@ class Guess:
     size: int
     style: str
 
+    def elements(self, rows: int) -> int:
+        """Return how many elements so many rows have."""
+        return sum(prod(self._shape(spec, rows)) for spec in self.signature.inputs)
+
     def draw(self, rows: int, seed: int = 0) -> Rows:
         """Return so many rows, all different where the values allow it: per input [rows, ...] or its fixed shape."""
         rng = np.random.default_rng([seed, *self.style.encode()])
         return [self._fill(spec, rows, rng) for spec in self.signature.inputs]
 
-    def _fill(self, spec: TensorSpec, rows: int, rng: np.random.Generator) -> Array:
+    def _shape(self, spec: TensorSpec, rows: int) -> tuple[int, ...]:
         axes = (rows, self.size) if spec.shape is None else spec.shape
         if spec.in_rows or spec.shape is None:
             axes = (rows, *axes[1:])
-        shape = tuple(self.size if axis == FREE else axis for axis in axes)
+        return tuple(self.size if axis == FREE else axis for axis in axes)
+
+    def _fill(self, spec: TensorSpec, rows: int, rng: np.random.Generator) -> Array:
+        shape = self._shape(spec, rows)
         kind = "S" if spec.datatype.numpy.hasobject else _KINDS.get(spec.datatype.name[:2], "f")
         if kind == "S":
             texts = _TEXTS[self.style](spec, prod(shape), rng)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, prod
+from typing import NamedTuple
 
 from horngate_protos.datatypes import Datatype
 
@@ -125,6 +126,28 @@ ROWS = "rows"
 WHOLE = "whole"
 
 
+class Growth(NamedTuple):
+    """How something grows with the bytes of an input.
+
+    Attributes:
+        per_byte: so much for each byte.
+        power: beyond a size, with this power of it: 2 where everything is compared with everything.
+        beyond: that size, in bytes.
+    """
+
+    per_byte: float = 0.0
+    power: float = 1.0
+    beyond: int = 1
+
+    def of(self, size: int) -> float:
+        """Return how much that is for so many bytes."""
+        grown = size * self.per_byte
+        return grown if self.power == 1.0 else grown * max(1.0, size / self.beyond) ** (self.power - 1.0)
+
+
+NOTHING, LIKE_ITSELF = Growth(), Growth(1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Batching:
     """Whether requests for a signature may share a run, and how many of their rows.
@@ -135,8 +158,8 @@ class Batching:
         shared: the outputs without rows, by place: each request gets all of them.
         max_rows: rows that pay and fit in one run; of an input with free axes, at the size that was tried.
         batch_bytes: bytes of inputs with free axes in one run.
-        growth: bytes of memory that a run needs for a byte of its inputs, its outputs included.
-        answer_growth: bytes of its outputs for a byte of its inputs.
+        memory: bytes that a run needs, its outputs included, by the bytes of its inputs.
+        answer: bytes of its outputs, by the bytes of its inputs.
         row_bytes: bytes that a row's outputs have at least.
         memory_bytes: what one run may need.
     """
@@ -146,8 +169,8 @@ class Batching:
     shared: frozenset[int] = frozenset()
     max_rows: int = 1 << 30
     batch_bytes: float = inf
-    growth: float = 1.0
-    answer_growth: float = 0.0
+    memory: Growth = LIKE_ITSELF
+    answer: Growth = NOTHING
     row_bytes: float = 0.0
     memory_bytes: float = inf
 

@@ -9,7 +9,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_server.admission import arrange, plan
 from horngate_server.errors import InvalidRequest, MessageTooLarge
 from horngate_server.request import Header, InferenceRequest, InputHeader, ModelInfo
-from horngate_server.signature import WHOLE, Batching, Signature, TensorSpec
+from horngate_server.signature import WHOLE, Batching, Growth, Signature, TensorSpec
 
 SIGNATURE = Signature(
     "serving_default",
@@ -128,9 +128,15 @@ def test_only_requests_of_one_shape_share_a_batch() -> None:
 
 def test_a_request_that_would_take_too_much_memory_is_refused_before_it_runs() -> None:
     """What runs of the model were seen to need bounds what a request may bring."""
-    info = replace(INFO, batching=Batching(growth=100.0, memory_bytes=1000))
+    info = replace(INFO, batching=Batching(memory=Growth(100.0), memory_bytes=1000))
     with pytest.raises(MessageTooLarge, match=r"11 bytes of inputs is likely to need 1100 .* at most 1000 \(--model-m"):
         plan(header(FLAG, InputHeader("image", "UINT8", (3, 2, 5))), info, 10)
+
+
+def test_what_grows_faster_than_its_input_is_bounded_by_how_it_grows() -> None:
+    """Where everything is compared with everything, ten times the length is a hundred times the memory."""
+    growth = Growth(100.0, power=2.0, beyond=1000)
+    assert (growth.of(500), growth.of(1000), growth.of(10_000)) == (50_000.0, 100_000.0, 10_000_000.0)
 
 
 def test_an_answer_that_no_message_can_carry_is_refused_before_it_is_computed() -> None:
