@@ -20,6 +20,7 @@ from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
 from horngate_server.doors import Doors
 from horngate_server.errors import SettingsError
+from horngate_server.guard import Guard
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
@@ -68,6 +69,7 @@ class App:
         self._models = Models(starting=True)
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
+        self._guard = Guard(self._clock)
         self._why = why
         doors = doors or Doors.of(settings, self._clock)
         self._rest_doors = doors.beside(settings)
@@ -89,6 +91,7 @@ class App:
             deliver=self._transport.deliver,
             clock=self._clock,
             tellers=self._tellers(),
+            guard=self._guard,
         )
         self._lifecycle = Lifecycle(
             settings,
@@ -99,6 +102,7 @@ class App:
             clock=self._clock,
             on_death=self._on_death,
             stopping=self._stop,
+            guard=self._guard,
         )
         self._admin = Admin(self._lifecycle, self._metrics, self._clock)
         sources = Sources(
@@ -115,9 +119,10 @@ class App:
         self._metrics.watch(
             self._lifecycle.executors,
             self._lifecycle.states,
-            lambda: self._lifecycle.config_valid,
-            lambda: Counter(doors.refused) + Counter(self._rest_doors.refused),
-            doors.tokens,
+            config_valid=lambda: self._lifecycle.config_valid,
+            refused=lambda: Counter(doors.refused) + Counter(self._rest_doors.refused),
+            tokens=doors.tokens,
+            observer_errors=lambda: self._guard.errors,
         )
         self._line: Line | None = None
         self._http = http.HttpServer(

@@ -12,21 +12,24 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from math import log as ln
 from typing import Any
 
 import numpy as np
 
+from horngate_server import scores
 from horngate_server.batch_runner import BatchReport
 from horngate_server.executor import Clock
-from horngate_server.model import Array
-from horngate_server.request import ModelInfo, numbers
+from horngate_server.request import ModelInfo
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.02
 """A look costs some 50 us: a quarter of a percent of one core at this pace, whatever the load."""
 LOOK_ROWS = 16
+LOOK_ELEMENTS = 1 << 16
+"""Of these rows, so many elements at most, evenly spread: a look at large images costs no more than one at small."""
 KEPT_LOOKS = 50
 """What the inputs are like is what the last so many looks showed: a second under load."""
 LOOKS = 25
@@ -64,13 +67,16 @@ class Baseline:
             found = (manifest or {})["baseline"]
             histogram = found["confidence_histogram"]
             edges, counts = np.asarray(histogram["edges"], float), np.asarray(histogram["counts"], float)
+            if not counts.sum() > 0:
+                return None
             confidence = float(((edges[:-1] + edges[1:]) / 2 * counts).sum() / counts.sum())
             shares = tuple(float(share) for share in found["class_shares"])
-            return cls(
-                shares, confidence, float(found["input_mean"]), float(found["input_min"]), float(found["input_max"])
-            )
-        except (KeyError, TypeError, ValueError):
+            mean, low, high = (float(found[name]) for name in ("input_mean", "input_min", "input_max"))
+        except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
             return None
+        if not shares or not all(map(isfinite, (*shares, confidence, mean, low, high))):
+            return None  # nothing can be compared with what is no number
+        return cls(shares, confidence, mean, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,6 @@ class Drift:
         self._looks: deque[tuple[float, float, float]] = deque(maxlen=KEPT_LOOKS)
         self._counts = [_Counts(len(baseline.class_shares)), _Counts(len(baseline.class_shares))]
         self._suspicion = ""
-        names = [spec.name for spec in info.signature.outputs]
-        self._scores = names.index("probabilities") if "probabilities" in names else None
 
     def see(self, report: BatchReport) -> None:
         """Look at one batch, if it is time again."""
@@ -122,8 +126,9 @@ class Drift:
             return
         self._next = now + LOOK_EVERY_S
         with self._lock:
-            if self._scores is not None:
-                self._count(report.arrays[self._scores][: report.rows])
+            found = scores.of(report)
+            if found is not None:
+                self._count(found)
             if len(self._info.signature.inputs) == 1:
                 self._look(report)
 
@@ -147,23 +152,27 @@ class Drift:
         counts = sum((each.classes for each in self._counts), np.zeros(len(self.baseline.class_shares)))
         return [float(share) for share in counts / counts.sum()]
 
-    def _count(self, scores: Array) -> None:
+    def _count(self, found: scores.Scores) -> None:
+        """Count classes; rows without a finite confidence were left out."""
         current = self._counts[-1]
-        if scores.ndim != 2 or scores.shape[1] != len(current.classes):
+        if found.width != len(current.classes):
             return
-        current.classes += np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
-        current.confidence += float(scores.max(axis=1).sum())
-        current.rows += len(scores)
+        current.classes += np.bincount(found.classes, minlength=found.width)
+        current.confidence += float(found.confidence.sum())
+        current.rows += len(found.classes)
         if current.rows >= WINDOW_ROWS:
             self._counts = [current, _Counts(len(current.classes))]
 
     def _look(self, report: BatchReport) -> None:
-        """Look at some of the first request's rows."""
+        """Look at some of the first request's rows; strings and complex numbers have no mean and range."""
         work = report.whole[0]
+        data = work.data[0]
         datatype = self._info.signature.inputs[0].datatype.numpy
-        elements = len(work.data[0]) // datatype.itemsize * min(LOOK_ROWS, work.plan.rows) // work.plan.rows
-        values = np.frombuffer(numbers(work.data[0]), datatype, elements)
-        if not len(values) or not np.isfinite(mean := float(values.mean(dtype=np.float64))):
+        if isinstance(data, list) or datatype.hasobject or datatype.kind == "c":
+            return
+        elements = len(data) // datatype.itemsize * min(LOOK_ROWS, work.plan.rows) // work.plan.rows
+        values = np.frombuffer(data, datatype, elements)[:: max(1, elements // LOOK_ELEMENTS)]
+        if not len(values) or not isfinite(mean := float(values.mean(dtype=np.float64))):
             return
         self._looks.append((mean, float(values.min()), float(values.max())))
         if len(self._looks) >= LOOKS:

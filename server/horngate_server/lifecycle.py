@@ -486,7 +486,7 @@ class Lifecycle:
                 model.missing.add(label)
         model.missing -= set(route.labels)
         if key is not None and model.shadow is None:
-            model.start_shadow(key, self._clock)
+            model.start_shadow(key, self._clock, self._guard)
         self._tell_health(model.name, serving=route.default is not None)
         leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), route.default)
         for number in leaving:

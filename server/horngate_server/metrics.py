@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from horngate_server import scores
 from horngate_server.batch_runner import BatchReport
 from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import Executor
@@ -64,27 +65,41 @@ class Metrics(Collector):
         self._batch_rows: dict[str, _Distribution] = defaultdict(lambda: _Distribution(ROWS))
         self._classes: dict[tuple[str, str], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
         self._confidence: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(CONFIDENCE))
+        self._not_finite: dict[tuple[str, str], int] = defaultdict(int)
         self._executors: Callable[[], Iterable[Executor]] = tuple
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
         self._refused_before: Callable[[], Mapping[str, int]] = dict
         self._tokens: Tokens | None = None
+        self._observer_errors: Callable[[], Mapping[str, int]] = dict
         registry.register(self)
 
     def watch(
         self,
         executors: Callable[[], Iterable[Executor]],
         versions: Callable[[], Iterable[VersionState]] = tuple,
+        *,
         config_valid: Callable[[], bool] = lambda: True,
         refused: Callable[[], Mapping[str, int]] = dict,
         tokens: Tokens | None = None,
+        observer_errors: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """Say what a scrape reads: queues, versions' states, whether configuration and tokens are good, refusals."""
+        """Say what a scrape reads.
+
+        Args:
+            executors: whose queues are shown.
+            versions: their states.
+            config_valid: whether the configuration is good.
+            refused: requests that were refused before they were decoded, by reason.
+            tokens: whose file is good or not.
+            observer_errors: how often each observer failed.
+        """
         self._executors = executors
         self._versions = versions
         self._config_valid = config_valid
         self._refused_before = refused
         self._tokens = tokens
+        self._observer_errors = observer_errors
 
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
@@ -94,7 +109,7 @@ class Metrics(Collector):
     def forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago: every version would be a dozen time series for ever."""
         with self._lock:
-            for numbers in (self._rows, self._classes, self._confidence):
+            for numbers in (self._rows, self._classes, self._confidence, self._not_finite):
                 numbers.pop((model, version), None)
 
     def began(self, requests: int) -> None:
@@ -124,9 +139,9 @@ class Metrics(Collector):
             self._batch_rows[model].add((report.rows,))
             self._batch_seconds[model].add((report.seconds,))
             self._queue_seconds[model].add(queue_s)
-            for spec, array in zip(report.info.signature.outputs, report.arrays, strict=True):
-                if spec.name == "probabilities" and array.ndim == 2 and 0 < array.shape[1] <= CLASSES:
-                    self._predictions(key, array[: report.rows])
+            found = scores.of(report)
+            if found is not None:
+                self._predictions(key, found)
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""
@@ -139,11 +154,20 @@ class Metrics(Collector):
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _predictions(self, key: tuple[str, str], scores: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
-        classes = scores.argmax(axis=1)
-        counts = self._classes.setdefault(key, np.zeros(scores.shape[1], np.int64))
-        counts += np.bincount(classes, minlength=len(counts))
-        self._confidence[key].add(scores.max(axis=1).astype(np.float64))
+    def _predictions(self, key: tuple[str, str], found: scores.Scores) -> None:
+        """Count rows by class; signatures of a version may have different numbers of classes."""
+        if found.left_out:
+            self._not_finite[key] += found.left_out
+        if found.width > CLASSES:
+            return
+        counts = self._classes.get(key)
+        if counts is None or len(counts) < found.width:
+            grown = np.zeros(found.width, np.int64)
+            if counts is not None:
+                grown[: len(counts)] = counts
+            counts = self._classes[key] = grown
+        counts += np.bincount(found.classes, minlength=len(counts))
+        self._confidence[key].add(found.confidence)
 
     def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
         executors = list(self._executors())
@@ -210,6 +234,16 @@ class Metrics(Collector):
         yield _histogram(
             "horngate_prediction_confidence", "The highest probability of each row.",
             ("model", "version"), self._confidence,
+        )  # fmt: skip
+        yield _counter(
+            "horngate_not_finite_rows",
+            "Rows whose highest probability is NaN or infinite; they count for no class and no confidence.",
+            ("model", "version"), self._not_finite,
+        )  # fmt: skip
+        yield _counter(
+            "horngate_observer_errors",
+            "Times that metrics, statistics, drift, a shadow, the access log or traces failed. Callers got answers.",
+            ("observer",), {(observer,): count for observer, count in self._observer_errors().items()},
         )  # fmt: skip
 
 
@@ -334,8 +368,23 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
     yield _info(
         "horngate_model", "What a loaded version is.",
         {
-            key: {"signature": report.signature, "digest": report.digest, "verification": report.verification}
+            key: {
+                "signature": report.signature,
+                "digest": report.digest,
+                "verification": report.verification,
+                "proved": "true" if report.proved else "false",
+            }
             for key, report in loaded.items()
+        },
+    )  # fmt: skip
+    yield _gauge(
+        "horngate_model_batching_info",
+        "1 for every signature: whether requests share runs (rows) or each has its own (whole), and why.",
+        (*labels, "signature", "batching", "why"),
+        {
+            (*key, name, each.mode, each.why): 1
+            for key, report in loaded.items()
+            for name, each in report.batching.items()
         },
     )  # fmt: skip
     yield _info(
@@ -384,21 +433,21 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
 def _counter(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(_text(key), value)
     return family
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(_text(key), value)
     return family
 
 
 def _histogram(name: str, text: str, labels: Sequence[str], values: _ByLabels[_Distribution]) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value.buckets(), value.sum)
+        family.add_metric(_text(key), value.buckets(), value.sum)
     return family
 
 
@@ -406,5 +455,14 @@ def _info(name: str, text: str, values: Mapping[tuple[str, str], dict[str, str]]
     labels = ("model", "version")
     family = InfoMetricFamily(name, text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(_text(key), {name: _printable(text) for name, text in value.items()})
     return family
+
+
+def _text(labels: Sequence[str]) -> Sequence[str]:
+    """Return labels as text that can be sent, whatever a folder or a caller calls itself."""
+    return [_printable(label) for label in labels]
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

@@ -20,6 +20,7 @@ from horngate_server.repository import Fingerprint
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.shadow import Shadow
+from horngate_server.signature import Signature
 from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, VersionState
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Observers:
     def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
         """Answer, then look (`executor.Finish`)."""
         self._finish(info, outcomes, report)
-        if report is None or report.info is not info:
+        if report is None or (report.info is not info and not _is_same(report.info.signature, info.signature)):
             return  # another signature's rows are not what they know
         if (drift := self.drift) is not None:
             try:
@@ -235,11 +236,11 @@ class Roster:
         assert answers is not None
         return (number, live, self.config.shadow_share, along, answers)
 
-    def start_shadow(self, key: _ShadowKey, clock: Clock) -> None:
+    def start_shadow(self, key: _ShadowKey, clock: Clock, guard: Guard) -> None:
         """Let a version compute along."""
         number, live, share, along, answers = key
         self.shadow_key = key
-        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock)
+        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock, guard=guard)
         self.shadow.start()
         observers = self.versions[live].observers
         assert observers is not None
@@ -294,3 +295,11 @@ class Roster:
         version.unproved = version.unproved and version.loaded is not None
         if version.state == FAILED:
             version.become(FOUND, "", now)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _is_same(one: Signature, other: Signature) -> bool:
+    """Whether two signatures are the same function under two names, as Keras writes them."""
+    return one.function == other.function and one.outputs == other.outputs

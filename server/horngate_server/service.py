@@ -28,6 +28,7 @@ from horngate_server.errors import (
     RequestError,
 )
 from horngate_server.executor import Clock, Executor
+from horngate_server.guard import Guard
 from horngate_server.metrics import Metrics
 from horngate_server.names import OPEN_INFERENCE, PREDICTION
 from horngate_server.origin import Origin
@@ -80,6 +81,7 @@ class Service:
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
         tellers: tell about requests that came with an origin.
+        guard: takes what goes wrong with metrics, statistics and tellers.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Service:
         deliver: Deliver,
         clock: Clock,
         tellers: Sequence[Teller] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._models = models
         self._metrics = metrics
@@ -98,6 +101,7 @@ class Service:
         self._deliver = deliver
         self._clock = clock
         self._tellers = tellers
+        self._guard = guard or Guard(clock)
         self._refusals = Refusals(clock)
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
@@ -180,25 +184,16 @@ class Service:
         self._deliver(answers)
         seconds = [now - work.arrived for work in works]
         failed = {place: answer.name for place, (_, answer) in enumerate(answers) if isinstance(answer, Status)}
-        failed_s = [seconds[place] for place in failed]
-        if report is not None:
-            self._metrics.batch(info, report, queue_s)
-            self._statistics.batch(
-                info,
-                report,
-                now=now,
-                write_s=self._clock() - now,
-                requests=len(works) - len(failed),
-                success_s=sum(seconds) - sum(failed_s),
-                queue_s=sum(queue_s),
-            )
-        if failed:
-            self._statistics.failed(info, failed_s)
-        codecs = {work.codec for work in works}
-        for codec in codecs:
-            mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
-            codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
-            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine])
+        try:
+            self._to_metrics(info, works, seconds, failed)
+            if report is not None:
+                self._metrics.batch(info, report, queue_s)
+        except Exception as error:  # noqa: BLE001 - they only listen: whatever it is, the batch was answered
+            self._guard.failed("metrics", error)
+        try:
+            self._to_statistics(info, report, seconds, failed, queue_s=queue_s, now=now)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._guard.failed("statistics", error)
         if self._tellers:
             for place, work in enumerate(works):
                 if work.origin is not None:
@@ -206,6 +201,40 @@ class Service:
                     self._tell(work.origin, work, info, answers[place][1], ended)
 
     # --- private --------------------------------------------------------------------------------------
+
+    def _to_metrics(
+        self, info: ModelInfo, works: Sequence[Work], seconds: Sequence[float], failed: Mapping[int, str]
+    ) -> None:
+        """Count requests out, each once: of those that failed, the code by place."""
+        codecs = {work.codec for work in works}
+        for codec in codecs:
+            mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
+            codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
+            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine])
+
+    def _to_statistics(
+        self,
+        info: ModelInfo,
+        report: BatchReport | None,
+        seconds: Sequence[float],
+        failed: Mapping[int, str],
+        *,
+        queue_s: Sequence[float],
+        now: float,
+    ) -> None:
+        failed_s = [seconds[place] for place in failed]
+        if report is not None:
+            self._statistics.batch(
+                info,
+                report,
+                now=now,
+                write_s=self._clock() - now,
+                requests=len(seconds) - len(failed),
+                success_s=sum(seconds) - sum(failed_s),
+                queue_s=sum(queue_s),
+            )
+        if failed:
+            self._statistics.failed(info, failed_s)
 
     def _whole_answers(self, report: BatchReport, queue_s: Sequence[float], now: float) -> Sequence[Answer]:
         """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
@@ -217,11 +246,11 @@ class Service:
             failed = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
             return [(work.reply, self._refusal(failed)) for work in whole]
         return [
-            (work.reply, self._refusal(work.abandoned(now)) if work.is_abandoned(now) else self._told(work, answer))
+            (work.reply, self._refusal(work.abandoned(now)) if work.is_abandoned(now) else self._said(work, answer))
             for work, answer in zip(whole, written, strict=True)
         ]
 
-    def _told(self, work: Work, answer: bytes | RequestError) -> bytes | Status:
+    def _said(self, work: Work, answer: bytes | RequestError) -> bytes | Status:
         return answer if isinstance(answer, bytes) else self._refusal(answer, work.codec.protocol)
 
     def _written(self, work: Work, result: InferenceResult) -> bytes | Status:
@@ -236,7 +265,7 @@ class Service:
     def _infer(self, calls: Sequence[Call], decoded: tuple[Codec, InferenceRequest] | None = None) -> None:
         """Decode inference calls, unless that was done, and admit them; enqueue them per model, all at once."""
         now = self._clock()
-        self._metrics.began(len(calls))
+        self._began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
             codec = decoded[0] if decoded else CODECS[call.method]
@@ -299,14 +328,16 @@ class Service:
         """Answer a call that never became work."""
         status = self._refusal(error, codec.protocol)
         self._deliver([(call.reply, status)])
-        self._metrics.ended(model, codec.protocol, {status.name: 1}, [0.0])
+        try:
+            self._metrics.ended(model, codec.protocol, {status.name: 1}, [0.0])
+        except Exception as failure:  # noqa: BLE001 - they only listen: whatever it is, the call was answered
+            self._guard.failed("metrics", failure)
         if call.origin is not None:
             now = self._clock()
             ended = Ended(
                 call.origin, codec.protocol, model, "", 0, "", status.name, status.message, now, inf, inf, now
             )
-            for tell in self._tellers:
-                tell(ended)
+            self._listeners(ended)
 
     def _tell(
         self,
@@ -328,14 +359,30 @@ class Service:
             origin, work.codec.protocol, info.name, info.version, work.plan.rows, work.request.id, code, message,
             work.arrived, began, computed, self._clock(),
         )  # fmt: skip
+        self._listeners(ended)
+
+    def _listeners(self, ended: Ended) -> None:
+        """Tell the access log and the traces."""
         for tell in self._tellers:
-            tell(ended)
+            try:
+                tell(ended)
+            except Exception as error:  # noqa: BLE001 - it only listens: whatever it is, the request was answered
+                self._guard.failed("telling", error)
+
+    def _began(self, requests: int) -> None:
+        try:
+            self._metrics.began(requests)
+        except Exception as error:  # noqa: BLE001 - they only listen: whatever it is, the calls are taken in
+            self._guard.failed("metrics", error)
 
     def _refusal(self, error: RequestError, protocol: str = "") -> Status:
         """Note an error, and say how its call ends."""
         reason = _REASONS.get(type(error))
         if reason is not None:
-            self._metrics.refused(reason, 1)
+            try:
+                self._metrics.refused(reason, 1)
+            except Exception as failure:  # noqa: BLE001 - they only listen: whatever it is, the call gets its answer
+                self._guard.failed("metrics", failure)
             if reason != "cancelled":
                 self._refusals.note(reason, str(error))
         return status_of(error, protocol)

@@ -9,16 +9,21 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 
 from horngate_server.batch_runner import BatchReport
-from horngate_server.errors import ModelFailed
+from horngate_server.errors import ModelFailed, RequestError
 from horngate_server.executor import Clock, Executor
+from horngate_server.guard import Guard
 from horngate_server.model import Array, Model
 from horngate_server.priority import stand_back
-from horngate_server.request import Buffer, numbers
+from horngate_server.rate_limited_log import Notes
+from horngate_server.request import Data, numbers, strings
+from horngate_server.scores import PROBABILITIES
+from horngate_server.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,10 @@ ROWS = 64
 """Rows of a batch that are computed at most: what a live request may have to wait for on a busy machine."""
 WAITING = 4
 """Batches that wait for a quiet moment."""
+RTOL, ATOL = 1e-3, 1e-4
+"""How near two numbers are that count as the same, where there are no classes: as in a model's recorded answers."""
+FAILURE_EVERY_S = 10.0
+"""Between two log lines about batches that a shadow failed on."""
 QUIET_S = 0.001
 """How long to wait before looking again whether the executor is idle."""
 
@@ -36,7 +45,7 @@ class ShadowReport:
 
     Attributes:
         rows: that both computed.
-        agreed: of these, how many got the same class (or, without classes, the same outputs).
+        agreed: of these, how many got the same class (or, without classes, the same output, within a tolerance).
         confidence: summed differences of the highest probability, the shadow's less the other's.
         seconds: summed time of the shadow's batches.
         live_seconds: summed time that the answering version took for as many rows.
@@ -52,12 +61,26 @@ class ShadowReport:
 
 
 class _Sample(NamedTuple):
-    """Rows of one batch: per input their bytes and its axes, their answers, and what these took, in seconds."""
+    """Rows of one batch, or one request that had a run of its own.
 
+    Attributes:
+        signature: the live version's.
+        rows: how many.
+        inputs: per input, its elements, in pieces.
+        shapes: per input, the whole shape.
+        place: of the output that is compared.
+        answer: the live version's, as it came for these rows.
+        in_rows: whether its first axis is the rows.
+        seconds: that these rows took.
+    """
+
+    signature: Signature
     rows: int
-    inputs: Sequence[Sequence[Buffer]]
+    inputs: Sequence[Sequence[Data]]
     shapes: Sequence[tuple[int, ...]]
-    answers: Sequence[Array]
+    place: int
+    answer: Array
+    in_rows: bool
     seconds: float
 
 
@@ -70,14 +93,19 @@ class Shadow:
         live: whose batches are sampled.
         share: of the batches, 0 to 1.
         clock: monotonic seconds.
+        guard: takes what goes wrong that should not.
     """
 
-    def __init__(self, name: str, model: Model, live: Executor, share: float, clock: Clock) -> None:
+    def __init__(
+        self, name: str, model: Model, live: Executor, share: float, clock: Clock, *, guard: Guard | None = None
+    ) -> None:
         self.live = live
         self.share = share
         self._name = name
         self._model = model
         self._clock = clock
+        self._guard = guard or Guard(clock)
+        self._notes = Notes(log, clock, FAILURE_EVERY_S)
         self._credit = 0.0
         self._report = ShadowReport()
         self._waiting: deque[_Sample] = deque()
@@ -122,11 +150,14 @@ class Shadow:
         while (sample := self._next()) is not None:
             try:
                 self._compare(sample)
-            except ModelFailed as error:
-                log.warning("shadow %s failed on a batch of %d rows: %s", self._name, sample.rows, error)
+            except RequestError as error:
+                self._notes.note(
+                    "failed", logging.WARNING,
+                    "shadow %s failed on a batch of %d rows: %s", self._name, sample.rows, error,
+                )  # fmt: skip
                 self._skip()
-            except Exception:
-                log.exception("shadow %s", self._name)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next batch has its turn
+                self._guard.failed("shadow", error)
                 self._skip()
 
     def _next(self) -> _Sample | None:
@@ -144,24 +175,19 @@ class Shadow:
     def _compare(self, sample: _Sample) -> None:
         """Compute a batch, and add how it compares."""
         signature = self._model.signature
-        feed = self._model.feed(signature, [(sample.rows, *shape) for shape in sample.shapes])
-        for memory, views in zip(feed.arrays, sample.inputs, strict=True):
-            flat = memory.reshape(-1).view(np.uint8)
-            flat[:] = np.frombuffer(b"".join(views), np.uint8)[: flat.size]
+        if not signature.stands_in_for(sample.signature):
+            raise ModelFailed(f"it is {signature}, and the live version is {sample.signature}")
+        feed = self._model.feed(signature, sample.shapes)
+        for memory, pieces in zip(feed.arrays, sample.inputs, strict=True):
+            _write(memory, pieces)
         began = self._clock()
         answers = self._model.run(feed)
         seconds = self._clock() - began
-        names = [spec.name for spec in signature.outputs]
-        scores = names.index("probabilities") if "probabilities" in names else 0
-        live, mine = sample.answers[scores], answers[scores]
-        if live.shape != mine.shape:
-            raise ModelFailed(f"its {names[scores]} is {list(mine.shape)}, the live version's {list(live.shape)}")
-        if live.ndim == 2 and live.dtype.kind == "f":
-            agreed = int((live.argmax(axis=1) == mine.argmax(axis=1)).sum())
-            confidence = float(mine.max(axis=1).sum() - live.max(axis=1).sum())
-        else:
-            rows = (live == mine).reshape(sample.rows, -1)
-            agreed, confidence = int(rows.all(axis=1).sum()), 0.0
+        name = sample.signature.outputs[sample.place].name
+        mine = answers[[spec.name for spec in signature.outputs].index(name)]
+        if sample.answer.shape != mine.shape:
+            raise ModelFailed(f"its {name} is {list(mine.shape)}, the live version's {list(sample.answer.shape)}")
+        agreed, confidence = _agreement(sample, mine)
         before = self._report
         self._report = replace(
             before,
@@ -180,8 +206,9 @@ class Shadow:
 
 
 def _sample(report: BatchReport) -> _Sample:
-    """Cut a batch's first rows; requests of it are taken as long as there is room."""
-    shapes = report.whole[0].plan.shapes
+    """Cut a batch's first rows; requests of it are taken as long as there is room. One with its own run stays whole."""
+    signature = report.info.signature
+    first = report.whole[0]
     works = []
     rows = 0
     for work in report.whole:
@@ -189,11 +216,45 @@ def _sample(report: BatchReport) -> _Sample:
         rows += work.plan.rows
         if rows >= ROWS:
             break
-    rows = min(rows, ROWS)
+    whole = first.plan.whole
+    if not whole:
+        rows = min(rows, ROWS)
+    names = [spec.name for spec in signature.outputs]
+    place = names.index(PROBABILITIES) if PROBABILITIES in names else 0
+    answer = report.arrays[place]
+    in_rows = not whole and answer.ndim > 0 and answer.shape[0] == report.padded_rows
     return _Sample(
+        signature,
         rows,
-        [[numbers(work.data[place]) for work in works] for place in range(len(shapes))],
-        shapes,
-        [array[:rows].copy() for array in report.arrays],
-        report.seconds * rows / report.padded_rows,
+        [[work.data[place] for work in works] for place in range(len(signature.inputs))],
+        first.plan.shapes if whole else [(rows, *shape) for shape in first.plan.shapes],
+        place,
+        (answer[:rows] if in_rows else answer).copy(),
+        in_rows,
+        report.seconds * rows / max(rows, report.padded_rows),
     )
+
+
+def _write(memory: Array, pieces: Sequence[Data]) -> None:
+    """Fill a model's memory with the pieces of an input, as far as it goes."""
+    if memory.dtype.hasobject:
+        memory.reshape(-1)[:] = list(islice(chain.from_iterable(map(strings, pieces)), memory.size))
+        return
+    flat = memory.reshape(-1).view(np.uint8)
+    flat[:] = np.frombuffer(b"".join(map(numbers, pieces)), np.uint8)[: flat.size]
+
+
+def _agreement(sample: _Sample, mine: Array) -> tuple[int, float]:
+    """Return how many rows got the same answer, and by how much the shadow was surer of their classes altogether."""
+    live = sample.answer
+    if live.dtype.kind == "f" and sample.in_rows and live.ndim == 2 and live.shape[1] > 1:
+        surer = mine.max(axis=1).astype(np.float64) - live.max(axis=1)
+        agreed = int((live.argmax(axis=1) == mine.argmax(axis=1)).sum())
+        return agreed, float(surer[np.isfinite(surer)].sum())
+    if live.dtype.kind in "fc":
+        same = np.isclose(live, mine, rtol=RTOL, atol=ATOL, equal_nan=True)
+    else:
+        same = np.asarray(live == mine)
+    if not sample.in_rows:
+        return sample.rows * bool(same.all()), 0.0
+    return int(same.all(axis=tuple(range(1, same.ndim))).sum()), 0.0
