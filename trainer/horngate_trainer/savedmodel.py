@@ -109,6 +109,12 @@ class Servable:
             concrete = function.get_concrete_function()
         except TRACING_ERRORS as exc:
             raise ExportError(f"the model cannot be computed as a graph: {first_line(exc)}") from exc
+        found = effects(concrete.graph.as_graph_def())
+        if found.python:
+            raise ExportError(
+                f"the model calls a Python function ({', '.join(found.python)} in its graph), which no server has: "
+                "write it with TensorFlow's or Keras's operations"
+            )
         module = tf.Module()
         # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
         read = {id(variable): variable for variable in concrete.graph.variables}
@@ -122,7 +128,7 @@ class Servable:
             raise ExportError(f"cannot write the SavedModel: {first_line(exc)}") from exc
         except (AssertionError, ValueError) as exc:  # TensorFlow's words for what cannot be put into a file
             raise ExportError(f"the model cannot be written as a SavedModel: {first_line(exc)}") from exc
-        return effects(concrete.graph.as_graph_def())
+        return found
 
     def _serve(self, *tensors: Any) -> dict[str, Any]:
         values = []
@@ -216,12 +222,21 @@ def _layers(model: Any) -> list[Any]:
 
 def _tables(model: Any) -> list[Any]:
     """The lookup tables that layers hold, such as a vocabulary: a file has what hangs on an object, and no more."""
-    tables = []
-    for layer in _layers(model):
-        for value in vars(layer).values():
-            parts = value if isinstance(value, list | tuple) else [value]
-            tables += [part for part in parts if isinstance(part, tf.saved_model.experimental.TrackableResource)]
-    return list({id(table): table for table in tables}.values())
+    seen: set[int] = set()
+    return [table for layer in _layers(model) for table in _tables_in(vars(layer), seen)]
+
+
+def _tables_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the tables that a value is, or holds; each once."""
+    if id(value) in seen:
+        return
+    if isinstance(value, tf.saved_model.experimental.TrackableResource):
+        seen.add(id(value))
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        seen.add(id(value))
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tables_in(each, seen)
 
 
 def _output_names(model: Any) -> tuple[str, ...]:
