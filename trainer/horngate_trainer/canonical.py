@@ -76,12 +76,15 @@ def _named(nodes: Sequence[Any], functions: Mapping[str, Any]) -> Iterator[str]:
     for node in nodes:
         if node.op in functions:
             yield node.op
-        for key in sorted(node.attr):
-            value = node.attr[key]
-            if value.HasField("func"):
-                yield value.func.name
-            for each in value.list.func:
-                yield each.name
+        yield from _named_in(node.attr)
+
+
+def _named_in(attributes: Any) -> Iterator[str]:
+    for key in sorted(attributes):
+        value = attributes[key]
+        for each in [value.func] if value.HasField("func") else value.list.func:
+            yield each.name
+            yield from _named_in(each.attr)
 
 
 def _objects_functions(objects: Any) -> Iterator[str]:
@@ -102,11 +105,10 @@ def _rename_attributes(attributes: Any, new: Mapping[str, str]) -> None:
     for key in attributes:
         value = attributes[key]
         kind = value.WhichOneof("value")
-        if kind == "func":
-            value.func.name = new.get(value.func.name, value.func.name)
-        elif kind == "list":
-            for each in value.list.func:
+        if kind in {"func", "list"}:
+            for each in [value.func] if kind == "func" else value.list.func:
                 each.name = new.get(each.name, each.name)
+                _rename_attributes(each.attr, new)
         elif kind == "s" and key.endswith("function_name"):  # forward_function_name and backward_function_name
             value.s = new.get(value.s.decode(errors="replace"), "").encode() or value.s
         elif kind == "s" and key == "_user_specified_name" and value.s.isdigit():  # a variable's number in the process
