@@ -38,9 +38,6 @@ class Guess:
     size: int
     style: int
 
-    def __str__(self) -> str:
-        return f"noise with free axes of {self.size}"
-
     def draw(self, inputs: Sequence[Input]) -> Request:
         """Return examples as `cut` takes them; all rows differ where the values allow it."""
         generator = np.random.default_rng(0)

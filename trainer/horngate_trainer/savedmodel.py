@@ -159,14 +159,14 @@ def servable(
         what = f"the path {str(model)!r}" if isinstance(model, str | Path) else f"a {type(model).__name__}"
         raise ExportError(f"a Keras model is needed, not {what}; keras.models.load_model reads one from a file")
     try:
-        flat = keras.Model(model.inputs, model.outputs)
+        flat = keras.Model(model.inputs, model.outputs, name=model.name)  # a name of its own would count up
     except (AttributeError, TypeError, ValueError) as exc:
         raise ExportError("the model declares no inputs: build it with keras.Input, or as a Sequential") from exc
     names = [str(tensor.name) for tensor in model.inputs]
     if len(set(names)) < len(names):
         raise ExportError(f"inputs share names ({', '.join(names)}): give each keras.Input a name of its own")
     inputs = dict(zip(names, model.inputs, strict=True))
-    outputs = _output_names(model)
+    outputs = _output_names(model, flat)
     _check(inputs, dtypes, divisors)
     if classes_of is not None:
         ranks = {name: len(tensor.shape) for name, tensor in zip(outputs, model.outputs, strict=True)}
@@ -182,11 +182,13 @@ def servable(
 
 _PLAIN = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
+_STAND_IN = "horngate_input_"
+
 
 def _python_name(number: int, name: str) -> str:
     """Return the name itself where TensorFlow's Python takes it, else one that it takes."""
     taken = _PLAIN.fullmatch(name) and not keyword.iskeyword(name) and name != "self"
-    return name if taken else f"horngate_input_{number}"
+    return name if taken and not name.startswith(_STAND_IN) else f"{_STAND_IN}{number}"
 
 
 def _check(inputs: Mapping[str, Any], dtypes: Any, divisors: Any) -> None:
@@ -239,13 +241,13 @@ def _tables_in(value: Any, seen: set[int]) -> Iterator[Any]:
             yield from _tables_in(each, seen)
 
 
-def _output_names(model: Any) -> tuple[str, ...]:
+def _output_names(model: Any, flat: Any) -> tuple[str, ...]:
     """The keys of a model that answers with a dict, else the names of the layers that compute its outputs."""
     structure = getattr(model, "_outputs_struct", None)
     if isinstance(structure, dict) and len(structure) == len(model.outputs):
         # Keras flattens a dict by sorted key.
         return tuple(sorted(structure))
-    names = tuple(str(name) for name in keras.Model(model.inputs, model.outputs).output_names)
+    names = tuple(str(name) for name in flat.output_names)
     if len(set(names)) < len(names):
         raise ExportError(f"outputs share names ({', '.join(names)}): let the model answer with a dict of outputs")
     return names
