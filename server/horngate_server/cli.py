@@ -112,7 +112,6 @@ INSPECTED = (
 def _inspect(arguments: Sequence[str]) -> int:
     import json  # noqa: PLC0415 - see above
     from dataclasses import replace  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
 
     from horngate_server import config, settings  # noqa: PLC0415
 
