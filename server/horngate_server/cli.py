@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from horngate_server.errors import HorngateError, SettingsError
 
@@ -10,6 +11,7 @@ from horngate_server.errors import HorngateError, SettingsError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _import_nothing_from_here()
     if arguments[:1] == ["health"]:
         return exit_code(lambda: _health(arguments[1:]))
     if arguments[:1] == ["inspect"]:
@@ -29,6 +31,19 @@ def exit_code(run: Callable[[], int]) -> int:
     except HorngateError as error:
         print(f"horngate-server: {error}", file=sys.stderr)
         return 1
+
+
+def _import_nothing_from_here() -> None:
+    """Take the working folder from where modules are looked for: whoever can write there could run code here.
+
+    ``python -m`` puts it there, and so does an empty entry of PYTHONPATH. Where we come from ourselves stays.
+    """
+    ours = str(Path(__file__).parents[1])
+    try:
+        here = {"", str(Path.cwd())} - {ours}
+    except FileNotFoundError:  # it was deleted, and nobody can write there
+        return
+    sys.path[:] = [path for path in sys.path if path not in here]
 
 
 def _serve(arguments: Sequence[str]) -> int:
@@ -81,9 +96,7 @@ def _token(arguments: Sequence[str]) -> int:
     parser.add_argument("--file", required=True, metavar="FILE", help="made if it is not there")
     parser.add_argument("--admin", action="store_true", help="it may change what is served (with --admin)")
     asked = parser.parse_args(arguments)
-    from pathlib import Path  # noqa: PLC0415 - see above
-
-    from horngate_server import tokens  # noqa: PLC0415
+    from horngate_server import tokens  # noqa: PLC0415 - see above
 
     print(tokens.add(Path(asked.file), asked.name, admin=asked.admin))
     return 0
@@ -99,7 +112,6 @@ INSPECTED = (
 def _inspect(arguments: Sequence[str]) -> int:
     import json  # noqa: PLC0415 - see above
     from dataclasses import replace  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
 
     from horngate_server import config, settings  # noqa: PLC0415
 

@@ -5,8 +5,11 @@ Importing it starts the server, since Envoy listens as soon as it is imported: t
 
 import os
 import shutil
+import sys
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
 from horngate_server import logs, tls
 from horngate_server import settings as settings_room
@@ -16,11 +19,15 @@ from horngate_server.doors import Doors
 from horngate_server.transports import envoy
 from horngate_server.transports.fast import FastTransport
 
+sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
+os.chdir(Path(envoy.HERE).readlink())
 _settings = settings_room.read([])  # `launch` has put all of them into variables
+assert _settings.scratch
+_scratch = _settings.scratch
 _doors = Doors.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
-    admin=envoy.admin(),
+    admin=envoy.admin(_scratch),
     max_message_bytes=_settings.max_message_bytes,
     doors=_doors,
     clock=time.monotonic,
@@ -34,12 +41,12 @@ def _main() -> None:
     try:
         code = exit_code(lambda: App(_settings, app, _doors).run())
     finally:
-        shutil.rmtree(envoy.scratch(), ignore_errors=True)
+        shutil.rmtree(_scratch, ignore_errors=True)
         logs.leave()
         os._exit(code)
 
 
 logs.set_up(_settings.log_format, _settings.log_level, _settings.worker.number if _settings.worker else None)
 if _settings.tls is not None:
-    tls.renew(tls.Certificates(_settings.tls, time.monotonic), envoy.write_secrets)
+    tls.renew(tls.Certificates(_settings.tls, time.monotonic), partial(envoy.write_secrets, _scratch))
 threading.Thread(target=_main, name="main").start()

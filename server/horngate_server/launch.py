@@ -3,8 +3,11 @@
 import logging
 import os
 import resource
+import shutil
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from horngate_server import logs, tls
@@ -100,4 +103,16 @@ def _become_envoy(settings: Settings) -> NoReturn:
         held.detach()  # stays open until the process ends
     if settings.worker is not None:
         os.set_inheritable(settings.worker.line, True)
-    envoy.become(listener(settings, port), settings_room.environment(replace(settings, grpc_port=port)))
+    scratch = _scratch(settings)
+    environment = settings_room.environment(replace(settings, grpc_port=port, scratch=scratch))
+    envoy.become(listener(settings, port), environment, scratch)
+
+
+def _scratch(settings: Settings) -> Path:
+    """Make a folder for Envoy's files; a worker's is in its supervisor's, and goes with it at the latest."""
+    if settings.worker is None:
+        return Path(tempfile.mkdtemp(prefix="horngate-"))
+    folder = settings.worker.http.with_suffix(".envoy")
+    shutil.rmtree(folder, ignore_errors=True)  # one before us was killed
+    folder.mkdir(mode=0o700)
+    return folder

@@ -204,6 +204,7 @@ class Settings:
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", values.path, "FILE"
     )
     worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
+    scratch: Path | None = _option(None, argparse.SUPPRESS, values.path)
     access_log: float = _option(
         0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", values.share, "SHARE"
     )

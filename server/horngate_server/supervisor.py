@@ -257,7 +257,7 @@ class _Process:
                 self._http.unlink(missing_ok=True)
                 worker = Worker(self.number, theirs.fileno(), self._http)
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "horngate_server.cli"],
+                    [sys.executable, "-P", "-m", "horngate_server.cli"],
                     env=settings_room.environment(replace(self._settings, worker=worker)),
                     pass_fds=[theirs.fileno()],
                 )

@@ -1,5 +1,12 @@
 """TLS and mutual TLS, with certificates of an authority of the test's own."""
 
+import os
+import re
+import shutil
+import signal
+import stat
+import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +18,8 @@ import trustme
 from horngate_client import Client, TlsConfig
 from horngate_client.errors import HorngateError
 from support.pems import write
-from support.process import ServerProcess, health, usage_error
+from support.process import ServerProcess, children, health, usage_error
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +101,51 @@ def test_tls_that_cannot_work_is_wrong_usage(pems: Path, flags: list[str], said:
     """Half a configuration is refused before anything starts."""
     stderr = usage_error(pems, *flags)
     assert said in stderr
+
+
+def leaks(folder: Path, secret: bytes) -> list[Path]:
+    """The files below a folder that have the secret in them."""
+    return [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+def workers_up(server: ServerProcess) -> int:
+    """How many workers answer."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=20) as response:
+        return len(re.findall(r"(?m)^horngate_worker_up\{.*\} 1\.0$", response.read().decode()))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_private_key_is_on_a_disk(
+    trained: Path, transport: str, pems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """Not while it is served with, nor after workers or the whole server were killed; and folders are closed to others.
+
+    Nobody can take the folder's name before the server does: it is not known beforehand.
+    """
+    temporary = Path(tempfile.mkdtemp())  # tmp_path would make paths too long for sockets
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    flags = ["--transport", transport, "--workers", workers, "--tls-cert", pems / "server.pem"]
+    flags += ["--tls-key", pems / "server.key", "--tls-client-ca", pems / "ca.pem"]
+    secret = (pems / "server.key").read_bytes().splitlines()[1]
+    with ServerProcess(trained.parents[1], tmp_path, *map(str, flags)) as server:
+        config = TlsConfig(ca=pems / "ca.pem", cert=pems / "client.pem", key=pems / "client.key")
+        with Client(server.grpc, tls=config) as client:
+            assert len(client.predict(np.zeros((1, 28, 28), np.uint8)).classes) == 1
+        assert leaks(temporary, secret) == []
+        for folder in temporary.iterdir():
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert str(server.process.pid) not in folder.name
+        if workers == "2":
+            for number in children(server.process.pid):
+                os.kill(number, signal.SIGKILL)
+            server.wait_for("crashed: killed by SIGKILL")
+            until(lambda: workers_up(server) == 2)
+            with Client(server.grpc, tls=config) as client:
+                assert len(client.predict(np.zeros((1, 28, 28), np.uint8)).classes) == 1
+            assert server.stop() == 0
+            assert list(temporary.iterdir()) == []
+        else:
+            server.process.kill()
+            server.process.wait()
+    assert leaks(temporary, secret) == []
+    shutil.rmtree(temporary)

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from horngate_client import Client
 from horngate_server.tokens import add
 from support.desk import request
-from support.process import ServerProcess, usage_error
+from support.process import ServerProcess, children, usage_error
 from support.waiting import until
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -50,20 +50,6 @@ def ask(server: ServerProcess, connections: int) -> int:
             infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
             infer(body, timeout=WAIT_S, wait_for_ready=True)
     return connections
-
-
-def children(server: ServerProcess) -> list[int]:
-    """The workers' process numbers."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == server.process.pid and fields[0] != "Z":
-                found.append(int(folder.name))
-    return found
 
 
 def test_workers_share_one_port_one_page_of_metrics_and_one_end(trained: Path, transport: str, tmp_path: Path) -> None:
@@ -97,21 +83,21 @@ def test_workers_share_one_port_one_page_of_metrics_and_one_end(trained: Path, t
 def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str, tmp_path: Path) -> None:
     """Kill -9 on a worker: the others go on answering, a new one takes its place, and the log and a counter say so."""
     with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
-        before = children(server)
+        before = children(server.process.pid)
         assert len(before) == 2
         os.kill(before[0], signal.SIGKILL)
         server.wait_for("crashed: killed by SIGKILL")
         ask(server, 8)
         until(lambda: sum(samples(server, "horngate_worker_up").values()) == 2)
         assert sum(samples(server, "horngate_worker_restarts_total").values()) == 1
-        assert len(set(children(server)) - set(before)) == 1
+        assert len(set(children(server.process.pid)) - set(before)) == 1
         assert server.stop() == 0
 
 
 def test_a_worker_that_hangs_holds_up_nobody_elses_probe(trained: Path, transport: str, tmp_path: Path) -> None:
     """Liveness is answered meanwhile, metrics come without it, and JSON goes to the others."""
     with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
-        hung = children(server)[0]
+        hung = children(server.process.pid)[0]
         os.kill(hung, signal.SIGSTOP)
         try:
             with ThreadPoolExecutor(4) as threads:
@@ -163,7 +149,7 @@ def post(server: ServerProcess, token: str = "") -> int:
 def test_no_worker_outlives_its_supervisor(trained: Path, transport: str, tmp_path: Path) -> None:
     """Kill -9 on the process that an operator started leaves nothing behind on the port."""
     with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
-        workers = children(server)
+        workers = children(server.process.pid)
         server.process.kill()
         until(lambda: not any(Path(f"/proc/{number}").exists() for number in workers))
 

@@ -37,6 +37,20 @@ def health(**variables: object) -> int:
     return subprocess.run(command, env={**os.environ, **settings}, check=False, timeout=WAIT_S).returncode
 
 
+def children(parent: int) -> list[int]:
+    """Return the numbers of a process's children that live."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and fields[0] != "Z":
+                found.append(int(folder.name))
+    return found
+
+
 class ServerProcess:
     """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left."""
 

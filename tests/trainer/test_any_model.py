@@ -364,6 +364,47 @@ def test_a_name_that_keras_cannot_trace_is_told_in_its_words(tmp_path: Path) -> 
 
 
 def test_large_rows_are_recorded_in_few(tmp_path: Path) -> None:
-    """A version does not weigh more for its recorded requests than for its weights: rows of 9 MB are few."""
-    version = export(chain(x(1500, 1500), layers.GlobalAveragePooling1D()), tmp_path, name="m")
+    """Many of them would fill the memory while they are tried, and weigh more than the weights in every version."""
+    pooled = layers.GlobalAveragePooling2D
+    version = export(chain(x(224, 224, 3), pooled()), tmp_path, name="m")
     assert [shape(log.request.inputs["x"])[0] for log in records(version)] == [1, 7]
+    version = export(chain(x(1500, 1500, 1), pooled()), tmp_path, name="m", examples=np.zeros((5, 1500, 1500, 1), "f"))
+    assert [shape(log.request.inputs["x"])[0] for log in records(version)] == [1, 2]
+
+
+class CallsPython(layers.Layer):  # type: ignore[misc] # Keras publishes no types
+    """Works only where this very process is."""
+
+    def call(self, x: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(lambda value: value, [x], tf.float32), x.shape)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def test_a_model_that_calls_python_is_refused(tmp_path: Path) -> None:
+    """It would be verified here, where the function is, and fail in every server."""
+    with pytest.raises(ExportError, match=r"calls a Python function \(PyFunc in its graph\), which no server has"):
+        export(chain(x(3), CallsPython()), tmp_path, name="m")
+
+
+class Lookup(layers.Layer):  # type: ignore[misc] # Keras publishes no types
+    """Has a table of its own, not where Keras's layers have theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        prices = tf.lookup.KeyValueTensorInitializer([0, 1], [30, 40])
+        self.tables = {"price": [tf.lookup.StaticHashTable(prices, 0)]}
+
+    def call(self, x: Any) -> Any:
+        return self.tables["price"][0].lookup(x)
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor(x.shape, "int32")
+
+
+def test_tables_go_along_wherever_a_layer_keeps_them(tmp_path: Path) -> None:
+    """In a list in a dict, too: the written model looks up what the Keras model does."""
+    version = export(chain(x(3, dtype="int32"), Lookup()), tmp_path, name="m")
+    (answer,) = records(version)[0].response.outputs.values()
+    assert set(np.frombuffer(answer.tensor_content, np.int32)) <= {30, 40}

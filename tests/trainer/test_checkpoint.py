@@ -1,5 +1,7 @@
 """Checkpoints: who may take up which training, and what becomes of damaged ones."""
 
+import errno
+import fcntl
 import json
 import threading
 from collections.abc import Callable
@@ -104,6 +106,24 @@ def test_a_new_training_replaces_abandoned_ones_once_it_has_something_to_show(tm
     keeper.save(state(1))
     assert not old.exists()
     keeper.remove()
+
+
+def test_where_folders_cannot_be_locked_nothing_of_others_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network file systems: who lives cannot be known there. --resume takes it that nobody does."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    old = left(tmp_path, state(2))
+    assert not checkpoint.exists(tmp_path)
+    keeper = Keeper(tmp_path)
+    keeper.save(state(1))
+    keeper.remove()
+    assert old.exists()
+    assert resumed(tmp_path) is not None
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

@@ -63,6 +63,23 @@ def test_the_manifest_lists_every_file_and_the_versions_that_made_it(tmp_path: P
     assert manifest["evaluation"] is None
 
 
+def test_equal_models_are_equal_files_whatever_the_process_did_before(tmp_path: Path) -> None:
+    """Functions have no numbers from the process's life, and no file has a random one; loops and branches included."""
+    rows = keras.Input((5, 2), name="rows")
+    model = keras.Model(rows, keras.layers.Dense(2)(keras.layers.LSTM(3, unroll=False)(rows)))
+    first = export(model, tmp_path, name="tiny")
+    for number in range(3):
+        tf.function(lambda value, number=number: value + number)(tf.constant(number))
+    second = export(model, tmp_path, name="tiny")
+    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
+    differing = {path.name for path in files if (first / path).read_bytes() != (second / path).read_bytes()}
+    assert differing == {"horngate.json"}
+    served = tf.saved_model.load(str(first)).signatures["serving_default"]
+    (answer,) = served(rows=tf.ones((2, 5, 2))).values()
+    np.testing.assert_allclose(answer, model.predict(np.ones((2, 5, 2)), verbose=0), rtol=1e-4)
+
+
 def test_golden_requests_hold_the_answers_of_the_written_model(tmp_path: Path) -> None:
     """One, seven and thirty-two rows, each with the response that a server must give."""
     examples = np.random.default_rng(1).random((50, 4, 4), np.float32)

@@ -38,6 +38,7 @@ def rewrite(folder: Path, names: Mapping[str, str]) -> None:
 # --- private ---------------------------------------------------------------------------------------------------------
 
 _COUNTER = re.compile(r"_\d+$")
+_UNUSED = re.compile(r"_\d+(?=___redundant_placeholder)")
 
 
 def _number_functions(meta: Any) -> None:
@@ -62,6 +63,7 @@ def _number_functions(meta: Any) -> None:
         _rename_attributes(function.attr, new)
         for attributes in function.arg_attr.values():
             _rename_attributes(attributes.attr, new)
+        _rename_unused(function)
     copies = [type(function).FromString(function.SerializeToString()) for function in kept]
     del library.function[:]
     library.function.extend(copies)
@@ -76,12 +78,15 @@ def _named(nodes: Sequence[Any], functions: Mapping[str, Any]) -> Iterator[str]:
     for node in nodes:
         if node.op in functions:
             yield node.op
-        for key in sorted(node.attr):
-            value = node.attr[key]
-            if value.HasField("func"):
-                yield value.func.name
-            for each in value.list.func:
-                yield each.name
+        yield from _named_in(node.attr)
+
+
+def _named_in(attributes: Any) -> Iterator[str]:
+    for key in sorted(attributes):
+        value = attributes[key]
+        for each in [value.func] if value.HasField("func") else value.list.func:
+            yield each.name
+            yield from _named_in(each.attr)
 
 
 def _objects_functions(objects: Any) -> Iterator[str]:
@@ -102,15 +107,25 @@ def _rename_attributes(attributes: Any, new: Mapping[str, str]) -> None:
     for key in attributes:
         value = attributes[key]
         kind = value.WhichOneof("value")
-        if kind == "func":
-            value.func.name = new.get(value.func.name, value.func.name)
-        elif kind == "list":
-            for each in value.list.func:
+        if kind in {"func", "list"}:
+            for each in [value.func] if kind == "func" else value.list.func:
                 each.name = new.get(each.name, each.name)
+                _rename_attributes(each.attr, new)
         elif kind == "s" and key.endswith("function_name"):  # forward_function_name and backward_function_name
             value.s = new.get(value.s.decode(errors="replace"), "").encode() or value.s
-        elif kind == "s" and key == "_user_specified_name" and value.s.isdigit():  # a variable's number in the process
-            value.s = b"captured"
+        elif kind == "s" and key == "_user_specified_name":  # of a variable, its number in the process
+            value.s = b"captured" if value.s.isdigit() else _UNUSED.sub("", value.s.decode(errors="replace")).encode()
+
+
+def _rename_unused(function: Any) -> None:
+    """Take the number of a loop's function out of the names of arguments that it has no use for."""
+    for argument in function.signature.input_arg:
+        argument.name = _UNUSED.sub("", argument.name)
+    for node in function.node_def:
+        if any("redundant_placeholder" in name for name in node.input):
+            node.input[:] = [_UNUSED.sub("", name) for name in node.input]
+    for key, name in function.ret.items():
+        function.ret[key] = _UNUSED.sub("", name)
 
 
 def _rename_objects(objects: Any, new: Mapping[str, str]) -> None:

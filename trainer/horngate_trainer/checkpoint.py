@@ -119,7 +119,7 @@ class Keeper:
 def exists(model: Path) -> bool:
     """Whether a training was begun that nobody works at any more."""
     with _alone(model / FOLDER) as there:
-        found = list(_abandoned(model / FOLDER)) if there else []
+        found = list(_abandoned(model / FOLDER, certainly=True)) if there else []
         for _, lock in found:
             os.close(lock)
     return bool(found)

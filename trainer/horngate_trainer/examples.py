@@ -20,8 +20,8 @@ ROWS = (1, 7, 32)
 """Rows of each recorded request: the smallest, an odd one, a usual one."""
 FEW_ROWS = (2, 4, 8, 16)
 """Tried where none of `ROWS` is accepted."""
-REQUEST_BYTES = 64 << 20
-"""Requests that would be larger are left out: a version should not weigh more than its weights."""
+REQUEST_VALUES = 1 << 21
+"""Requests of more are left out: 32 large images make gigabytes of activations, and many megabytes in each version."""
 SIZES = (32, 64, 128, 224, 256, 16, 8, 4, 1)
 """Lengths of free axes after the first: images want powers of two, or 224; others anything."""
 
@@ -37,9 +37,6 @@ class Guess:
 
     size: int
     style: int
-
-    def __str__(self) -> str:
-        return f"noise with free axes of {self.size}"
 
     def draw(self, inputs: Sequence[Input]) -> Request:
         """Return examples as `cut` takes them; all rows differ where the values allow it."""
@@ -100,8 +97,7 @@ def cut(inputs: Sequence[Input], examples: Tensors, sizes: Sequence[int] | None 
     in_rows = [each for each in inputs if each.in_rows]
     if in_rows:
         rows = len(examples[in_rows[0].name])
-        row_bytes = sum(array.nbytes for array in examples.values()) // rows
-        sizes = sizes or _affordable(row_bytes)
+        sizes = sizes or _affordable(sum(examples[each.name].size for each in in_rows) // rows)
         spans = [np.arange(end - size, end) % rows for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
         return [
             {each.name: _piece(examples[each.name], span if each.in_rows else None) for each in inputs}
@@ -118,16 +114,12 @@ def cut(inputs: Sequence[Input], examples: Tensors, sizes: Sequence[int] | None 
 
 
 def _rows(inputs: Sequence[Input], size: int) -> tuple[int, ...]:
-    sizes = [
-        prod(size if axis is None else axis for axis in each.shape[1:]) * _numpy(each).itemsize
-        for each in inputs
-        if each.in_rows
-    ]
-    return _affordable(sum(sizes))
+    free = [[size if axis is None else axis for axis in each.shape[1:]] for each in inputs if each.in_rows]
+    return _affordable(sum(map(prod, free)))
 
 
-def _affordable(row_bytes: int) -> tuple[int, ...]:
-    return tuple(rows for rows in ROWS if rows * row_bytes <= REQUEST_BYTES) or (1, 2)
+def _affordable(row_values: int) -> tuple[int, ...]:
+    return tuple(rows for rows in ROWS if rows * row_values <= REQUEST_VALUES) or (1, 2)
 
 
 def _block(each: Input, number: int) -> npt.NDArray[np.int64] | None:

@@ -109,6 +109,12 @@ class Servable:
             concrete = function.get_concrete_function()
         except TRACING_ERRORS as exc:
             raise ExportError(f"the model cannot be computed as a graph: {first_line(exc)}") from exc
+        found = effects(concrete.graph.as_graph_def())
+        if found.python:
+            raise ExportError(
+                f"the model calls a Python function ({', '.join(found.python)} in its graph), which no server has: "
+                "write it with TensorFlow's or Keras's operations"
+            )
         module = tf.Module()
         # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
         read = {id(variable): variable for variable in concrete.graph.variables}
@@ -122,7 +128,7 @@ class Servable:
             raise ExportError(f"cannot write the SavedModel: {first_line(exc)}") from exc
         except (AssertionError, ValueError) as exc:  # TensorFlow's words for what cannot be put into a file
             raise ExportError(f"the model cannot be written as a SavedModel: {first_line(exc)}") from exc
-        return effects(concrete.graph.as_graph_def())
+        return found
 
     def _serve(self, *tensors: Any) -> dict[str, Any]:
         values = []
@@ -153,14 +159,14 @@ def servable(
         what = f"the path {str(model)!r}" if isinstance(model, str | Path) else f"a {type(model).__name__}"
         raise ExportError(f"a Keras model is needed, not {what}; keras.models.load_model reads one from a file")
     try:
-        flat = keras.Model(model.inputs, model.outputs)
+        flat = keras.Model(model.inputs, model.outputs, name=model.name)  # a name of its own would count up
     except (AttributeError, TypeError, ValueError) as exc:
         raise ExportError("the model declares no inputs: build it with keras.Input, or as a Sequential") from exc
     names = [str(tensor.name) for tensor in model.inputs]
     if len(set(names)) < len(names):
         raise ExportError(f"inputs share names ({', '.join(names)}): give each keras.Input a name of its own")
     inputs = dict(zip(names, model.inputs, strict=True))
-    outputs = _output_names(model)
+    outputs = _output_names(model, flat)
     _check(inputs, dtypes, divisors)
     if classes_of is not None:
         ranks = {name: len(tensor.shape) for name, tensor in zip(outputs, model.outputs, strict=True)}
@@ -176,11 +182,13 @@ def servable(
 
 _PLAIN = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
+_STAND_IN = "horngate_input_"
+
 
 def _python_name(number: int, name: str) -> str:
     """Return the name itself where TensorFlow's Python takes it, else one that it takes."""
     taken = _PLAIN.fullmatch(name) and not keyword.iskeyword(name) and name != "self"
-    return name if taken else f"horngate_input_{number}"
+    return name if taken and not name.startswith(_STAND_IN) else f"{_STAND_IN}{number}"
 
 
 def _check(inputs: Mapping[str, Any], dtypes: Any, divisors: Any) -> None:
@@ -216,21 +224,30 @@ def _layers(model: Any) -> list[Any]:
 
 def _tables(model: Any) -> list[Any]:
     """The lookup tables that layers hold, such as a vocabulary: a file has what hangs on an object, and no more."""
-    tables = []
-    for layer in _layers(model):
-        for value in vars(layer).values():
-            parts = value if isinstance(value, list | tuple) else [value]
-            tables += [part for part in parts if isinstance(part, tf.saved_model.experimental.TrackableResource)]
-    return list({id(table): table for table in tables}.values())
+    seen: set[int] = set()
+    return [table for layer in _layers(model) for table in _tables_in(vars(layer), seen)]
 
 
-def _output_names(model: Any) -> tuple[str, ...]:
+def _tables_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the tables that a value is, or holds; each once."""
+    if id(value) in seen:
+        return
+    if isinstance(value, tf.saved_model.experimental.TrackableResource):
+        seen.add(id(value))
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        seen.add(id(value))
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tables_in(each, seen)
+
+
+def _output_names(model: Any, flat: Any) -> tuple[str, ...]:
     """The keys of a model that answers with a dict, else the names of the layers that compute its outputs."""
     structure = getattr(model, "_outputs_struct", None)
     if isinstance(structure, dict) and len(structure) == len(model.outputs):
         # Keras flattens a dict by sorted key.
         return tuple(sorted(structure))
-    names = tuple(str(name) for name in keras.Model(model.inputs, model.outputs).output_names)
+    names = tuple(str(name) for name in flat.output_names)
     if len(set(names)) < len(names):
         raise ExportError(f"outputs share names ({', '.join(names)}): let the model answer with a dict of outputs")
     return names

