@@ -4,12 +4,17 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import IO
 
 
 def set_up(log_format: str, level: str, worker: int | None = None) -> None:
-    """Send Horngate's log lines to stderr in this format; a worker's carry its number."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send Horngate's log lines to stderr in this format; a worker's carry its number.
+
+    They go through a descriptor of their own: while a model loads, what is written to the usual one is collected.
+    """
+    handler = _Stderr()
     handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say when the port opens and closes
@@ -29,6 +34,18 @@ def leave() -> None:
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Stderr(logging.StreamHandler[IO[str]]):
+    """Writes to a descriptor of its own for what stderr is now, until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace"))
+
+    def close(self) -> None:
+        super().close()
+        with suppress(OSError):
+            self.stream.close()
 
 
 class _Formatter(logging.Formatter):

@@ -20,7 +20,7 @@ _LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": lo
 
 @contextmanager
 def captured() -> Iterator[Callable[[], list[str]]]:
-    """Collect what native code writes to stderr meanwhile; at the end, log it, TensorFlow's INFO as debug.
+    """Collect what native code writes to stderr meanwhile; at the end, log the worst of it in one line, all as debug.
 
     Yields:
         A function that returns the warnings and errors so far.
@@ -35,11 +35,19 @@ def captured() -> Iterator[Callable[[], list[str]]]:
             sys.stderr.flush()
             os.dup2(saved, 2)
             os.close(saved)
-            for level, text in _lines(file):
-                log.log(level, "tensorflow: %s", text)
+            _tell(_lines(file))
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _tell(lines: list[tuple[int, str]]) -> None:
+    for _, text in lines:
+        log.debug("tensorflow: %s", text)
+    level, text = max(lines, key=lambda line: line[0], default=(logging.DEBUG, ""))
+    if level >= logging.WARNING:
+        more = f" (the worst of {len(lines)} lines)" if len(lines) > 1 else ""
+        log.log(level, "tensorflow: %s%s", text, more)
 
 
 def _lines(file: IO[bytes]) -> list[tuple[int, str]]:

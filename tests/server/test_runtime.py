@@ -117,6 +117,26 @@ def run(model: runtime.SavedModel, *inputs: object, signature: str = "") -> list
     return [array.tolist() for array in model.run(feed)]
 
 
+def test_tensorflow_is_quiet_once_a_model_is_loaded_unless_it_was_asked_to_talk(foreign_models: Path) -> None:
+    """What a model refuses is an error of the request, not two lines on stderr with the caller's values in them."""
+    script = (
+        "import sys; from pathlib import Path; from horngate_server import runtime, errors; import numpy as np;"
+        "model = runtime.load(Path(sys.argv[1])); feed = model.feed(model.signature, [(1, 1)]);"
+        "feed.arrays[0][:] = np.nan\n"
+        "try: model.run(feed)\n"
+        "except errors.InputRefused: print('refused')"
+    )
+    said = {}
+    for level in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, foreign_models / "fails" / "1"],
+            check=True, capture_output=True, text=True, timeout=60, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": level},
+        )  # fmt: skip
+        assert done.stdout == "refused\n"
+        said[level] = "Local rendezvous" in done.stderr
+    assert said == {"0": True, "1": False}
+
+
 def test_shapes_of_every_kind_go_in_and_come_out(foreign_models: Path) -> None:
     """Fixed first axes, scalars, unknown ranks, and axes without elements."""
     model = runtime.load(foreign_models / "shapes" / "1")

@@ -5,6 +5,7 @@ import json
 import logging
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 
 import pytest
@@ -235,39 +236,53 @@ def test_a_rate_limited_line_may_carry_a_traceback(caplog: pytest.LogCaptureFixt
     assert str(record.exc_info[1]) == "why"
 
 
-def test_json_log_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """A collector can parse every line, exceptions included."""
+@contextmanager
+def set_up(style: str) -> Iterator[None]:
+    """Log as the server does, meanwhile."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    root.handlers[:] = []  # those of before must not be closed
     try:
-        logs.set_up("json", "info")
+        logs.set_up(style, "info")
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:], root.level = before
+
+
+def test_json_log_lines_are_one_object_each(capfd: pytest.CaptureFixture[str]) -> None:
+    """A collector can parse every line, exceptions included."""
+    with set_up("json"):
         try:
             raise ValueError("why")
         except ValueError:
             logging.getLogger("horngate").exception("what")
-        (line,) = capsys.readouterr().err.splitlines()
-    finally:
-        root.handlers[:], root.level = before
+    (line,) = capfd.readouterr().err.splitlines()
     entry = json.loads(line)
     assert (entry["level"], entry["message"]) == ("error", "what")
     assert "ValueError: why" in entry["exception"]
 
 
-def test_a_log_line_is_one_line_whatever_callers_send(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_line_is_one_line_whatever_callers_send(capfd: pytest.CaptureFixture[str]) -> None:
     """Ends of lines are escaped, in text as in JSON: nobody writes lines of their own into the log."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
     forged = "id\n2026-11-25T00:00:00.000Z error   stopped\r\x1b[31m\u2028"
-    try:
-        for style in ("text", "json"):
-            logs.set_up(style, "info")
+    for style in ("text", "json"):
+        with set_up(style):
             logging.getLogger("horngate").info("request id=%s", forged)
-    finally:
-        root.handlers[:], root.level = before
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
     assert json.loads(lines[1])["message"] == f"request id={forged}"
+
+
+def test_the_servers_own_lines_are_not_taken_for_tensorflows(capfd: pytest.CaptureFixture[str]) -> None:
+    """While native code's lines are collected, those of other threads go where they belong, at once."""
+    with set_up("text"), native_log.captured() as complaints:
+        logging.getLogger("horngate").error("answered")
+        said, collected = capfd.readouterr().err, complaints()
+    assert said.endswith("error   answered\n")
+    assert collected == []
 
 
 def test_an_access_log_line_can_be_split_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -288,14 +303,18 @@ def test_an_access_log_line_can_be_split_again(caplog: pytest.LogCaptureFixture)
 def test_what_native_code_writes_to_stderr_becomes_log_lines(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """TensorFlow's own warnings keep their severity, and its chatter is debug."""
+    """The worst of it is one line of its severity; all of it is there when debugging."""
     import os  # noqa: PLC0415
 
     with caplog.at_level(logging.DEBUG), capfd.disabled(), native_log.captured() as complaints:
         os.write(2, b"I0000 00:00:1.5  10 port.cc:153] chatter\nW0000 00:00:1.5  10 gpu.cc:1] no libcudnn\n")
         assert complaints() == ["no libcudnn"]
     levels = {record.message: record.levelname for record in caplog.records}
-    assert levels == {"tensorflow: chatter": "DEBUG", "tensorflow: no libcudnn": "WARNING"}
+    assert levels == {
+        "tensorflow: chatter": "DEBUG",
+        "tensorflow: no libcudnn": "DEBUG",
+        "tensorflow: no libcudnn (the worst of 2 lines)": "WARNING",
+    }
 
 
 def test_memory_has_room_again_when_it_is_given_back() -> None:

@@ -19,18 +19,23 @@ def library() -> ctypes.CDLL:
     Raises:
         ModelError: TensorFlow is not installed.
     """
-    spec = find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
-    folder = Path(next(iter(spec.submodule_search_locations)))
     # Neither is loaded globally: their symbols would take the place of other libraries' own, and importing
     # numpy.random, or whatever else is linked against another C++ runtime, would then crash the process.
-    ctypes.CDLL(str(_one(folder, "libtensorflow_framework.*")))
-    tf = ctypes.CDLL(str(_one(folder, "libtensorflow_cc.*")))
+    ctypes.CDLL(str(framework()))
+    tf = ctypes.CDLL(str(_one(_folder(), "libtensorflow_cc.*")))
     for name, result, arguments in _DECLARATIONS:
         function = getattr(tf, name)
         function.restype, function.argtypes = result, arguments
     return tf
+
+
+def framework() -> Path:
+    """Return the library that the other one is built on.
+
+    Raises:
+        ModelError: TensorFlow is not installed.
+    """
+    return _one(_folder(), "libtensorflow_framework.*")
 
 
 def check(status: c_void_p, error: type[ModelError | ModelFailed], context: str) -> None:
@@ -95,6 +100,13 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
     ("TF_SessionRun", None,
         [_P, _P, POINTER(Output), POINTER(_P), c_int, POINTER(Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
 )  # fmt: skip
+
+
+def _folder() -> Path:
+    spec = find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _one(folder: Path, pattern: str) -> Path:

@@ -18,7 +18,7 @@ from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureD
 from horngate_server import native_log
 from horngate_server.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
 from horngate_server.model import Array, Feed
-from horngate_server.runtime import devices, strings
+from horngate_server.runtime import chatter, devices, strings
 from horngate_server.runtime.capi import Deallocator, Output, check, library
 from horngate_server.runtime.graph import annotated
 from horngate_server.runtime.tags import meta_graph_tags
@@ -53,7 +53,8 @@ def load(
         ModelError: it is not a SavedModel that can be served, with the reason.
         DeviceUnavailable: ``device`` is "gpu" and TensorFlow can use none.
     """
-    with native_log.captured() as complaints:
+    library()
+    with native_log.captured() as complaints, chatter.heard():
         model = _opened(path, device, threads, meta_graph_tags(path, tags))
         try:
             model.bind(path, device, signature, complaints)
