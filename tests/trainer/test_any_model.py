@@ -1,6 +1,7 @@
 """Exports of models that people really have: random ones, free axes, strings, odd names, odd arguments."""
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,10 @@ def test_an_export_does_not_change_what_the_model_remembers(tmp_path: Path) -> N
     with reload(export(model, tmp_path, name="m")) as predict:
         assert predict({"x": np.zeros((1, 1), "f")})[model.layers[-1].name].tolist() == [[1.0]]
     assert np.asarray(model.predict_on_batch(np.zeros((1, 1)))).tolist() == [[1.0]]
+    recurrent = chain(x(4, 3, batch_size=2), layers.GRU(2, stateful=True))
+    first, second = (export(recurrent, tmp_path, name="r") for _ in range(2))
+    weights = "variables/variables.data-00000-of-00001"
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -370,6 +375,18 @@ def test_large_rows_are_recorded_in_few(tmp_path: Path) -> None:
     assert [shape(log.request.inputs["x"])[0] for log in records(version)] == [1, 7]
     version = export(chain(x(1500, 1500, 1), pooled()), tmp_path, name="m", examples=np.zeros((5, 1500, 1500, 1), "f"))
     assert [shape(log.request.inputs["x"])[0] for log in records(version)] == [1, 2]
+
+
+def test_operations_with_a_gradient_of_their_own_are_written_and_read_again(tmp_path: Path) -> None:
+    """As quantised layers have them: TensorFlow's own loader finds each gradient by the name that it was given."""
+    model = chain(x(16), layers.Dense(4), layers.Dense(2, name="y"))
+    with warnings.catch_warnings(action="ignore"):
+        model.quantize("int8")
+    first, second = (export(model, tmp_path, name="m") for _ in range(2))
+    assert (first / "saved_model.pb").read_bytes() == (second / "saved_model.pb").read_bytes()
+    served = tf.saved_model.load(str(first)).signatures["serving_default"]
+    given = np.random.default_rng(0).random((3, 16), np.float32)
+    np.testing.assert_allclose(served(x=given)["y"], model(given), rtol=1e-4, atol=1e-5)
 
 
 class CallsPython(layers.Layer):  # type: ignore[misc] # Keras publishes no types

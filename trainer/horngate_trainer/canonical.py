@@ -38,6 +38,7 @@ def rewrite(folder: Path, names: Mapping[str, str]) -> None:
 # --- private ---------------------------------------------------------------------------------------------------------
 
 _COUNTER = re.compile(r"_\d+$")
+_GRADIENT = "_gradient_op_type"
 _UNUSED = re.compile(r"_\d+(?=___redundant_placeholder)")
 
 
@@ -45,39 +46,56 @@ def _number_functions(meta: Any) -> None:
     """Give functions numbers in the order in which the graph, and then the object graph, names them."""
     library = meta.graph_def.library
     functions = {function.signature.name: function for function in library.function}
+    gradients = {each.registered_op_type: each.gradient_func for each in library.registered_gradients}
     ordered: dict[str, None] = {}
-    waiting = [*_named(meta.graph_def.node, functions), *_objects_functions(meta.object_graph_def)]
+    waiting = [*_named(meta.graph_def.node, functions, gradients), *_objects_functions(meta.object_graph_def)]
     waiting += sorted(set(functions) - set(waiting), key=lambda name: (_COUNTER.sub("", name), name))
     waiting.reverse()
     while waiting:
         name = waiting.pop()
         if name in functions and name not in ordered:
             ordered[name] = None
-            waiting += reversed(list(_named(functions[name].node_def, functions)))
+            waiting += reversed(list(_named(functions[name].node_def, functions, gradients)))
     new = {name: f"{_COUNTER.sub('', name)}_{number}" for number, name in enumerate(ordered)}
-    kept = [functions[name] for name in ordered]
+    # Operations with a gradient of their own name it by a text, which loaders replace.
+    places = sorted(
+        gradients, key=lambda kind: list(ordered).index(gradients[kind]) if gradients[kind] in ordered else 0
+    )
+    new |= {kind: f"CustomGradient-{number}" for number, kind in enumerate(places)}
+    _rename(meta, [functions[name] for name in ordered], new)
+
+
+def _rename(meta: Any, functions: Sequence[Any], new: Mapping[str, str]) -> None:
+    """Rename functions wherever they are named, and put them into this order."""
+    library = meta.graph_def.library
     _rename_nodes(meta.graph_def.node, new)
-    for function in kept:
+    for function in functions:
         function.signature.name = new[function.signature.name]
         _rename_nodes(function.node_def, new)
         _rename_attributes(function.attr, new)
         for attributes in function.arg_attr.values():
             _rename_attributes(attributes.attr, new)
         _rename_unused(function)
-    copies = [type(function).FromString(function.SerializeToString()) for function in kept]
+    copies = [type(function).FromString(function.SerializeToString()) for function in functions]
     del library.function[:]
     library.function.extend(copies)
     for gradient in library.gradient:
         gradient.function_name = new.get(gradient.function_name, gradient.function_name)
         gradient.gradient_func = new.get(gradient.gradient_func, gradient.gradient_func)
+    for registered in library.registered_gradients:
+        registered.registered_op_type = new[registered.registered_op_type]
+        registered.gradient_func = new.get(registered.gradient_func, registered.gradient_func)
+    library.registered_gradients.sort(key=lambda each: str(each.registered_op_type))
     _rename_objects(meta.object_graph_def, new)
 
 
-def _named(nodes: Sequence[Any], functions: Mapping[str, Any]) -> Iterator[str]:
+def _named(nodes: Sequence[Any], functions: Mapping[str, Any], gradients: Mapping[str, str]) -> Iterator[str]:
     """Name the functions that nodes call, in order; a map's entries have none of their own, so by key."""
     for node in nodes:
         if node.op in functions:
             yield node.op
+        if _GRADIENT in node.attr:
+            yield gradients.get(node.attr[_GRADIENT].s.decode(errors="replace"), "")
         yield from _named_in(node.attr)
 
 
@@ -111,7 +129,7 @@ def _rename_attributes(attributes: Any, new: Mapping[str, str]) -> None:
             for each in [value.func] if kind == "func" else value.list.func:
                 each.name = new.get(each.name, each.name)
                 _rename_attributes(each.attr, new)
-        elif kind == "s" and key.endswith("function_name"):  # forward_function_name and backward_function_name
+        elif kind == "s" and (key == _GRADIENT or key.endswith("function_name")):  # of forward and backward functions
             value.s = new.get(value.s.decode(errors="replace"), "").encode() or value.s
         elif kind == "s" and key == "_user_specified_name":  # of a variable, its number in the process
             value.s = b"captured" if value.s.isdigit() else _UNUSED.sub("", value.s.decode(errors="replace")).encode()
@@ -128,19 +146,28 @@ def _rename_unused(function: Any) -> None:
         function.ret[key] = _UNUSED.sub("", name)
 
 
-def _rename_objects(objects: Any, new: Mapping[str, str]) -> None:
-    concrete = {name: objects.concrete_functions[name] for name in objects.concrete_functions}
-    copies = {new.get(name, name): type(each).FromString(each.SerializeToString()) for name, each in concrete.items()}
-    objects.concrete_functions.clear()
-    for name, each in copies.items():
-        objects.concrete_functions[name].CopyFrom(each)
-    for node in objects.nodes:
-        if node.HasField("function"):
-            names = [new.get(name, name) for name in node.function.concrete_functions]
-            node.function.concrete_functions[:] = names
-        elif node.HasField("bare_concrete_function"):
-            bare = node.bare_concrete_function
-            bare.concrete_function_name = new.get(bare.concrete_function_name, bare.concrete_function_name)
+def _rename_objects(message: Any, new: Mapping[str, str]) -> None:
+    """Rename functions in every text of a message that is one's name: there are many kinds of objects."""
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            _rename_map(value, new, of_messages=field.message_type.fields_by_name["value"].message_type is not None)
+        elif field.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                _rename_objects(each, new)
+        elif isinstance(value, str):
+            setattr(message, field.name, new.get(value, value))
+        elif field.type == field.TYPE_STRING:
+            value[:] = [new.get(each, each) for each in value]
+
+
+def _rename_map(entries: Any, new: Mapping[str, str], *, of_messages: bool) -> None:
+    if not of_messages:
+        return
+    copies = {key: type(entries[key]).FromString(entries[key].SerializeToString()) for key in entries}
+    entries.clear()
+    for key, copy in copies.items():
+        _rename_objects(copy, new)
+        entries[new.get(key, key)].CopyFrom(copy)
 
 
 def _rename_inputs(meta: Any, names: Mapping[str, str]) -> None:

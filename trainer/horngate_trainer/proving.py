@@ -60,7 +60,7 @@ def prove(served: Servable, effects: Effects, predict: Predict, given: Request |
     tolerance = golden.same_device(half=served.half)
     again = [predict(request) for request in tried.requests]
     why = _indefinite(effects, tried.answers, again, tolerance)
-    with served.unchanged():
+    with effects.undone():
         for request, answer in zip(tried.requests, tried.answers, strict=True):
             try:
                 expected = served.predict(request)

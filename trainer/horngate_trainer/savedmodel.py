@@ -6,7 +6,6 @@ The graph holds no Python function, no optimizer and no variable that it does no
 import keyword
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,17 +78,6 @@ class Servable:
             result["classes"] = np.argmax(result[self.classes_of], axis=-1)
         return result
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Give the Keras model's variables the values back that they have now: some models change while they answer."""
-        before = [(variable, np.asarray(variable)) for variable in self.model.non_trainable_variables]
-        try:
-            yield
-        finally:
-            for variable, value in before:
-                if not np.array_equal(np.asarray(variable), value, equal_nan=value.dtype.kind in "fc"):
-                    variable.assign(value)
-
     @property
     def half(self) -> bool:
         """Whether some of it computes in half precision."""
@@ -109,7 +97,7 @@ class Servable:
             concrete = function.get_concrete_function()
         except TRACING_ERRORS as exc:
             raise ExportError(f"the model cannot be computed as a graph: {first_line(exc)}") from exc
-        found = effects(concrete.graph.as_graph_def())
+        found = effects(concrete.graph)
         if found.python:
             raise ExportError(
                 f"the model calls a Python function ({', '.join(found.python)} in its graph), which no server has: "
@@ -117,7 +105,7 @@ class Servable:
             )
         module = tf.Module()
         # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
-        read = {id(variable): variable for variable in concrete.graph.variables}
+        read = {id(variable): variable for variable in found.variables}
         module.parameters = [read.pop(id(each.value)) for each in self.model.variables if id(each.value) in read]
         module.others = sorted(read.values(), key=lambda variable: str(variable.name))  # such as the global seed
         module.tables = _tables(self.model)

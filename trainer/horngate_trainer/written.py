@@ -26,21 +26,36 @@ class Effects:
         writes: operations that change what the model remembers.
         random: operations that draw numbers anew in each run.
         python: operations that call a Python function, which only this process has.
+        variables: of the model, that it reads or changes.
     """
 
     writes: Sequence[str]
     random: Sequence[str]
     python: Sequence[str]
+    variables: Sequence[Any]
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Give the model's variables the values back that they have now: some models change while they answer."""
+        changing = [variable for variable in self.variables if not variable.trainable] if self.writes else []
+        before = [variable.numpy().copy() for variable in changing]
+        try:
+            yield
+        finally:
+            for variable, value in zip(changing, before, strict=True):
+                variable.assign(value)
 
 
 def effects(graph: Any) -> Effects:
-    """Look through a graph's operations, those of its functions too."""
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    """Look through a function's graph: its operations, and those of the functions that it calls."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     operations = sorted({node.op for node in nodes})
     return Effects(
         writes=[name for name in operations if _WRITES.fullmatch(name)],
         random=[name for name in operations if _RANDOM.fullmatch(name)],
         python=[name for name in operations if "PyFunc" in name],
+        variables=tuple(graph.variables),
     )
 
 
