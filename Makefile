@@ -7,10 +7,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench soak swaps fuzz smoke clean
+.PHONY: help setup run test check format protos lock bench bench-smoke soak swaps fuzz smoke clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/ready  ## make .venv with everything pinned, from nothing
 
@@ -59,6 +59,9 @@ bench: setup  ## measure trainer, start and serving beside their limits and peer
 	@$(BIN)/python benchmarks/start.py
 	@$(BIN)/python benchmarks/serving.py
 	@$(BIN)/python benchmarks/render.py
+
+bench-smoke: setup  ## every benchmark once, with the smallest settings, saving nothing: do they still work?
+	@$(BIN)/python benchmarks/smoke.py
 
 soak: setup  ## an hour of everything at once: memory must not grow, every request must be counted once
 	@$(BIN)/python benchmarks/soak.py
