@@ -23,8 +23,12 @@ SMALLEST = {
     "serving": ["--rounds", "1", "--seconds", "0.2", "--only", "C API,echo,horngate,horngate-grpcio", "--no-save"],
     "swaps": ["--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5", "--no-save"],
     "soak": ["--minutes", "0.02", "--no-save"],
+    "neighbours": ["--rounds", "1", "--seconds", "0.2", "--transports", "fast", "--no-save"],
+    "large_models": [
+        "--rounds", "1", "--seconds", "0.2", "--only", "image256", "--transports", "grpcio", "--no-save",
+    ],
     "scaling": ["--requests", "2000"],
-}
+}  # fmt: skip
 ON_MNIST = {"start", "serving", "soak"}
 """Those that take --models."""
 NEEDS = {"serving": ("h2load", "apt-get install nghttp2-client")}
