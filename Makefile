@@ -7,10 +7,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench soak swaps fuzz smoke clean
+.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps fuzz smoke clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/ready  ## make .venv with everything pinned, from nothing
 
@@ -60,8 +60,19 @@ bench: setup  ## measure trainer, start and serving beside their limits and peer
 	@$(BIN)/python benchmarks/serving.py
 	@$(BIN)/python benchmarks/render.py
 
+bench-smoke: setup  ## every benchmark once, with the smallest settings, saving nothing: do they still work?
+	@$(BIN)/python benchmarks/smoke.py
+
 soak: setup  ## an hour of everything at once: memory must not grow, every request must be counted once
 	@$(BIN)/python benchmarks/soak.py
+
+neighbours: setup  ## good callers beside bad ones, 8 minutes: no good call may fail, and they keep their rate
+	@$(BIN)/python benchmarks/neighbours.py
+	@$(BIN)/python benchmarks/render.py
+
+large: setup  ## large models at default settings, 20 minutes: time to ready, memory, throughput beside TensorFlow's own
+	@$(BIN)/python benchmarks/large_models.py
+	@$(BIN)/python benchmarks/render.py
 
 swaps: setup  ## fifty versions take over under load: no call may fail, and memory must come back
 	@$(BIN)/python benchmarks/swaps.py

@@ -170,13 +170,10 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
 def echo(sizes: dict[int, int]) -> Iterator[Contestant]:
     """Run the fast transport alone, in the configuration that Horngate gives it."""
     port = _free()
-    program = (
-        "import sys; from horngate_server.transports import envoy; envoy.APP = 'echo_asgi:app';"
-        "from horngate_server import launch, settings; chosen = settings.Settings();"
-        f"envoy.become(launch.listener(chosen, {port}), settings.environment(chosen))"
-    )
     pairs = ",".join(f"{asked}:{answered}" for asked, answered in sizes.items())
-    with _running([sys.executable, "-c", program], {**os.environ, "HORNGATE_ECHO": pairs}) as process:
+    with _running(
+        [sys.executable, str(HERE / "echo.py"), str(port)], {**os.environ, "HORNGATE_ECHO": pairs}
+    ) as process:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

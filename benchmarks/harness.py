@@ -1,5 +1,6 @@
 """What the benchmarks share: whole processes timed in turn, medians and ratios, the machine they ran on."""
 
+import argparse
 import json
 import os
 import platform
@@ -39,6 +40,13 @@ class Figures:
         return statistics.median(a / b for a, b in zip(self.values[one], self.values[other], strict=True))
 
 
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-save", action="store_false", dest="save", help="print alone: leave results/ as it is")
+    return parser
+
+
 def rounds(count: int, contestants: dict[str, Callable[[], dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
     """Run contestants in turn, A B A B, and collect {figure: {contestant: values}}."""
     collected: dict[str, dict[str, list[float]]] = {}
@@ -53,16 +61,11 @@ def rounds(count: int, contestants: dict[str, Callable[[], dict[str, float]]]) -
 
 
 def timed(command: Sequence[object], **options: Any) -> tuple[float, str]:
-    """Run a command; return its wall-clock seconds and its stdout."""
+    """Run a command; return its wall-clock seconds and its stdout; where it fails, end with what it says."""
     began = time.perf_counter()
-    done = subprocess.run(
-        [str(word) for word in command],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        **options,
-    )
+    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-3000:]}")
     return time.perf_counter() - began, done.stdout
 
 

@@ -48,7 +48,7 @@ class Answers:
     p99_ms: float
 
 
-def start(load: Load, seconds: int, scratch: Path) -> "Running":
+def start(load: Load, seconds: float, scratch: Path) -> "Running":
     """Begin to send."""
     if shutil.which("h2load") is None:
         raise SystemExit("h2load is needed: apt-get install nghttp2-client")
@@ -57,7 +57,7 @@ def start(load: Load, seconds: int, scratch: Path) -> "Running":
     log = scratch / "log"
     log.unlink(missing_ok=True)
     command = [
-        "h2load", "-t1", f"-c{load.connections}", f"-m{load.in_flight}", f"-D{seconds}", f"-d{body}",
+        "h2load", "-t1", f"-c{load.connections}", f"-m{load.in_flight}", f"-D{seconds * 1000:.0f}ms", f"-d{body}",
         f"--log-file={log}", *(["--h1"] if load.http1 else []), *(f"-H{header}" for header in load.headers), load.url,
     ]  # fmt: skip
     return Running(load, log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
@@ -100,14 +100,14 @@ class Running:
         )
 
 
-def measure(load: Load, seconds: int) -> Answers:
+def measure(load: Load, seconds: float) -> Answers:
     """Send for so long, after a short warm-up."""
     with tempfile.TemporaryDirectory() as scratch:
-        start(load, 1, Path(scratch)).result()
+        start(load, min(1.0, seconds), Path(scratch)).result()
         return start(load, seconds, Path(scratch)).result()
 
 
-def measure_both(one: Load, other: Load, seconds: int) -> tuple[Answers, Answers]:
+def measure_both(one: Load, other: Load, seconds: float) -> tuple[Answers, Answers]:
     """Send two loads at the same time."""
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         running = start(one, seconds, Path(first)), start(other, seconds, Path(second))

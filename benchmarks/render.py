@@ -181,7 +181,74 @@ def _others() -> list[str]:
             ),
             "",
         ]
+    if (RESULTS / "neighbours.json").exists():
+        lines += _neighbours(json.loads((RESULTS / "neighbours.json").read_text()))
+    if (RESULTS / "large_models.json").exists():
+        lines += _large(json.loads((RESULTS / "large_models.json").read_text()))
     return lines
+
+
+def _neighbours(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Good callers beside a bad one",
+        "",
+        _when(content["machine"]),
+        "",
+        f"Eight callers of a table of ten rows for {content['seconds']:g} s, alone and beside one whose id is out of",
+        "range; and a caller with small requests beside one whose shape is huge and has no elements. Wanted: no good",
+        "call fails, at least half of the rate is kept, the bad caller gets INVALID_ARGUMENT (within 10 ms where the",
+        "shape is at fault), and at most a line a second in the log.",
+        "",
+    ]
+    for name, part in content["parts"].items():
+        transports = list(part["told"])
+        lines += [f"| {name} | {' | '.join(transports)} |", "| --- |" + " ---: |" * len(transports)]
+        for figure, values in part["figures"].items():
+            lines.append(f"| {figure} | {' | '.join(_cell(values[each]) for each in transports)} |")
+        told = (", ".join(f"{code} {count:,}" for code, count in part["told"][each].items()) for each in transports)
+        ratios = (f"{part['ratios'][each][1]:.2f}" for each in transports)
+        lines += [
+            f"| the bad caller was told | {' | '.join(told)} |",
+            f"| **{part['ratios'][transports[0]][0]}** | {' | '.join(ratios)} |",
+            "",
+        ]
+    return lines
+
+
+def _large(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Large models",
+        "",
+        _when(content["machine"]),
+        "",
+        "Each alone in a fresh server at default settings; 32 requests of one row in flight, beside TensorFlow's own",
+        "Python signature called one after the other with every core, with one row and with 32. Wanted: ready within a",
+        "minute, the peak below the limit, and at least 1.0 of TensorFlow's rows a second.",
+        "",
+        "| | ready, s | peak, MB | limit, MB | kept, MB | rows/s | of TensorFlow's, 1 row | of TensorFlow's, 32 rows |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for name, about in content["models"].items():
+        for transport, ratios in about["ratios"].items():
+            ready, peak, kept, rows = (
+                _cell(about["figures"][figure][transport])
+                for figure in ("ready, s", "peak, MB", "kept after the load, MB", "rows/s, 32 in flight")
+            )
+            one, many = (f"{ratio:.2f}" for ratio in ratios.values())
+            lines.append(
+                f"| {name}, {transport} | {ready} | {peak} | {about['limit_mb']:,} | {kept} | {rows} | {one} | {many} |"
+            )
+    lines += ["", "How they are batched:", ""]
+    for name, about in content["models"].items():
+        figures = about["figures"]
+        own = ", ".join(f"{_cell(figures[of]['TensorFlow'])} {of}" for of in ("rows/s, 1 a call", "rows/s, 32 a call"))
+        memory = "limited by a cgroup" if about["limited"] else "only measured"
+        lines.append(f"- {name}: {about['batching']}. Memory was {memory}. TensorFlow's own: {own}")
+    return [*lines, ""]
+
+
+def _when(machine: dict[str, Any]) -> str:
+    return f"{machine['date']}, commit {machine['commit']}, {machine['cores']} cores ({machine['processor']})."
 
 
 if __name__ == "__main__":

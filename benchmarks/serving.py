@@ -7,7 +7,6 @@ each measurement. Rounds are interleaved; ratios are the medians of the rounds' 
 installed (benchmarks/contestants.py install) are left out with a word.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from contestants import Contestant, Images
 from load import Load, measure, measure_both
 from serving_process import trained
 
-DATA = Path(__file__).parents[1] / "trainer/horngate_trainer/data/mnist.npz"
+HERE = Path(__file__).parent
+DATA = HERE.parent / "trainer/horngate_trainer/data/mnist.npz"
 HORNGATE = {"horngate": "fast", "horngate-grpcio": "grpcio"}
 BULK = 64
 LARGE = 4096
@@ -32,51 +32,19 @@ Figures = dict[str, float]
 
 def capi(models: Path) -> Figures:
     """Measure the C API alone, with one thread, in a process of its own."""
-    folder = max((models / "mnist").iterdir())
-    program = f"""
-import statistics, time
-from pathlib import Path
-import numpy as np
-from horngate_server.runtime import load
-images = np.load({str(DATA)!r})["x_test"]
-model = load(Path({str(folder)!r}), device="cpu", threads=1)
-for rows in (1, 256):
-    feed = model.feed([(rows, 28, 28)])
-    feed.arrays[0][:] = images[:rows]
-    times = []
-    for _ in range(1500):
-        began = time.perf_counter()
-        model.run(feed)
-        times.append(time.perf_counter() - began)
-    print(statistics.median(times[100:]))
-"""
-    _, text = harness.timed([sys.executable, "-c", program])
+    _, text = harness.timed([sys.executable, HERE / "capi.py", max((models / "mnist").iterdir()), DATA])
     one, many = map(float, text.split())
     return {"C API p50, ms": one * 1000, "images/s": 256 / many}
 
 
 def client(address: str) -> float:
     """Let the project's client classify all 70,000 images, from one process; return images a second."""
-    program = f"""
-import statistics, time
-import numpy as np
-from horngate_client import Client
-with np.load({str(DATA)!r}) as data:
-    images = np.concatenate([data["x_train"], data["x_test"]])
-times = []
-with Client({address!r}, timeout=60) as client:
-    for _ in range(6):
-        began = time.perf_counter()
-        assert len(client.predict(images).classes) == 70_000
-        times.append(time.perf_counter() - began)
-print(70_000 / statistics.median(times[1:]))
-"""
-    _, text = harness.timed([sys.executable, "-c", program])
+    _, text = harness.timed([sys.executable, HERE / "client_rate.py", address, DATA])
     return float(text)
 
 
 def serve(
-    start: Callable[[], AbstractContextManager[Contestant]], images: Images, classes: list[int], seconds: int
+    start: Callable[[], AbstractContextManager[Contestant]], images: Images, classes: list[int], seconds: float
 ) -> Figures:
     """Start a contestant, check it, measure it, check it again."""
     with start() as running:
@@ -112,9 +80,9 @@ def serve(
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--only", default="")
     parser.add_argument("--skip", default="")
     parser.add_argument("--models", type=Path, help="a model root with mnist; one is trained where none is given")
@@ -147,7 +115,8 @@ def main() -> None:
     ratios = {name: value for name, value in _ratios(figures).items() if value is not None}
     for name, value in ratios.items():
         print(f"{name:90}{value:8.2f}")
-    print(harness.save("serving", {"peers": versions, "ratios": ratios, "figures": figures}))
+    if asked.save:
+        print(harness.save("serving", {"peers": versions, "ratios": ratios, "figures": figures}))
 
 
 # --- private ------------------------------------------------------------------------------------------

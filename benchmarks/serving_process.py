@@ -1,10 +1,12 @@
 """A server process to measure, and a model for it."""
 
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -12,6 +14,7 @@ from typing import Self
 import harness
 
 START_S = 60.0
+HERE = Path(__file__).parent
 
 
 @contextmanager
@@ -29,18 +32,40 @@ def trained(models: Path | None) -> Iterator[Path]:
         yield root
 
 
+def foreign(models: Path, *names: str) -> None:
+    """Write these of `foreign_models` below a folder, unless they are there."""
+    print(harness.timed([sys.executable, HERE / "foreign_models.py", models, *names])[1], end="", flush=True)
+
+
+@contextmanager
+def alone(models: Path, name: str) -> Iterator[Path]:
+    """Yield a model root with this one of a folder's models in it, and no other."""
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, name).symlink_to((models / name).resolve())
+        yield Path(scratch)
+
+
 class Server:
     """``horngate-server`` on free ports, ready when the block is entered.
 
     Attributes:
         grpc: host and port.
         http: the base URL of the HTTP port.
-        first_s: seconds from the process's start until both ports were open.
+        ready_s: seconds from the process's start until /readyz was 200.
+
+    Args:
+        models: the model root.
+        flags: of the server.
+        before: what the command is put behind.
+        start_s: within these seconds it must be ready.
     """
 
-    def __init__(self, models: Path, *flags: str) -> None:
+    def __init__(self, models: Path, *flags: str, before: Sequence[str] = (), start_s: float = START_S) -> None:
         self._models = models
         self._flags = flags
+        self._before = before
+        self._start_s = start_s
+        self._peak_mb = 0.0
 
     def __enter__(self) -> Self:
         self._scratch = tempfile.TemporaryDirectory()
@@ -49,22 +74,27 @@ class Server:
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "horngate_server.cli", "--models", str(self._models), "--grpc-port", "0",
-                "--http-port", "0", "--port-file", str(ports), *self._flags,
+                *self._before, sys.executable, "-m", "horngate_server.cli", "--models", str(self._models),
+                "--grpc-port", "0", "--http-port", "0", "--port-file", str(ports), *self._flags,
             ],
             stderr=self._log,
         )  # fmt: skip
-        while "queue      up to" not in Path(self._log.name).read_text():
-            if self.process.poll() is not None or time.perf_counter() - began > START_S:
-                raise SystemExit(f"the server did not start:\n{Path(self._log.name).read_text()}")
+        while "queue      up to" not in self.log():
+            self._alive(began)
+            self._peak_mb = max(self._peak_mb, status_mb(self.process.pid, "VmHWM"))
             time.sleep(0.005)
         listening = dict(line.split() for line in ports.read_text().splitlines())
         self.grpc = f"127.0.0.1:{listening['grpc']}"
         self.http = f"http://127.0.0.1:{listening['http']}"
+        while not self._ready():
+            self._alive(began)
+            time.sleep(0.005)
+        self.ready_s = time.perf_counter() - began
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        if self.process.poll() is None:
+            self.stop()
         self._log.close()
         self._scratch.cleanup()
 
@@ -73,9 +103,41 @@ class Server:
         self.process.terminate()
         return self.process.wait(60)
 
+    def log(self) -> str:
+        """Return what it has logged so far."""
+        return Path(self._log.name).read_text(errors="replace")
+
     def memory_mb(self) -> float:
         """Return the resident memory of the process and of those that it started."""
         return tree_mb(self.process.pid)
+
+    def peak_mb(self) -> float:
+        """Return the most resident memory that the process had; loading resets the kernel's figure, and is watched."""
+        return max(self._peak_mb, status_mb(self.process.pid, "VmHWM"))
+
+    def _alive(self, began: float) -> None:
+        if self.process.poll() is None and time.perf_counter() - began < self._start_s:
+            return
+        said = self.log()
+        self.process.kill()
+        raise SystemExit(f"the server was not ready (exit code {self.process.wait()}):\n{said}")
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.http}/readyz", timeout=self._start_s) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+
+def status_mb(pid: int, what: str) -> float:
+    """Return a size in /proc/PID/status in MB; 0 once the process has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(rf"{what}:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
 def tree_mb(root: int) -> float:

@@ -3,7 +3,6 @@
 python benchmarks/start.py [--rounds 5] [--models DIR]
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -14,11 +13,11 @@ from pathlib import Path
 import grpc
 import harness
 import numpy as np
+from serving_process import trained
 
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 
 WORKING = 1000
-ROOT = Path(__file__).parent.parent
 
 
 def import_tensorflow() -> dict[str, float]:
@@ -76,18 +75,11 @@ def _first(infer: "grpc.UnaryUnaryMultiCallable[bytes, ModelInferResponse]", mes
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, help="a model root with mnist; one is trained where none is given")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        models = asked.models
-        if models is None:
-            models = Path(scratch, "models")
-            harness.timed(
-                [sys.executable, "-m", "horngate_trainer.cli", "--output", models, "--report", "none", "--epochs", "2",
-                 "--min-accuracy", "0.9"]
-            )  # fmt: skip
+    with trained(asked.models) as models:
         values = harness.rounds(
             asked.rounds, {"import tensorflow": import_tensorflow, "first answer": lambda: server(models)}
         )
@@ -96,10 +88,9 @@ def main() -> None:
     ratio = seconds.ratio("first answer", "import tensorflow")
     print(harness.table([seconds, memory]))
     print(f"first answer to import tensorflow: {ratio:.3f}")
-    path = harness.save(
-        "start", {"ratio": ratio, "figures": {figure.name: figure.values for figure in (seconds, memory)}}
-    )
-    print(path.relative_to(ROOT))
+    if asked.save:
+        figures = {figure.name: figure.values for figure in (seconds, memory)}
+        print(harness.save("start", {"ratio": ratio, "figures": figures}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The trainer beside the plain Keras script: fit, whole process (export and verification included), accuracy.
 
-python benchmarks/trainer.py [--rounds 3] [--cnn]
+python benchmarks/trainer.py [--rounds 3] [--epochs 10] [--cnn]
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -15,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "trainer/horngate_trainer/data/mnist.npz"
 
 
-def reference() -> dict[str, float]:
+def reference(epochs: int) -> dict[str, float]:
     """Run the plain script."""
-    seconds, out = harness.timed([sys.executable, ROOT / "benchmarks/reference_script.py", DATA])
+    seconds, out = harness.timed([sys.executable, ROOT / "benchmarks/reference_script.py", DATA, epochs])
     figures = json.loads(out.splitlines()[-1])
     return {"fit": figures["fit_s"], "process": seconds, "accuracy": 100 * figures["accuracy"]}
 
@@ -41,11 +40,16 @@ def trainer(*flags: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cnn", action="store_true", help="train the convolutional network too, minutes")
+    parser.add_argument("--epochs", type=int, default=10)
     asked = parser.parse_args()
-    values = harness.rounds(asked.rounds, {"plain Keras script": reference, "horngate-trainer": trainer})
+    epochs = ("--epochs", str(asked.epochs), "--min-accuracy", "0.9")
+    values = harness.rounds(
+        asked.rounds,
+        {"plain Keras script": lambda: reference(asked.epochs), "horngate-trainer": lambda: trainer(*epochs)},
+    )
     figures = [
         harness.Figures("fit", values["fit"]),
         harness.Figures("whole process", values["process"]),
@@ -58,8 +62,9 @@ def main() -> None:
     ratios = {figure.name: figure.ratio("horngate-trainer", "plain Keras script") for figure in figures[:2]}
     print(harness.table(figures))
     print("ratios to the plain script:", ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
-    path = harness.save("trainer", {"ratios": ratios, "figures": {figure.name: figure.values for figure in figures}})
-    print(path.relative_to(ROOT))
+    if asked.save:
+        shown = {figure.name: figure.values for figure in figures}
+        print(harness.save("trainer", {"ratios": ratios, "figures": shown}))
 
 
 if __name__ == "__main__":

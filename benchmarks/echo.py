@@ -1,0 +1,15 @@
+"""The fast transport alone, in the configuration that Horngate gives it.
+
+python benchmarks/echo.py PORT
+
+`echo_asgi` answers in the server's place.
+"""
+
+import sys
+
+from horngate_server import launch, settings
+from horngate_server.transports import envoy
+
+envoy.APP = "echo_asgi:app"
+chosen = settings.Settings()
+envoy.become(launch.listener(chosen, int(sys.argv[1])), settings.environment(chosen))
