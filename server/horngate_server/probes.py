@@ -19,8 +19,10 @@ from horngate_server.comparing import as_bfloat16
 from horngate_server.model import Array
 from horngate_server.signature import FREE, Feature, Signature, TensorSpec
 
-SIZES = (4, 8, 16, 32, 64, 128, 224, 256, 1, 2, 3)
-"""Lengths of free axes, the cheap ones first: image models want powers of two, or 224; others anything."""
+SIZES = (4, 8, 16, 32, 64, 128, 224, 256, 1, 2, 3, 5, 6, 7, 10, 12, 20, 48, 96, 100, 160, 299, 300, 384, 512)
+"""Lengths of free axes, the cheap and likely ones first: image models want powers of two, or 224; others anything."""
+RANKS = (2, 1, 3, 4)
+"""Numbers of axes of a tensor that may have any."""
 Rows = Sequence[Array]
 """One array per input of a signature, in its order."""
 
@@ -33,11 +35,13 @@ class Guess:
         signature: whose inputs.
         size: the length of free axes but the first.
         style: which kind of values.
+        rank: how many axes inputs have that may have any number.
     """
 
     signature: Signature
     size: int
     style: str
+    rank: int = 2
 
     def elements(self, rows: int) -> int:
         """Return how many elements so many rows have."""
@@ -49,7 +53,7 @@ class Guess:
         return [self._fill(spec, rows, rng) for spec in self.signature.inputs]
 
     def _shape(self, spec: TensorSpec, rows: int) -> tuple[int, ...]:
-        axes = (rows, self.size) if spec.shape is None else spec.shape
+        axes = (rows, *(self.size,) * (self.rank - 1)) if spec.shape is None else spec.shape
         if spec.in_rows or spec.shape is None:
             axes = (rows, *axes[1:])
         return tuple(self.size if axis == FREE else axis for axis in axes)
@@ -72,8 +76,10 @@ class Guess:
 def guesses(signature: Signature) -> Iterator[Guess]:
     """Yield ways to fill a signature's inputs, the likely ones first."""
     open_axes = any(spec.shape is None or FREE in spec.shape[spec.in_rows :] for spec in signature.inputs)
-    for size, style in product(SIZES if open_axes else SIZES[:1], STYLES):
-        yield Guess(signature, size, style)
+    any_rank = any(spec.shape is None for spec in signature.inputs)
+    ways = product(SIZES if open_axes else SIZES[:1], RANKS if any_rank else RANKS[:1], STYLES)
+    for size, rank, style in ways:
+        yield Guess(signature, size, style, rank)
 
 
 STYLES = ("likely", "small", "ones", "other")

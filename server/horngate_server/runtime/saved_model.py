@@ -10,6 +10,7 @@ from ctypes import c_char_p, c_int64, c_void_p
 from itertools import count
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -141,7 +142,7 @@ class SavedModel:
         """Compute one batch (`Model.run`)."""
         assert isinstance(feed, _Feed)
         tf = self._tf
-        inputs, outputs = self._ends[feed.signature.name]
+        inputs, outputs, through = self._ends[feed.signature.name]
         results = (c_void_p * len(outputs))()
         try:
             if not feed.kept:
@@ -154,7 +155,19 @@ class SavedModel:
             )  # fmt: skip
             if code := tf.TF_GetCode(self._status):
                 raise _failure(code, tf.TF_Message(self._status).decode(errors="replace"))
-            return [_copy(tf, tensor, spec) for tensor, spec in zip(results, feed.signature.outputs, strict=True)]
+            computed = [place for place in range(len(feed.signature.outputs)) if place not in through]
+            copies = {
+                place: _copy(tf, tensor, feed.signature.outputs[place])
+                for place, tensor in zip(computed, results, strict=True)
+            }
+            return (
+                [
+                    copies[place] if place in copies else feed.arrays[through[place]].copy()
+                    for place in range(len(feed.signature.outputs))
+                ]
+                if through
+                else list(copies.values())
+            )
         except MemoryError as error:
             raise OutOfMemory(f"no memory for the answers of this batch: {error}") from error
         finally:
@@ -194,10 +207,12 @@ class SavedModel:
 
     def _find(self, signature: Signature) -> "_Ends":
         """Find a signature's inputs and outputs in the graph."""
-        inputs, outputs = (
-            self._resolve([spec.tensor for spec in side]) for side in (signature.inputs, signature.outputs)
-        )
-        return inputs, outputs
+        inputs = [spec.tensor for spec in signature.inputs]
+        through = {
+            place: inputs.index(spec.tensor) for place, spec in enumerate(signature.outputs) if spec.tensor in inputs
+        }
+        outputs = [spec.tensor for spec in signature.outputs if spec.tensor not in inputs]
+        return _Ends(self._resolve(inputs), self._resolve(outputs), through)
 
     def _resolve(self, names: Sequence[str]) -> ctypes.Array[Output]:
         """Resolve "node:index" names in the graph."""
@@ -213,8 +228,16 @@ class SavedModel:
 
 # --- private ------------------------------------------------------------------------------------------
 
-_Ends = tuple[ctypes.Array[Output], ctypes.Array[Output]]
-"""A signature's inputs and outputs in the graph."""
+
+class _Ends(NamedTuple):
+    """A signature's inputs and outputs in the graph, and by place the outputs that are an input as it came.
+
+    These TensorFlow does not fetch ("both fed and fetched").
+    """
+
+    inputs: ctypes.Array[Output]
+    outputs: ctypes.Array[Output]
+    through: Mapping[int, int]
 
 
 def _opened(path: Path, device: str, threads: int, tags: Sequence[str]) -> SavedModel:
@@ -386,6 +409,8 @@ def _copy(tf: ctypes.CDLL, tensor: int, spec: TensorSpec) -> Array:
     return np.frombuffer(ctypes.string_at(address, size), datatype.numpy).reshape(shape)
 
 
+_REFERENCE = 100
+"""By so much the number of a reference's type is larger (``tensorflow/core/framework/types.proto``)."""
 _INVALID_ARGUMENT, _FAILED_PRECONDITION, _RESOURCE_EXHAUSTED, _OUT_OF_RANGE = 3, 9, 8, 11  # absl's codes
 _NODE = re.compile(r"\s*\[\[\{\{.*", re.DOTALL)
 _LOST_VARIABLE = re.compile(
@@ -446,7 +471,7 @@ def _signature(path: Path, name: str, definition: SignatureDef) -> Signature:
 
 def _spec(path: Path, role: str, name: str, info: TensorInfo) -> TensorSpec:
     """Read one input or output of a SignatureDef."""
-    datatype = BY_TENSORFLOW.get(info.dtype)
+    datatype = BY_TENSORFLOW.get(info.dtype % _REFERENCE)  # a reference to a variable is read as what it holds
     if datatype is None:
         raise ModelError(f"{path}: {role} {name} has the type {tensorflow_name(info.dtype)}, which cannot be served")
     if info.WhichOneof("encoding") != "name":

@@ -180,7 +180,7 @@ def _parse(message: bytes | memoryview) -> InferenceRequest:
             )
         header = read_header(request, raw=True)
         return InferenceRequest(header, request.id, _split(header, list(request.raw_input_contents)))
-    header = read_header(request, raw=False)
+    header = read_header(request, raw=not request.inputs)  # without any, nothing asks for lists
     return InferenceRequest(header, request.id, [_typed(tensor) for tensor in request.inputs])
 
 
