@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps fuzz smoke clean
+.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps lowest fuzz smoke clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,10 +84,13 @@ smoke:  ## the whole docker-compose stack: up, classify, watch, kill and restart
 test: setup  ## the whole test-suite, with a minute of fuzzing
 	@$(BIN)/pytest
 
+lowest: setup  ## test with the lowest versions that pyproject.toml allows, in environments of their own (about 2 GB)
+	@$(BIN)/python tests/lowest.py
+
 fuzz: setup  ## five million mutated messages to the decoders, 200,000 over the wire; needs models/, which `make run` makes
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/decoders.py --runs 5000000
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport grpcio --messages 100000
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport fast --messages 100000
 
 clean:  ## remove what the commands above made
-	rm -rf .venv models report dist
+	rm -rf .venv .lowest models report dist

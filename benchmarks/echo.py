@@ -6,10 +6,12 @@ python benchmarks/echo.py PORT
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 from horngate_server import launch, settings
 from horngate_server.transports import envoy
 
 envoy.APP = "echo_asgi:app"
 chosen = settings.Settings()
-envoy.become(launch.listener(chosen, int(sys.argv[1])), settings.environment(chosen))
+envoy.become(launch.listener(chosen, int(sys.argv[1])), settings.environment(chosen), Path(tempfile.mkdtemp()))

@@ -15,6 +15,8 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 SERVICE = "grpc.health.v1.Health"
 OVERALL = ""
+MAX_BYTES = 4096
+"""A request for health has a model's name; it may come from anyone."""
 
 _Response = HealthCheckResponse
 

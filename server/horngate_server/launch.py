@@ -105,6 +105,7 @@ def _become_envoy(settings: Settings) -> NoReturn:
         os.set_inheritable(settings.worker.line, True)
     scratch = _scratch(settings)
     environment = settings_room.environment(replace(settings, grpc_port=port, scratch=scratch))
+    logs.flush()
     envoy.become(listener(settings, port), environment, scratch)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import socket
 import struct
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse
+from horngate_server import health
+from horngate_server.transports import small
 from support.desk import request
 from support.http2 import MODEL_INFER, Http2
 from support.process import ServerProcess
@@ -106,6 +109,28 @@ def test_callers_that_never_finish_cannot_fill_the_memory(server: ServerProcess,
             assert grown_mib(server, before) < 64 + SLACK_MIB
         assert grown_mib(server, before) < 30 * 8 + SLACK_MIB
     until(lambda: _good(server))
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_health_takes_small_messages_alone(server: ServerProcess, transport: str, method: str) -> None:
+    """It is open to everyone: large messages that do not end hold little memory, and no probe and no caller up."""
+    before = _reset_peak(server)
+    path = f"/grpc.health.v1.Health/{method}"
+    with ExitStack() as stack:
+        for _ in range(30):
+            caller = stack.enter_context(Http2(server.grpc))
+            stream = caller.open([(":path", path)])
+            sender = threading.Thread(target=caller.send, args=(stream, frame(bytes(7 * MIB), length=8 * MIB - 1000)))
+            sender.start()
+            stack.callback(sender.join)
+            stack.callback(caller.socket.shutdown, socket.SHUT_RDWR)  # what cannot be sent is not waited for
+        until(lambda: health.ask(server.grpc, "", 5.0))
+        assert _good(server)
+        held = 64 if transport == "fast" else small.AT_ONCE * 8  # fast: Envoy's windows, all connections together
+        assert grown_mib(server, before) < held + SLACK_MIB
+    with Http2(server.grpc) as caller:
+        ended = caller.call(frame(bytes(health.MAX_BYTES + 1)), [(":path", path)])
+    assert ended["grpc-status"] == EXHAUSTED
 
 
 def test_callers_that_never_read_cost_no_more_than_their_requests(server: ServerProcess) -> None:

@@ -280,6 +280,7 @@ def test_the_servers_own_lines_are_not_taken_for_tensorflows(capfd: pytest.Captu
     """While native code's lines are collected, those of other threads go where they belong, at once."""
     with set_up("text"), native_log.captured() as complaints:
         logging.getLogger("horngate").error("answered")
+        logs.flush()
         said, collected = capfd.readouterr().err, complaints()
     assert said.endswith("error   answered\n")
     assert collected == []

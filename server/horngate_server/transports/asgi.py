@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from horngate_server.errors import MessageTooLarge, ModelFailed, RequestError
+from horngate_server.errors import ModelFailed, RequestError
 from horngate_server.status import status_of
 from horngate_server.transports import Status, Stream, Terms, framing
 from horngate_server.transports.memory import Memory
@@ -121,9 +121,7 @@ class Inbox:
             return None
         length = framing.length(self._pending)
         if length > self._max_message_bytes:
-            raise MessageTooLarge(
-                f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
-            )
+            raise framing.too_large(length, self._max_message_bytes)
         end = framing.PREFIX_BYTES + length
         if len(self._pending) < end:
             return None

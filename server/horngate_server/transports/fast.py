@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from horngate_server import health, transports, unix_http
 from horngate_server import origin as origin_room
-from horngate_server import transports, unix_http
-from horngate_server.doors import Doors
+from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import (
     HorngateError,
     InvalidRequest,
-    MessageTooLarge,
     NotImplementedHere,
     NotReady,
     RequestError,
@@ -70,6 +69,7 @@ class FastTransport:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
+        self._max_bytes = dict.fromkeys(OPEN, min(health.MAX_BYTES, max_message_bytes))
         self._doors = doors
         self._notes = notes
         self._clock = clock
@@ -160,12 +160,13 @@ class FastTransport:
         headers = dict(scope["headers"])
         content_type = headers.get(b"content-type", b"")
         encoding = headers.get(b"grpc-encoding", b"")
+        max_bytes = self._max_bytes.get(method, self._max_message_bytes)
         doors = self._doors
         memory = doors.memory
         if not doors.wide_open:
             memory = doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
-            self._other(scope, headers, asgi.Inbox(receive, encoding, self._max_message_bytes, memory), memory, send)
+            self._other(scope, headers, asgi.Inbox(receive, encoding, max_bytes, memory), memory, send)
             return None
         deadline, stands_back = self._terms(headers)
         event = await receive()
@@ -173,14 +174,12 @@ class FastTransport:
             raise Disconnected
         body: bytes | memoryview = event.get("body", b"")
         if event.get("more_body"):
-            body = await self._rest(event["body"], event, receive, memory)
-        elif len(body) > self._max_message_bytes + framing.PREFIX_BYTES:
-            raise MessageTooLarge(
-                f"a message of {len(body)} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
-            )
+            body = await _rest(event["body"], event, receive, memory, max_bytes)
+        elif len(body) > max_bytes + framing.PREFIX_BYTES:
+            raise framing.too_large(len(body) - framing.PREFIX_BYTES, max_bytes)
         message, compressed = framing.unframe(body)
         if compressed:
-            message = await asyncio.to_thread(framing.expand, message, encoding, self._max_message_bytes)
+            message = await asyncio.to_thread(framing.expand, message, encoding, max_bytes)
         origin = None
         if self._notes.wanted:
             origin = self._origin(scope, headers, memory)
@@ -226,38 +225,6 @@ class FastTransport:
         self._next_asking = inf
         if fresh or longer:
             self._ask_at(min(fresh[0][0] if fresh else inf, longer[0][0] if longer else inf), now)
-
-    async def _rest(self, body: bytes, event: Event, receive: Receive, memory: Memory) -> bytes | memoryview:
-        """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
-
-        Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
-        """
-        while len(body) < framing.PREFIX_BYTES and event.get("more_body"):
-            event = await _next(receive)
-            body += event.get("body", b"")
-        if not event.get("more_body"):
-            return body
-        length = framing.length(body)
-        if length > self._max_message_bytes:
-            raise MessageTooLarge(
-                f"a message of {length} bytes; expected at most {self._max_message_bytes} (--max-message-bytes)"
-            )
-        size = framing.PREFIX_BYTES + length
-        memory.take(size)  # all that is announced: it is allocated now
-        try:
-            whole = np.empty(size, np.uint8).data
-            received = 0
-            while True:
-                if received + len(body) > size:
-                    raise InvalidRequest(f"more bytes than the {length} that the frame's prefix says")
-                whole[received : received + len(body)] = body
-                received += len(body)
-                if not event.get("more_body"):
-                    return whole[:received]
-                event = await _next(receive)
-                body = event.get("body", b"")
-        finally:
-            memory.give(size)
 
     def _terms(self, headers: Mapping[bytes, bytes]) -> tuple[float, bool]:
         """Read a call's deadline, and whether it stands back."""
@@ -328,6 +295,37 @@ class FastTransport:
         """Whether Envoy still has calls whose answers have not left."""
         stats = self._ask_envoy("/stats?filter=^http.ingress_http.downstream_rq_active$")
         return bool(stats) and stats.strip() != "http.ingress_http.downstream_rq_active: 0"
+
+
+async def _rest(body: bytes, event: Event, receive: Receive, memory: Memory, max_bytes: int) -> bytes | memoryview:
+    """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
+
+    Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
+    """
+    while len(body) < framing.PREFIX_BYTES and event.get("more_body"):
+        event = await _next(receive)
+        body += event.get("body", b"")
+    if not event.get("more_body"):
+        return body
+    length = framing.length(body)
+    if length > max_bytes:
+        raise framing.too_large(length, max_bytes)
+    size = framing.PREFIX_BYTES + length
+    memory.take(size)  # all that is announced: it is allocated now
+    try:
+        whole = np.empty(size, np.uint8).data
+        received = 0
+        while True:
+            if received + len(body) > size:
+                raise InvalidRequest(f"more bytes than the {length} that the frame's prefix says")
+            whole[received : received + len(body)] = body
+            received += len(body)
+            if not event.get("more_body"):
+                return whole[:received]
+            event = await _next(receive)
+            body = event.get("body", b"")
+    finally:
+        memory.give(size)
 
 
 async def _next(receive: Receive) -> Event:

@@ -50,6 +50,13 @@ def unframe(body: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
     return view[PREFIX_BYTES:], body[0] == 1
 
 
+def too_large(size: int, max_bytes: int) -> MessageTooLarge:
+    """Return the error for a message of so many bytes."""
+    return MessageTooLarge(
+        f"a message of {size} bytes; expected at most {max_bytes} (--max-message-bytes; less for health)"
+    )
+
+
 def expand(message: bytes | memoryview, encoding: bytes, max_bytes: int) -> bytes:
     """Decompress a message, and stop where it becomes too large.
 

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 import grpc
 
-from horngate_server.doors import Doors
+from horngate_server import health
+from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
 from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
@@ -20,6 +21,7 @@ from horngate_server.tls import Certificates, Pems, Tls, read
 from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
+from horngate_server.transports.small import SmallMessages
 
 _T = TypeVar("_T")
 PENDING_CALLS = 100_000
@@ -144,6 +146,7 @@ class _Router(grpc.GenericRpcHandler):
 
     def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes) -> None:
         intake = Intake(service.accept)
+        small = SmallMessages(health.MAX_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
                 method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock, notes))
@@ -154,6 +157,12 @@ class _Router(grpc.GenericRpcHandler):
                 for method, stream in service.streams.items()
             },
         }
+        for method in OPEN & service.methods:
+            unary = _unary(method, intake, doors, clock, notes)
+            self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_unary(unary, small))
+        for method in OPEN & service.streams.keys():
+            streaming = _streaming(method, service.streams[method], doors, clock, notes)
+            self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_streaming(streaming, small))
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         return self._handlers.get(details.method) or grpc.unary_unary_rpc_method_handler(_absent(details.method))
@@ -221,6 +230,36 @@ def _streaming(
         finally:
             for size in counted:
                 memory.give(size)
+
+    return handle
+
+
+def _small_unary(
+    unary: Callable[[bytes, _Context], Awaitable[bytes]], small: SmallMessages
+) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+    """Let a unary method wait for its message itself: gRPC would before it asks who calls."""
+
+    async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        try:
+            message = await small.first(messages)
+        except RequestError as error:
+            await _abort(context, status_of(error))
+        yield await unary(message, context)
+
+    return handle
+
+
+def _small_streaming(
+    streaming: Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]], small: SmallMessages
+) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+    """The same for a stream, which gets its first message alone: no further one is taken in."""
+
+    async def first(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        yield await small.first(messages)
+
+    async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        async for answer in streaming(first(messages), context):
+            yield answer
 
     return handle
 
