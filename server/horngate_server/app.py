@@ -245,6 +245,7 @@ class App:
             lines += [
                 f"  model      {each.info.name} version {each.info.version}, {each.report.verification}",
                 f"             {each.info.signature}",
+                f"  batching   {_batching(each)}",
                 f"  device     {each.device.kind} ({each.device.why})",
             ]
         if not loaded:
@@ -252,7 +253,7 @@ class App:
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
-            f"  batches    up to {settings.max_batch_rows} rows, {settings.max_queue_delay_s * 1000:g} ms queue delay",
+            f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms queue delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]
         for line in lines:
@@ -263,6 +264,13 @@ SWITCH_INTERVAL_S = 0.0001
 """How long a thread may keep Python while another waits for it. The default, fifty times as long, is a request's whole
 latency many times over; see DESIGN.md."""
 YOUNG_OBJECTS = 50_000
+
+
+def _batching(loaded: Loaded) -> str:
+    """Say how requests for a version's default signature are computed, and why so."""
+    batching = loaded.info.batching
+    how = "one request, one run" if batching.whole else f"up to {loaded.report.max_batch_rows} rows in one run"
+    return f"{how}: {batching.why}" + ("" if loaded.report.proved else "; it was not seen to answer anything")
 
 
 def _wall_clock() -> float:
