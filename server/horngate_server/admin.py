@@ -103,7 +103,7 @@ class Admin:
     def _config(self, given: tfs.ModelConfig) -> ModelConfig:
         """Read what TensorFlow Serving's ModelConfig says of one model."""
         expected = self._lifecycle.root / given.name
-        if given.base_path and Path(given.base_path).resolve() != expected.resolve():
+        if given.base_path and ("\0" in given.base_path or Path(given.base_path).resolve() != expected.resolve()):
             raise InvalidRequest(f"model {given.name!r}: base_path {given.base_path}; expected {expected}, or nothing")
         if given.model_platform not in {"", "tensorflow"}:
             raise InvalidRequest(f"model {given.name!r}: model_platform {given.model_platform}; expected tensorflow")

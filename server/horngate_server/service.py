@@ -411,6 +411,9 @@ class Service:
             done(InvalidRequest(f"not the message that {call.method} takes: {error}"))
         except RequestError as error:
             done(error)
+        except Exception as error:  # it must not take the calls of the same turn along
+            log.exception("%s failed", call.method)
+            done(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
 
 # --- private ------------------------------------------------------------------------------------------

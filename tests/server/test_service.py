@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from horngate_server.admission import alike
 from horngate_server.errors import ModelFailed, ModelNotFound, NotReady
 from horngate_server.model import Array
+from horngate_server.names import INFER as METHOD
 from horngate_server.origin import Origin
 from horngate_server.served import Models
 from horngate_server.telling import Ended
@@ -338,6 +339,21 @@ def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None
     assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
     assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
     assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
+
+
+def test_a_call_that_cannot_be_answered_later_takes_none_of_its_turn_along() -> None:
+    """Whatever its handler raises, it is answered, once, and those that came with it are computed."""
+
+    def fail(_message: bytes, _done: object) -> None:
+        raise ValueError("embedded null byte")
+
+    with Desk() as desk:
+        desk.service.add(deferred={"/s/Later": fail})
+        later, infer = FakeReply(), FakeReply()
+        message = request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
+        desk.service.accept([Call("/s/Later", b"", inf, later), Call(METHOD, message, inf, infer)])
+        assert later.message() == "ValueError: embedded null byte. This is a bug."
+        assert infer.status() == "OK"
 
 
 def test_while_a_server_starts_no_model_is_unknown() -> None:
