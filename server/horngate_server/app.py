@@ -253,7 +253,7 @@ class App:
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
-            f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms queue delay",
+            f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]
         for line in lines:

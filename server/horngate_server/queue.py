@@ -29,6 +29,8 @@ from horngate_server.transports import Reply
 
 BULK_SHARE = 4
 """A batch has this many times the rows that larger requests and bulk may have in it."""
+MOST_PASSED = 256
+"""Requests that are passed over for one batch: all of a long line would be looked at under the lock, batch by batch."""
 
 
 class Work(NamedTuple):
@@ -341,6 +343,8 @@ class _Taking:
                     item = large = bulk = Progress(work, 0, 0.0, 0.0, [], over=False)
             elif (work.plan is not plan and work.plan.alike != plan.alike) or (bulk and not bulk_room):
                 passed.append(item)
+                if (lane.bulk and not bulk_room) or len(passed) == MOST_PASSED:
+                    break  # nobody behind can have a place, or the look has been long enough
                 continue
             rows = left
             if large:

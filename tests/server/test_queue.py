@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from horngate_server.admission import Plan
 from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.queue import Batch, Line, Work
+from horngate_server.queue import MOST_PASSED, Batch, Line, Work
 from horngate_server.request import Header, InferenceRequest, ModelInfo
 from support.desk import SIGNATURE, FakeReply
 
@@ -217,3 +217,19 @@ def test_bulk_with_other_shapes_than_everybodys_has_its_turn_too() -> None:
             assert batch.rows == 1
             break
     assert any(computed)
+
+
+def test_a_long_line_is_not_looked_through_for_one_batch() -> None:
+    """What cannot join is passed over, but only so many: those behind have their turn in a later batch."""
+    others = [work(1, shapes=((3,),)) for _ in range(MOST_PASSED)]
+    waiting = line(work(1), *others, work(1), capacity=10_000)
+    assert waiting.take(0.0).rows == 1
+    assert waiting.take(0.0).rows == 8
+
+
+def test_bulk_that_finds_no_room_ends_the_look() -> None:
+    """Its whole lane is bulk: nobody further back could have a place either, and the order stays."""
+    bulk = [work(2, bulk=True) for _ in range(50)]
+    waiting = line(*bulk, batch=8, bulk=2)
+    taken = [waiting.take(0.0).whole for _ in range(3)]
+    assert [each for batch in taken for each in batch] == bulk[:3]
