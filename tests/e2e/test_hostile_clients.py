@@ -6,7 +6,7 @@ import struct
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -120,7 +120,7 @@ def test_health_takes_small_messages_alone(server: ServerProcess, transport: str
         for _ in range(30):
             caller = stack.enter_context(Http2(server.grpc))
             stream = caller.open([(":path", path)])
-            sender = threading.Thread(target=caller.send, args=(stream, frame(bytes(7 * MIB), length=8 * MIB - 1000)))
+            sender = threading.Thread(target=_send, args=(caller, stream, frame(bytes(7 * MIB), length=8 * MIB - 1000)))
             sender.start()
             stack.callback(sender.join)
             stack.callback(caller.socket.shutdown, socket.SHUT_RDWR)  # what cannot be sent is not waited for
@@ -240,6 +240,11 @@ def _good(server: ServerProcess) -> bool:
             return bool(infer(GOOD, timeout=10, wait_for_ready=True))
         except grpc.RpcError:
             return False
+
+
+def _send(caller: Http2, stream: int, data: bytes) -> None:
+    with suppress(OSError):  # the connection is closed meanwhile
+        caller.send(stream, data)
 
 
 def _answered(caller: Http2) -> bool:
