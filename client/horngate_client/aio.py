@@ -3,7 +3,8 @@
 # ruff: noqa: ASYNC109 - a timeout that the server learns of, as gRPC's deadline; asyncio.timeout stays outside
 
 import asyncio
-import itertools
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Self, TypeVar
 
@@ -15,9 +16,11 @@ from horngate_client import calls
 from horngate_client.base import BaseClient
 from horngate_client.channels import failure, path_of
 from horngate_client.codec import Array
-from horngate_client.errors import CallError, ClientClosed, DeadlineExceeded, TryLater
+from horngate_client.errors import CallError, ClientClosed, DeadlineExceeded, HorngateError, TryLater, Unavailable
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
+from horngate_client.names import AFTER_FAILURE_SECONDS
+from horngate_client.pool import PROBE_SECONDS
 from horngate_client.prediction import Prediction
 from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo
 
@@ -43,7 +46,7 @@ class AsyncClient(BaseClient):
             resize=resize,
             invert=invert,
         )
-        return await self._run(self._job(call, span))
+        return await self._run(self._job(call, span), span)
 
     async def infer(
         self,
@@ -55,7 +58,7 @@ class AsyncClient(BaseClient):
         """Run any model; see ``Client.infer``."""
         span = self._span(timeout)
         call = calls.infer(await self._signature(span), self._version, inputs, outputs, self._rows_per_request)
-        return await self._run(self._job(call, span))
+        return await self._run(self._job(call, span), span)
 
     async def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
         """Return the model's signature; see ``Client.model``."""
@@ -66,24 +69,27 @@ class AsyncClient(BaseClient):
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the model can be asked now; see ``Client.ready``."""
         call = calls.model_ready(self._model, self._version)
+        span = self._span(timeout)
         try:
-            return await self._run(self._job(call, self._span(timeout), policy=self._ask_each_once))
+            await self._locate(span)
+            return await self._run(self._poll(call, span), span)
         except (TryLater, DeadlineExceeded):
             return False
 
     async def server(self, *, timeout: float | None = None) -> ServerInfo:
         """Return what the server says about itself; of several servers, one."""
         span = self._span(timeout)
-        same = itertools.repeat(next(self._turns))
-        ready = await self._run(self._job(calls.server_ready(), span, turns=same))
-        return await self._run(self._job(calls.server_info(ready=ready), span, turns=same))
+        asked = self._job(calls.server_ready(), span)
+        ready = await self._run(asked, span)
+        return await self._run(self._job(calls.server_info(ready=ready), span, first=asked.last_address), span)
 
     async def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
         """Return every version that the server knows, of all models.
 
         Of several servers, one is asked.
         """
-        return await self._run(self._job(calls.models(), self._span(timeout)))
+        span = self._span(timeout)
+        return await self._run(self._job(calls.models(), span), span)
 
     async def promote(self, version: str, *, label: str = "stable", timeout: float | None = None) -> None:
         """Give a version of the model a label, on one server, which loads it first where that is needed.
@@ -96,12 +102,16 @@ class AsyncClient(BaseClient):
         Raises:
             CallError: it cannot be served, with the reason; or the server runs without ``--admin``.
         """
-        await self._run(self._job(calls.promote(self._model, version, label), self._span(timeout)))
+        span = self._span(timeout)
+        await self._run(self._job(calls.promote(self._model, version, label), span), span)
 
     async def close(self) -> None:
         """Close the connections; calls under way fail with ClientClosed."""
         self._closed = True
-        for channel in self._channels.values():
+        self._closing.set()
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -114,16 +124,44 @@ class AsyncClient(BaseClient):
 
     def _open(self) -> None:
         # Channels belong to an event loop, and there may be none yet: each is made when it is first needed.
-        self._channels: dict[int, grpc.aio.Channel] = {}
-        self._rpcs: dict[tuple[str, int], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing = asyncio.Event()
+        self._probes: set[asyncio.Task[None]] = set()
+        if self._endpoint.tls is not None:  # a file that cannot be read is said at once
+            self._endpoint.credentials()
 
     async def _signature(self, span: Span) -> ModelMetadata:
         if self._metadata is None:
-            self._metadata = await self._run(self._job(calls.model_metadata(self._model, self._version), span))
+            self._metadata = await self._run(self._job(calls.model_metadata(self._model, self._version), span), span)
         return self._metadata
 
-    async def _run(self, job: Job[T]) -> T:
+    async def _locate(self, span: Span) -> None:
+        """Look up the names where that is due; wait for it only where no address is known."""
+        looking = self._look_up()
+        while not self._pool.addresses:
+            self._check_open()
+            left = span.deadline - time.monotonic()
+            if left <= 0:
+                raise self._no_addresses(span)
+            if looking is None:
+                await self._pause(min(left, AFTER_FAILURE_SECONDS))
+            else:
+                await asyncio.wait([asyncio.wrap_future(looking)], timeout=left)
+            looking = self._look_up(failed=True)
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait, but not longer than until the client is closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        self._check_open()
+
+    async def _run(self, job: Job[T], span: Span) -> T:
         """Drive a call; the requests of a split fly as tasks, a single one needs none."""
+        await self._locate(span)
+        for address in self._pool.due_probes():
+            probe = asyncio.create_task(self._probe(address))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
         flying: set[asyncio.Task[tuple[Send, bytes | CallError]]] = set()
         try:
             while (step := job.next()) is not None:
@@ -133,40 +171,59 @@ class AsyncClient(BaseClient):
                     else:
                         flying.add(asyncio.create_task(self._send(job.method, step)))
                 elif flying:
-                    landed, flying = await asyncio.wait(
-                        flying, timeout=step.seconds, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    landed, _ = await asyncio.wait(flying, timeout=step.seconds, return_when=asyncio.FIRST_COMPLETED)
                     for task in landed:
+                        flying.discard(task)  # one that raises leaves the others to the end, which hears them all
                         _report(job, *task.result())
                 else:
-                    await asyncio.sleep(step.seconds or 0)
+                    await self._pause(step.seconds)
             return job.result()
         finally:
+            job.abandon()
             for task in flying:
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
 
     async def _send(self, method: str, step: Send) -> tuple[Send, bytes | CallError]:
         try:
-            rpc = self._rpc(method, step.address)
+            channel = self._channel(step.address)  # held until the answer comes, should the address go meanwhile
+            rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path_of(method))
             return step, await rpc(step.request, timeout=step.timeout, metadata=self._endpoint.metadata)
         except grpc.RpcError as exc:
             self._check_open()
-            return step, failure(exc, self._endpoint.addresses[step.address], method)
+            error = failure(exc, step.address, method)
+            if isinstance(error, Unavailable):
+                self._look_up(failed=True)
+            return step, error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and not (task and task.cancelling()):  # gRPC cancels the calls of a closed channel
                 raise ClientClosed(f"{self!r}") from None
             raise
+        except (grpc.aio.UsageError, asyncio.InvalidStateError):  # gRPC's words for a channel that was closed
+            self._check_open()
+            raise
 
-    def _rpc(self, method: str, address: int) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
+    async def _probe(self, address: str) -> None:
+        """Ask an ejected address whether it is well again, beside the calls."""
+        ready = False
+        try:
+            step = Send(0, address, self._probe_request.request(0), PROBE_SECONDS)
+            _, heard = await self._send("ModelReady", step)
+            ready = isinstance(heard, bytes) and self._probe_request.answer(0, heard)
+        except HorngateError:
+            ready = False
+        finally:
+            self._pool.probed(address, ready=ready)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
         self._check_open()
-        rpc = self._rpcs.get((method, address))
-        if rpc is None:
-            if address not in self._channels:
-                self._channels[address] = self._endpoint.aio_channel(address)
-            rpc = self._rpcs[method, address] = self._channels[address].unary_unary(path_of(method))
-        return rpc
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._endpoint.aio_channel(address, self._names.name_of(address))
+            known = self._pool.addresses
+            self._channels = {old: each for old, each in self._channels.items() if old in known} | {address: channel}
+        return channel
 
 
 def _report(job: Job[T], sent: Send, outcome: bytes | CallError) -> None:

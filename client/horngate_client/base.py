@@ -1,17 +1,21 @@
 """What the two clients share: their options, and the state that outlives a call."""
 
-import itertools
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
+from horngate_client import calls
+from horngate_client.budget import Bucket, RetryBudget
 from horngate_client.calls import Call
 from horngate_client.channels import Endpoint, TlsConfig
-from horngate_client.errors import ClientClosed, ConfigurationError
+from horngate_client.errors import ClientClosed, ConfigurationError, Unavailable
 from horngate_client.job import Job, Span
+from horngate_client.names import AFTER_FAILURE_SECONDS, REFRESH_SECONDS, Names, Resolve, system_resolve
+from horngate_client.pool import Pool
 from horngate_client.retry import RetryPolicy
 from horngate_client.signature import ModelMetadata
 from horngate_client.split import ROWS_PER_REQUEST
@@ -20,7 +24,9 @@ T = TypeVar("T")
 
 
 class BaseClient:
-    """Options and bookkeeping of a client; it never touches the network."""
+    """Options and bookkeeping of a client; it never touches the network, but for looking up names."""
+
+    _resolve: Resolve = staticmethod(system_resolve)
 
     def __init__(
         self,
@@ -41,7 +47,8 @@ class BaseClient:
 
         Args:
             servers: ``host:port``, several separated by commas, or a list. Requests go to each in turn, and a
-                retry goes to the next. A name with several addresses in DNS is spread over as well.
+                retry goes to another. A name is looked up every ten seconds while there are calls, and when a
+                server fails; requests go to each of its addresses in turn.
             model: the model's name.
             version: a version to insist on; empty: the server's choice.
             timeout: seconds for a whole call: reading the signature, all requests of a split, retries. Each
@@ -68,9 +75,12 @@ class BaseClient:
         self._rows_per_request = rows_per_request
         self._in_flight = in_flight
         self._retry = retry or RetryPolicy()
-        # Asking whether it is ready is itself a poll: every address once, without waiting in between.
-        self._ask_each_once = replace(self._retry, attempts=len(self._endpoint.addresses), initial_seconds=0)
-        self._turns = itertools.count()
+        self._names = Names(
+            self._endpoint.addresses, resolve=self._resolve, clock=time.monotonic, found=self._found_addresses
+        )
+        self._pool = Pool(self._names.addresses, clock=time.monotonic, random=random.random)
+        self._bucket = Bucket(self._retry.budget, time.monotonic())
+        self._probe_request = calls.model_ready(model, version)
         self._metadata: ModelMetadata | None = None
         self._closed = False
         self._open()
@@ -90,25 +100,44 @@ class BaseClient:
         now = time.monotonic()
         return Span(now, now + (self._timeout if timeout is None else _checked(timeout)))
 
-    def _job(
-        self,
-        call: Call[T],
-        span: Span,
-        *,
-        policy: RetryPolicy | None = None,
-        turns: Iterator[int] | None = None,
-    ) -> Job[T]:
+    def _job(self, call: Call[T], span: Span, *, first: str | None = None) -> Job[T]:
+        return self._new_job(call, span, self._retry, self._bucket, first)
+
+    def _poll(self, call: Call[T], span: Span) -> Job[T]:
+        """Ask every address once, without waiting in between: asking whether it is ready is itself a poll."""
+        addresses = max(1, len(self._pool.addresses))
+        policy = replace(self._retry, attempts=addresses, initial_seconds=0)
+        return self._new_job(call, span, policy, Bucket(RetryBudget(burst=addresses), time.monotonic()), None)
+
+    def _new_job(self, call: Call[T], span: Span, policy: RetryPolicy, bucket: Bucket, first: str | None) -> Job[T]:
         self._check_open()
         return Job(
             call,
-            policy=policy or self._retry,
+            policy=policy,
             span=span,
             window=self._in_flight,
-            addresses=self._endpoint.addresses,
-            turns=turns or self._turns,
+            pool=self._pool,
+            bucket=bucket,
             clock=time.monotonic,
             random=random.random,
+            first=first,
         )
+
+    def _found_addresses(self) -> None:
+        if found := self._names.addresses:
+            self._pool.replace(found)
+
+    def _look_up(self, *, failed: bool = False) -> "Future[tuple[str, ...]] | None":
+        return self._names.look_up(older_than=AFTER_FAILURE_SECONDS if failed else REFRESH_SECONDS)
+
+    def _no_addresses(self, span: Span) -> Unavailable:
+        error = Unavailable(
+            f"{','.join(self._endpoint.addresses)}: no address was found: {self._names.problem or 'no answer'}",
+            code="UNAVAILABLE",
+            address=self._endpoint.addresses[0],
+        )
+        error.unsent, error.seconds = True, time.monotonic() - span.started
+        return error
 
 
 def _checked(timeout: float) -> float:

@@ -31,6 +31,7 @@ class Call(Generic[T]):
         answer: reads the answer to one.
         result: joins the answers, in the order of the parts; the second argument is the seconds that it all
             took.
+        idempotent: sending a request twice is as good as once.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Call(Generic[T]):
     request: Callable[[int], bytes]
     answer: Callable[[int, bytes], Any]
     result: Callable[[Sequence[Any], float], T]
+    idempotent: bool = True
 
 
 def model_ready(model: str, version: str) -> Call[bool]:
@@ -84,7 +86,7 @@ def promote(model: str, version: str, label: str) -> Call[None]:
     request = oip.RepositoryModelLoadRequest(model_name=model)
     request.parameters["version"].int64_param = int(version)
     request.parameters["label"].string_param = label
-    return _single("RepositoryModelLoad", request, oip.RepositoryModelLoadResponse, lambda _: None)
+    return _single("RepositoryModelLoad", request, oip.RepositoryModelLoadResponse, lambda _: None, idempotent=False)
 
 
 def infer(
@@ -142,7 +144,9 @@ def predict(
 # --- private ------------------------------------------------------------------------------------------------
 
 
-def _single(method: str, request: Message, response: type[M], result: Callable[[M], T]) -> Call[T]:
+def _single(
+    method: str, request: Message, response: type[M], result: Callable[[M], T], *, idempotent: bool = True
+) -> Call[T]:
     payload = request.SerializeToString()
 
     def answer(_: int, received: bytes) -> T:
@@ -151,7 +155,7 @@ def _single(method: str, request: Message, response: type[M], result: Callable[[
         except DecodeError as exc:
             raise ProtocolError(f"the answer to {method} cannot be read") from exc
 
-    return Call(method, 1, lambda _: payload, answer, lambda answers, _: answers[0])
+    return Call(method, 1, lambda _: payload, answer, lambda answers, _: answers[0], idempotent)
 
 
 def _inference(

@@ -91,21 +91,27 @@ class Endpoint:
         token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         return (*token, ("horngate-priority", "bulk")) if self.bulk else token
 
-    def channel(self, index: int = 0) -> grpc.Channel:
-        """Open a channel; it connects when it is first used."""
-        address, options = self.addresses[index], self._options(index)
+    def channel(self, address: str, name: str | None = None) -> grpc.Channel:
+        """Open a channel; it connects when it is first used.
+
+        Args:
+            address: where to.
+            name: the ``host:port`` that the address was found under: what certificates and proxies know.
+        """
+        options = self._options(address, name)
         if self.tls is None:
             return grpc.insecure_channel(address, options)
-        return grpc.secure_channel(address, self._credentials(), options)
+        return grpc.secure_channel(address, self.credentials(), options)
 
-    def aio_channel(self, index: int = 0) -> grpc.aio.Channel:
-        """Open a channel for the running event loop."""
-        address, options = self.addresses[index], self._options(index)
+    def aio_channel(self, address: str, name: str | None = None) -> grpc.aio.Channel:
+        """Open a channel for the running event loop; see ``channel``."""
+        options = self._options(address, name)
         if self.tls is None:
             return grpc.aio.insecure_channel(address, options)
-        return grpc.aio.secure_channel(address, self._credentials(), options)
+        return grpc.aio.secure_channel(address, self.credentials(), options)
 
-    def _credentials(self) -> grpc.ChannelCredentials:
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the TLS files; a ConfigurationError where that is not possible."""
         tls = self.tls or TlsConfig()
         try:
             ca, key, cert = (None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.cert))
@@ -113,7 +119,7 @@ class Endpoint:
             raise ConfigurationError(f"a TLS file cannot be read: {exc}") from exc
         return grpc.ssl_channel_credentials(ca, key, cert)
 
-    def _options(self, index: int) -> list[tuple[str, Any]]:
+    def _options(self, address: str, name: str | None) -> list[tuple[str, Any]]:
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
             ("grpc.max_send_message_length", -1),
@@ -121,9 +127,13 @@ class Endpoint:
             ("grpc.enable_retries", 0),  # horngate_client.retry is the one who retries
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.min_reconnect_backoff_ms", 3000),  # the time for a connection: 20 s otherwise
+            ("grpc.dns_min_time_between_resolutions_ms", 2000),
             ("grpc.use_local_subchannel_pool", 1),  # a channel is a connection of its own
-            ("grpc.enable_http_proxy", 0 if _is_local(self.addresses[index]) else 1),
+            ("grpc.enable_http_proxy", 0 if name or _is_local(address) else 1),
         ]
+        if name:
+            options.append(("grpc.default_authority", name))
         if self.tls is not None and self.tls.server_name:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
@@ -156,6 +166,7 @@ def failure(error: grpc.RpcError, address: str, method: str) -> CallError:
         address=address,
         pushback=pushback_seconds(trailers.get("grpc-retry-pushback-ms")),
     )
+    translated.unsent = code == "UNAVAILABLE" and any(words in details for words in _NEVER_SENT)
     translated.__cause__ = error  # it is raised later, when no retry is left
     return translated
 
@@ -172,6 +183,9 @@ _KINDS: dict[str, type[CallError]] = {
     "RESOURCE_EXHAUSTED": errors.Overloaded,
     "UNAVAILABLE": errors.Unavailable,
 }
+
+_NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing", "errors resolving")
+"""What gRPC's load balancing says of a connection that it could not make."""
 
 
 def _address(name: str) -> str:

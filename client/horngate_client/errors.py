@@ -55,6 +55,10 @@ class CallError(HorngateError):
         details: the server's own words.
         address: the server that answered, or did not.
         attempts: how often it was tried.
+        tried: the address of each try, in order.
+        seconds: how long that took, from the start of the call.
+        unsent: no connection could be made, so no server saw the request.
+        share_only: the attempt's share of the time was used up, not the call's time.
         pushback: seconds that the server asked to wait before the next try; negative where it asked that
             there be none; None where it said nothing.
     """
@@ -75,10 +79,17 @@ class CallError(HorngateError):
         self.address = address
         self.attempts = attempts
         self.pushback = pushback
+        self.tried: tuple[str, ...] = (address,) if address else ()
+        self.seconds = 0.0
+        self.unsent = False
+        self.share_only = False
 
     def __str__(self) -> str:
         message = super().__str__()
-        return message if self.attempts == 1 else f"{message} (tried {self.attempts} times)"
+        if self.attempts == 1:
+            return message
+        where = ", ".join(dict.fromkeys(self.tried))
+        return f"{message} (tried {self.attempts} times in {self.seconds:.1f} s, at {where})"
 
 
 class InvalidRequest(CallError):

@@ -111,7 +111,9 @@ async def run(
         progress: is given a line about every second.
     """
     tally = _Tally()
-    channels = [endpoint.aio_channel(index % len(endpoint.addresses)) for index in range(plan.connections)]
+    channels = [
+        endpoint.aio_channel(endpoint.addresses[index % len(endpoint.addresses)]) for index in range(plan.connections)
+    ]
     turns = itertools.cycle(payloads)
     callers = []
     try:

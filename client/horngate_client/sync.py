@@ -1,9 +1,11 @@
 """The blocking client."""
 
-import itertools
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -14,9 +16,11 @@ from horngate_client import calls
 from horngate_client.base import BaseClient
 from horngate_client.channels import failure, path_of
 from horngate_client.codec import Array
-from horngate_client.errors import DeadlineExceeded, TryLater
+from horngate_client.errors import DeadlineExceeded, TryLater, Unavailable
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
+from horngate_client.names import AFTER_FAILURE_SECONDS
+from horngate_client.pool import PROBE_SECONDS
 from horngate_client.prediction import Prediction
 from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo
 
@@ -51,7 +55,7 @@ class Client(BaseClient):
         call = calls.predict(
             self._signature(span), self._version, images, self._rows_per_request, resize=resize, invert=invert
         )
-        return self._run(self._job(call, span))
+        return self._run(self._job(call, span), span)
 
     def infer(
         self,
@@ -75,7 +79,7 @@ class Client(BaseClient):
         """
         span = self._span(timeout)
         call = calls.infer(self._signature(span), self._version, inputs, outputs, self._rows_per_request)
-        return self._run(self._job(call, span))
+        return self._run(self._job(call, span), span)
 
     def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
         """Return the model's signature; read once, and again on ``refresh``."""
@@ -90,24 +94,27 @@ class Client(BaseClient):
         as an unknown model, is raised.
         """
         call = calls.model_ready(self._model, self._version)
+        span = self._span(timeout)
         try:
-            return self._run(self._job(call, self._span(timeout), policy=self._ask_each_once))
+            self._locate(span)
+            return self._run(self._poll(call, span), span)
         except (TryLater, DeadlineExceeded):
             return False
 
     def server(self, *, timeout: float | None = None) -> ServerInfo:
         """Return what the server says about itself; of several servers, one."""
         span = self._span(timeout)
-        same = itertools.repeat(next(self._turns))
-        ready = self._run(self._job(calls.server_ready(), span, turns=same))
-        return self._run(self._job(calls.server_info(ready=ready), span, turns=same))
+        asked = self._job(calls.server_ready(), span)
+        ready = self._run(asked, span)
+        return self._run(self._job(calls.server_info(ready=ready), span, first=asked.last_address), span)
 
     def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
         """Return every version that the server knows, of all models.
 
         Of several servers, one is asked.
         """
-        return self._run(self._job(calls.models(), self._span(timeout)))
+        span = self._span(timeout)
+        return self._run(self._job(calls.models(), span), span)
 
     def promote(self, version: str, *, label: str = "stable", timeout: float | None = None) -> None:
         """Give a version of the model a label, on one server, which loads it first where that is needed.
@@ -120,14 +127,18 @@ class Client(BaseClient):
         Raises:
             CallError: it cannot be served, with the reason; or the server runs without ``--admin``.
         """
-        self._run(self._job(calls.promote(self._model, version, label), self._span(timeout)))
+        span = self._span(timeout)
+        self._run(self._job(calls.promote(self._model, version, label), span), span)
 
     def close(self) -> None:
         """Close the connections; calls under way fail with ClientClosed."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            lines = dict(self._lines)
+            self._lines.clear()
         self._closing.set()
-        for channel in self._channels:
-            channel.close()
+        for line in lines.values():
+            line.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,30 +150,57 @@ class Client(BaseClient):
 
     def _open(self) -> None:
         self._closing = threading.Event()
-        self._channels = [self._endpoint.channel(index) for index in range(len(self._endpoint.addresses))]
-        self._rpcs: dict[tuple[str, int], grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._lock = threading.Lock()
+        self._lines: dict[str, _Line] = {}
+        if self._endpoint.tls is not None:  # a file that cannot be read is said at once
+            self._endpoint.credentials()
 
     def _signature(self, span: Span) -> ModelMetadata:
         if self._metadata is None:
-            self._metadata = self._run(self._job(calls.model_metadata(self._model, self._version), span))
+            self._metadata = self._run(self._job(calls.model_metadata(self._model, self._version), span), span)
         return self._metadata
 
-    def _run(self, job: Job[T]) -> T:
-        return self._run_alone(job) if job.single else self._run_windowed(job)
+    def _locate(self, span: Span) -> None:
+        """Look up the names where that is due; wait for it only where no address is known."""
+        looking = self._look_up()
+        while not self._pool.addresses:
+            self._check_open()
+            left = span.deadline - time.monotonic()
+            if left <= 0:
+                raise self._no_addresses(span)
+            if looking is None:
+                self._closing.wait(min(left, AFTER_FAILURE_SECONDS))
+            else:
+                wait([looking], timeout=left)
+            looking = self._look_up(failed=True)
+
+    def _run(self, job: Job[T], span: Span) -> T:
+        self._locate(span)
+        for address in self._pool.due_probes():
+            self._probe(address)
+        try:
+            return self._run_alone(job) if job.single else self._run_windowed(job)
+        finally:
+            job.abandon()
 
     def _run_alone(self, job: Job[T]) -> T:
         """Drive a call of one request, in this thread alone: gRPC's shortest way."""
         while (step := job.next()) is not None:
             if isinstance(step, Send):
-                rpc = self._rpc(job.method, step.address)
                 try:
-                    payload = rpc(step.request, timeout=step.timeout, metadata=self._endpoint.metadata)
+                    payload = self._rpc(job.method, step.address)(
+                        step.request, timeout=step.timeout, metadata=self._endpoint.metadata
+                    )
                 except grpc.RpcError as exc:
                     self._failed(job, step, exc)
+                except ValueError:  # gRPC's word for a channel that was closed meanwhile
+                    self._check_open()
+                    raise
                 else:
                     job.answered(step.part, payload)
             else:
                 self._closing.wait(step.seconds)
+                self._check_open()
         return job.result()
 
     def _run_windowed(self, job: Job[T]) -> T:
@@ -172,9 +210,12 @@ class Client(BaseClient):
         try:
             while (step := job.next()) is not None:
                 if isinstance(step, Send):
-                    rpc = self._rpc(job.method, step.address)
-                    flying[step.part] = rpc.future(step.request, timeout=step.timeout, metadata=self._endpoint.metadata)
+                    flying[step.part] = self._begin(job.method, step.address, step.request, step.timeout)
                     flying[step.part].add_done_callback(partial(_hand_over, arrived, step))
+                    continue
+                if not flying:
+                    self._closing.wait(step.seconds)
+                    self._check_open()
                     continue
                 try:
                     sent, future = arrived.get(timeout=step.seconds)
@@ -192,14 +233,52 @@ class Client(BaseClient):
 
     def _failed(self, job: Job[T], sent: Send, exc: Any) -> None:
         self._check_open()  # what was under way when it was closed fails for that reason
-        job.failed(sent.part, failure(exc, self._endpoint.addresses[sent.address], job.method))
+        error = failure(exc, sent.address, job.method)
+        if isinstance(error, Unavailable):
+            self._look_up(failed=True)
+        job.failed(sent.part, error)
 
-    def _rpc(self, method: str, address: int) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
-        self._check_open()
-        rpc = self._rpcs.get((method, address))
+    def _probe(self, address: str) -> None:
+        """Ask an ejected address whether it is well again, without waiting for it."""
+        asked = self._begin("ModelReady", address, self._probe_request.request(0), PROBE_SECONDS)
+
+        def heard(future: Any) -> None:
+            ready = future.code() is grpc.StatusCode.OK and self._probe_request.answer(0, future.result())
+            self._pool.probed(address, ready=ready)
+
+        asked.add_done_callback(heard)
+
+    def _begin(self, method: str, address: str, request: bytes, timeout: float) -> Any:
+        try:
+            return self._rpc(method, address).future(request, timeout=timeout, metadata=self._endpoint.metadata)
+        except ValueError:
+            self._check_open()
+            raise
+
+    def _rpc(self, method: str, address: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+        line = self._lines.get(address)
+        if line is None:
+            with self._lock:
+                self._check_open()
+                line = self._lines.get(address)
+                if line is None:
+                    line = _Line(self._endpoint.channel(address, self._names.name_of(address)))
+                    # Calls under way keep the channel of an address that is gone open until they end.
+                    known = self._pool.addresses
+                    kept = {old: each for old, each in self._lines.items() if old in known}
+                    self._lines = kept | {address: line}
+        rpc = line.rpcs.get(method)
         if rpc is None:
-            rpc = self._rpcs[method, address] = self._channels[address].unary_unary(path_of(method))
+            rpc = line.rpcs[method] = line.channel.unary_unary(path_of(method))
         return rpc
+
+
+@dataclass(slots=True)
+class _Line:
+    """A channel to one address, and the methods that were called there."""
+
+    channel: grpc.Channel
+    rpcs: dict[str, "grpc.UnaryUnaryMultiCallable[bytes, bytes]"] = field(default_factory=dict)
 
 
 def _hand_over(arrived: "queue.SimpleQueue[tuple[Send, Any]]", sent: Send, future: Any) -> None:

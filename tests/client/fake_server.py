@@ -59,6 +59,7 @@ class FakeServer:
     ready: bool = True
     batching: str = ""
     failures: list[Failure] = field(default_factory=list)
+    refuse_load: Failure | None = None
     token: str | None = None
     mangle: Callable[[Any], None] = lambda _: None
     gate: threading.Event = field(default_factory=threading.Event)
@@ -138,6 +139,8 @@ class FakeServer:
         )  # fmt: skip
 
     def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        if self.refuse_load:
+            context.abort(self.refuse_load.code, self.refuse_load.details)
         if request.parameters["version"].int64_param == 3:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "version 3 cannot be served: it disagrees")
         return oip.RepositoryModelLoadResponse()

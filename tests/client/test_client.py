@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from horngate_client import (
 )
 
 Code = grpc.StatusCode
-FAST = RetryPolicy(initial_seconds=0.001)
+FAST = RetryPolicy(attempts=5, initial_seconds=0.001)
 Ask = Callable[..., Any]
 
 
@@ -291,10 +291,107 @@ def test_the_timeout_bounds_the_whole_call(server: FakeServer, ask: Ask) -> None
     assert isinstance(caught.value, TimeoutError)
 
 
+AskMany = Callable[..., list[Any]]
+
+
+def ask_many_sync(servers: Any, count: int, **options: Any) -> list[Any]:
+    """Predict so often, one after the other, with one blocking client."""
+    with Client(servers, **options) as client:
+        return [client.predict(images(1)) for _ in range(count)]
+
+
+def ask_many_async(servers: Any, count: int, **options: Any) -> list[Any]:
+    """Predict so often, one after the other, with one async client."""
+
+    async def run() -> list[Any]:
+        async with AsyncClient(servers, **options) as client:
+            return [await client.predict(images(1)) for _ in range(count)]
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[ask_many_sync, ask_many_async], ids=["sync", "async"])
+def ask_many(request: pytest.FixtureRequest) -> AskMany:
+    """Either client, for many calls."""
+    return request.param  # type: ignore[no-any-return]
+
+
 def test_nobody_there_is_unavailable(ask: Ask) -> None:
     """Refused connections are retried, and then said."""
     with pytest.raises(Unavailable, match="tried 5 times"):
         ask(unused_address(), "predict", images(1))
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_silent_address_costs_no_call(server: FakeServer, silent: str, ask_many: AskMany) -> None:
+    """Twenty calls of three seconds are answered by its neighbour."""
+    answers = ask_many([silent, server.address], 20, timeout=3.0)
+    assert [len(answer) for answer in answers] == [1] * 20
+
+
+def test_a_server_whose_model_hangs_is_passed_over(server: FakeServer, second: FakeServer, ask_many: AskMany) -> None:
+    """It answers probes, so it is tried again now and then, ever less often."""
+    second.gate.clear()
+    answers = ask_many([second.address, server.address], 20, timeout=2.0)
+    assert [len(answer) for answer in answers] == [1] * 20
+    assert second.count() <= 3
+
+
+def test_an_address_comes_back_after_its_server_does(server: FakeServer, second: FakeServer) -> None:
+    """A probe finds it, beside the calls."""
+    second.failures = [Failure(Code.UNAVAILABLE)]
+    with Client([second.address, server.address]) as client:
+        deadline = time.monotonic() + 20
+        while second.count() < 4 and time.monotonic() < deadline:
+            client.predict(images(1))
+        assert second.count() >= 4
+        assert second.count("ModelReady") == 1
+
+
+def test_promote_is_sent_once_where_a_server_may_have_seen_it(server: FakeServer, ask: Ask) -> None:
+    """Its answer may be lost; a repeat is the operator's decision."""
+    server.refuse_load = Failure(Code.UNAVAILABLE, "stopping")
+    with pytest.raises(Unavailable, match="stopping"):
+        ask(server.address, "promote", "5")
+    assert server.count("RepositoryModelLoad") == 1
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient], ids=["sync", "async"])
+def test_a_name_that_moves_is_looked_up_again_before_giving_up(server: FakeServer, kind: type[Any]) -> None:
+    """The old address refuses; the call ends at the new one."""
+    dead = unused_address()
+    answers = iter([[dead]])  # and from then on the new one
+
+    def resolve(host: str, port: int) -> list[str]:
+        assert (host, port) == ("models.test", 8001)
+        return next(answers, [server.address])
+
+    moved = type(kind.__name__, (kind,), {"_resolve": staticmethod(resolve)})
+    if kind is Client:
+        with moved("models.test", timeout=60.0) as client:
+            assert len(client.predict(images(1))) == 1
+    else:
+
+        async def run() -> None:
+            async with moved("models.test", timeout=60.0) as client:
+                assert len(await client.predict(images(1))) == 1
+
+        asyncio.run(run())
+    assert server.count() == 1
+
+
+def test_a_name_that_is_not_known_is_said(ask: Ask) -> None:
+    """Unavailable, with the resolver's own words, when the time is up."""
+    with pytest.raises(Unavailable, match="nowhere.invalid:8001: no address was found: nowhere.invalid cannot be"):
+        ask("nowhere.invalid", "predict", images(1), timeout=0.5)
 
 
 def test_a_message_that_is_too_large_is_no_overload(server: FakeServer) -> None:
@@ -339,6 +436,75 @@ def test_closing_an_async_client_ends_calls_under_way(server: FakeServer) -> Non
             await call
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("rows", [1, 12], ids=["alone", "split"])
+def test_closing_amid_many_calls_is_client_closed_for_each(server: FakeServer, rows: int) -> None:
+    """However far each one is: about to be sent, or in flight."""
+    seen: list[str] = []
+    entered = threading.Semaphore(0)
+
+    def work(client: Client) -> None:
+        try:
+            while True:
+                client.predict(images(rows))
+                entered.release()
+        except HorngateError as exc:
+            seen.append(type(exc).__name__)
+
+    for _ in range(4):
+        client = Client(server.address, rows_per_request=4)
+        threads = [threading.Thread(target=work, args=(client,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        assert all(entered.acquire(timeout=10) for _ in range(20))
+        client.close()
+        for thread in threads:
+            thread.join(10)
+    assert seen == ["ClientClosed"] * 48
+
+
+@pytest.mark.parametrize("rows", [1, 12], ids=["alone", "split"])
+def test_closing_an_async_client_amid_many_calls_is_client_closed_for_each(server: FakeServer, rows: int) -> None:
+    """As with the blocking one."""
+
+    async def work(client: AsyncClient, met: asyncio.Event) -> str:
+        try:
+            while True:
+                await client.predict(images(rows))
+                met.set()
+        except HorngateError as exc:
+            return type(exc).__name__
+
+    async def run() -> list[str]:
+        client, met = AsyncClient(server.address, rows_per_request=4), asyncio.Event()
+        callers = [asyncio.create_task(work(client, met)) for _ in range(12)]
+        await met.wait()
+        await client.close()
+        return await asyncio.gather(*callers)
+
+    for _ in range(4):
+        assert asyncio.run(run()) == ["ClientClosed"] * 12
+
+
+def test_closing_ends_the_wait_for_a_retry(server: FakeServer) -> None:
+    """It is not slept to its end."""
+    server.failures = [Failure(Code.RESOURCE_EXHAUSTED, pushback="600000")] * 9
+    client = Client(server.address, timeout=3600.0)
+    outcome: list[type] = []
+
+    def work() -> None:
+        try:
+            client.predict(images(12))
+        except HorngateError as exc:
+            outcome.append(type(exc))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert server.arrived.wait(10)
+    client.close()
+    thread.join(10)
+    assert outcome == [ClientClosed]
 
 
 def test_cancelling_an_async_call_cancels_its_requests(server: FakeServer) -> None:
