@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from horngate_client import calls
 from horngate_client.base import BaseClient
-from horngate_client.channels import failure, path_of
+from horngate_client.channels import cancelled, failure, path_of
 from horngate_client.codec import Array
 from horngate_client.errors import CallError, ClientClosed, DeadlineExceeded, HorngateError, TryLater, Unavailable
 from horngate_client.images import Images
@@ -197,9 +197,11 @@ class AsyncClient(BaseClient):
             return step, error
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):  # gRPC cancels the calls of a closed channel
+            if task and task.cancelling():
+                raise
+            if self._closed:  # gRPC cancels the calls of a closed channel
                 raise ClientClosed(f"{self!r}") from None
-            raise
+            return step, cancelled(step.address)
         except (grpc.aio.UsageError, asyncio.InvalidStateError):  # gRPC's words for a channel that was closed
             self._check_open()
             raise

@@ -155,6 +155,8 @@ def failure(error: grpc.RpcError, address: str, method: str) -> CallError:
         kind, said = errors.InvalidRequest, f"{details}: lower rows_per_request"
     elif code == "UNIMPLEMENTED":
         said = f"it does not know {path_of(method)}: is this an Open Inference Protocol server? ({said})"
+    elif code == "CANCELLED":
+        said = f"the server cancelled it ({said})"
     elif code == "DEADLINE_EXCEEDED":
         said = f"no answer in time ({said})"
     elif code == "INTERNAL" or code not in _KINDS:
@@ -171,6 +173,11 @@ def failure(error: grpc.RpcError, address: str, method: str) -> CallError:
     return translated
 
 
+def cancelled(address: str) -> CallError:
+    """Return what a call became that the server cancelled; asyncio shows it as if a task had been cancelled."""
+    return errors.Unavailable(f"{address}: the server cancelled it", code="CANCELLED", address=address)
+
+
 # --- private ------------------------------------------------------------------------------------------------
 
 _KINDS: dict[str, type[CallError]] = {
@@ -182,6 +189,7 @@ _KINDS: dict[str, type[CallError]] = {
     "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
     "RESOURCE_EXHAUSTED": errors.Overloaded,
     "UNAVAILABLE": errors.Unavailable,
+    "CANCELLED": errors.Unavailable,  # by the server, as it stops: what we cancel ourselves is never reported
 }
 
 _NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing", "errors resolving")

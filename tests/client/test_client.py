@@ -356,6 +356,16 @@ def test_an_address_comes_back_after_its_server_does(server: FakeServer, second:
         assert second.count("ModelReady") == 1
 
 
+def test_a_call_that_the_server_cancelled_is_sent_again(server: FakeServer, ask: Ask) -> None:
+    """A grpcio server that stops does so; the caller did not cancel anything, and sees no cancellation."""
+    server.failures = [Failure(Code.CANCELLED)]
+    assert len(ask(server.address, "predict", images(1))) == 1
+    assert server.count() == 2
+    server.failures = [Failure(Code.CANCELLED)] * 9
+    with pytest.raises(Unavailable, match="the server cancelled it"):
+        ask(server.address, "predict", images(1))
+
+
 def test_promote_is_sent_once_where_a_server_may_have_seen_it(server: FakeServer, ask: Ask) -> None:
     """Its answer may be lost; a repeat is the operator's decision."""
     server.refuse_load = Failure(Code.UNAVAILABLE, "stopping")
