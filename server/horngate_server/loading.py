@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from horngate_server import repository, runtime
+from horngate_server import hints, repository, runtime
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.errors import ModelError
@@ -218,10 +218,16 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     if not path.name.isdecimal():
         versions = repository.versions(path)
         if not versions:
-            raise ModelError(f"{path} is no version and has none: expected <model>/<integer version>/saved_model.pb")
+            hint = hints.about_model(path) or "expected <model>/<integer version>/saved_model.pb"
+            raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
         path = versions[max(versions)]
     mine = settings.limits if limits is None else limits(path.parent.name)
-    loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+    try:
+        loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+    except ModelError as error:
+        if hint := hints.about_variables(path):
+            raise ModelError(f"{error}; {hint}") from error
+        raise
     loaded.executor.close()
     return loaded.report
 

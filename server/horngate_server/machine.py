@@ -17,6 +17,15 @@ def memory_bytes(root: Path = Path("/")) -> int:
     return min(_limits(root), default=ASSUMED_BYTES)
 
 
+def has_nvidia_driver(root: Path = Path("/")) -> bool:
+    """Whether the kernel's part of NVIDIA's driver is there: what TensorFlow says of GPUs is of use then.
+
+    Args:
+        root: for tests; where ``proc`` and ``dev`` are.
+    """
+    return any((root / path).exists() for path in ("proc/driver/nvidia", "dev/nvidiactl", "dev/nvidia0", "dev/dxg"))
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 

@@ -358,7 +358,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def prepare_libraries(settings: Settings) -> None:
     """Set what TensorFlow's C library reads from the environment; before it is loaded."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if settings.device == "cpu" else "1")
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "1" if settings.device != "cpu" and machine.has_nvidia_driver() else "2"
+    )
     os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # each model's threads are its own, as many as it needs
     if settings.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

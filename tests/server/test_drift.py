@@ -124,3 +124,26 @@ def test_the_index_is_never_negative_and_zero_for_equals(weights: list[float]) -
 def test_a_manifest_without_a_baseline_is_no_error(manifest: dict[str, Any] | None) -> None:
     """Any Keras model may be exported without one."""
     assert Baseline.of(manifest) is None
+
+
+def test_one_row_that_is_no_number_does_not_spoil_the_rest() -> None:
+    """Neither the shares of classes nor the mean confidence; it counts for neither."""
+    drift = watch([0] * 4, batches=LEAST_ROWS // 20)
+    before = drift.report()
+    drift._next = 0.0
+    drift.see(batch(np.zeros((2, 4), np.uint8), np.array([[float("nan"), 0.5], [float("inf"), 0.5]])))
+    after = drift.report()
+    assert (after.psi, after.confidence) == (before.psi, before.confidence)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_baseline_that_is_no_number_is_none(wrong: float) -> None:
+    """Nothing can be compared with it."""
+    found = {
+        "class_shares": [0.5, 0.5], "confidence_histogram": {"edges": [0, 0.5, 1], "counts": [1, 3]},
+        "input_mean": 33.0, "input_min": 0.0, "input_max": 255.0,
+    }  # fmt: skip
+    assert Baseline.of({"baseline": found}) is not None
+    assert Baseline.of({"baseline": {**found, "input_mean": wrong}}) is None
+    assert Baseline.of({"baseline": {**found, "class_shares": []}}) is None
+    assert Baseline.of({"baseline": {**found, "confidence_histogram": {"edges": [0, 1], "counts": [0]}}}) is None

@@ -67,3 +67,9 @@ def lay(root: Path, files: dict[str, str]) -> Path:
 def test_the_smallest_limit_around_this_process_holds(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     """The machine's memory, or less where a control group of either version says so."""
     assert machine.memory_bytes(lay(tmp_path, files)) == expected
+
+
+def test_a_driver_is_seen_by_what_the_kernel_shows_of_it(tmp_path: Path) -> None:
+    """Without one, what TensorFlow says of GPUs is noise."""
+    assert not machine.has_nvidia_driver(tmp_path)
+    assert machine.has_nvidia_driver(lay(tmp_path, {"dev/nvidiactl": ""}))

@@ -13,7 +13,7 @@ from horngate_server.loading import LoadReport
 from horngate_server.metrics import SECONDS, Metrics, default_registry
 from horngate_server.model import Array
 from horngate_server.request import ModelInfo, Outputs
-from horngate_server.signature import Signature, TensorSpec
+from horngate_server.signature import WHOLE, Batching, Signature, TensorSpec
 from horngate_server.states import STATES, VersionState
 from support.desk import Desk
 
@@ -91,3 +91,110 @@ def test_the_exposition_parses_and_has_every_promised_name() -> None:
     }  # fmt: skip
     process = {family.name for family in Metrics(default_registry()).registry.collect()}
     assert "process_resident_memory_bytes" in process
+
+
+def classified(name: str, scores: Array, rows: int = 3) -> BatchReport:
+    """A batch of a signature of this name, without padding."""
+    spec = TensorSpec("probabilities", BY_NAME["FP32"], None)
+    info = ModelInfo("m", "1", Signature(name, (), (spec,)))
+    return BatchReport(info, [], Outputs([], [], []), 0.0, rows, rows, 0.1, 0.1, arrays=[scores])
+
+
+def test_rows_that_are_not_finite_are_counted_apart() -> None:
+    """NaN and infinity spoil neither the sum of confidences nor the classes, now or later."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    nan, inf = float("nan"), float("inf")
+    metrics.batch(CLASSIFIER, classified("s", np.array([[nan, 0.1], [0.25, 0.75], [inf, 0]], np.float32)), [0.0])
+    labels = {"model": "m", "version": "1"}
+    assert registry.get_sample_value("horngate_not_finite_rows_total", labels) == 2
+    assert registry.get_sample_value("horngate_prediction_confidence_sum", labels) == pytest.approx(0.75)
+    assert registry.get_sample_value("horngate_predicted_class_total", {**labels, "class": "0"}) == 0
+    assert registry.get_sample_value("horngate_predicted_class_total", {**labels, "class": "1"}) == 1
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pytest.param(np.array([b"a", b"b", b"c"], object), id="strings"),
+        pytest.param(np.array([[b"a"]] * 3, object), id="strings-in-columns"),
+        pytest.param(np.float32(0.5).reshape(()), id="scalar"),
+        pytest.param(np.zeros((6, 2), np.float32), id="several-rows-a-row"),
+        pytest.param(np.zeros((3, 0), np.float32), id="no-classes"),
+        pytest.param(np.zeros((3, 2, 2), np.float32), id="more-axes"),
+        pytest.param(np.zeros((3, 2), np.complex64), id="complex"),
+        pytest.param(np.zeros((3, 2), np.int64), id="whole-numbers"),
+    ],
+)
+def test_outputs_that_are_no_classes_are_passed_over(scores: Array) -> None:
+    """Whatever is called probabilities: the batch counts, and nothing is raised."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.batch(CLASSIFIER, classified("s", scores), [0.0])
+    labels = {"model": "m", "version": "1"}
+    assert registry.get_sample_value("horngate_rows_total", labels) == 3
+    assert registry.get_sample_value("horngate_prediction_confidence_count", labels) is None
+
+
+def test_signatures_may_have_different_numbers_of_classes() -> None:
+    """They are counted together, by number."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for width in (2, 4, 3):
+        metrics.batch(CLASSIFIER, classified(str(width), np.eye(width, dtype=np.float32)[-1:], rows=1), [0.0])
+    counts = [
+        registry.get_sample_value("horngate_predicted_class_total", {"model": "m", "version": "1", "class": str(n)})
+        for n in range(4)
+    ]
+    assert counts == [0, 1, 1, 1]
+
+
+def test_batching_is_shown_by_signature_and_any_name_is_text() -> None:
+    """Mode and reason are labels, and names that are not UTF-8 do not end the page."""
+    metrics = Metrics(CollectorRegistry())
+    report = LoadReport(
+        "m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, (),
+        batching={"serving_default": Batching(WHOLE, "its rows look at each other")},
+    )  # fmt: skip
+    metrics.watch(tuple, lambda: [VersionState("caf\udce9", 3, "ready", "r\udce9", 0.0, [""], report)])
+    [sample] = [
+        sample
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+        if sample.name == "horngate_model_batching_info"
+    ]
+    assert (sample.value, sample.labels["signature"], sample.labels["batching"], sample.labels["why"]) == (
+        1, "serving_default", "whole", "its rows look at each other",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["batch", "ended", "began", "refused"])
+def test_metrics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Callers get their answers, or their errors; the failure is counted."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    with Desk() as desk:
+        monkeypatch.setattr(desk.metrics, method, fail)
+        assert desk.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
+        assert desk.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
+        assert not desk.died
+        assert desk.service._guard.errors["metrics"] >= 1
+
+
+@pytest.mark.parametrize("method", ["batch", "failed"])
+def test_statistics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """As with metrics; and every request is counted all the same."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    with Desk() as desk:
+        monkeypatch.setattr(desk.statistics, method, fail)
+        assert desk.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
+        assert desk.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
+        assert not desk.died
+        assert desk.service._guard.errors == {"statistics": 1}
+    labels = {"model": "m", "protocol": "open_inference", "code": "OK"}
+    assert desk.sample("horngate_requests_total", labels) == 1
