@@ -2,7 +2,7 @@
 
 python benchmarks/smoke.py [--only NAME,...]
 
-The figures that are printed mean nothing. Ends with 1 at the end if one failed.
+Two at a time, so the figures that they print mean nothing; they are shown where one fails, and the exit code is 1 then.
 """
 
 import argparse
@@ -11,57 +11,62 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serving_process import trained
+from serving_process import foreign, trained
 from swaps import train
 
 HERE = Path(__file__).parent
+AT_ONCE = 2
+FOREIGN = ("embed", "freeaxes", "image256")
+ONCE = ["--rounds", "1", "--no-save"]
 SMALLEST = {
-    "trainer": ["--rounds", "1", "--epochs", "1", "--no-save"],
-    "start": ["--rounds", "1", "--no-save"],
-    "serving": ["--rounds", "1", "--seconds", "0.2", "--only", "C API,echo,horngate,horngate-grpcio", "--no-save"],
-    "swaps": ["--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5", "--no-save"],
-    "soak": ["--minutes", "0.02", "--no-save"],
-    "neighbours": ["--rounds", "1", "--seconds", "0.2", "--transports", "fast", "--no-save"],
-    "large_models": [
-        "--rounds", "1", "--seconds", "0.2", "--only", "image256", "--transports", "grpcio", "--no-save",
-    ],
+    "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
+    "trainer": [*ONCE, "--epochs", "1"],
+    "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
+    "serving": [*ONCE, "--seconds", "0.2", "--only", "C API,echo,horngate,horngate-grpcio"],
+    "swaps": ["--no-save", "--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5"],
+    "start": ONCE,
+    "soak": ["--no-save", "--minutes", "0.02"],
     "scaling": ["--requests", "2000"],
-}  # fmt: skip
-ON_MNIST = {"start", "serving", "soak"}
-"""Those that take --models."""
+}
+"""The longest ones first."""
 NEEDS = {"serving": ("h2load", "apt-get install nghttp2-client")}
 """Programs that are no Python packages."""
 
 
 def main() -> int:
-    """Run them one after the other."""
+    """Run them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SMALLEST))
-    asked = parser.parse_args()
-    failed = []
-    with tempfile.TemporaryDirectory() as scratch, trained(None) as models:
-        for name in asked.only.split(","):
-            program, how = NEEDS.get(name, ("", ""))
-            if program and shutil.which(program) is None:
-                print(f"{name:16} left out: {program} is not installed; {how}", flush=True)
-                continue
-            began = time.perf_counter()
-            flags = [*SMALLEST[name], *(["--models", str(models)] if name in ON_MNIST else [])]
-            if name == "swaps":  # two models that answer differently
-                flags += [str(models / "mnist/1"), str(train(Path(scratch), seed=2))]
-            with tempfile.TemporaryFile("w+") as output:
-                command = [sys.executable, str(HERE / f"{name}.py"), *flags]
-                code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
-                output.seek(0)
-                print(
-                    f"{name:16} {'works' if code == 0 else 'FAILED'}, {time.perf_counter() - began:.1f} s", flush=True
-                )
-                if code:
-                    failed.append(name)
-                    print(output.read()[-5000:], flush=True)
-    return 1 if failed else 0
+    names = parser.parse_args().only.split(",")
+    with tempfile.TemporaryDirectory() as folder, trained(None) as mnist:
+        scratch = Path(folder)
+        models: dict[str, list[str]] = {name: ["--models", str(mnist)] for name in ("serving", "start", "soak")}
+        if not {"large_models", "neighbours"}.isdisjoint(names):
+            foreign(scratch, *FOREIGN)
+            models |= {name: ["--models", folder] for name in ("large_models", "neighbours")}
+        if "swaps" in names:  # two models that answer differently
+            models["swaps"] = [str(mnist / "mnist/1"), str(train(scratch, seed=2))]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            works = list(pool.map(lambda name: run(name, [*SMALLEST[name], *models.get(name, [])]), names))
+    return 0 if all(works) else 1
+
+
+def run(name: str, flags: list[str]) -> bool:
+    """Run one and say how it went; return whether it works, or was left out for want of a program."""
+    program, how = NEEDS.get(name, ("", ""))
+    if program and shutil.which(program) is None:
+        print(f"{name:16} left out: {program} is not installed; {how}", flush=True)
+        return True
+    began = time.perf_counter()
+    command = [sys.executable, str(HERE / f"{name}.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(f"{name:16} {'FAILED' if done.returncode else 'works'}, {time.perf_counter() - began:.1f} s", flush=True)
+    if done.returncode:
+        print(f"{done.stdout}\n{done.stderr}"[-5000:], flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":
