@@ -25,7 +25,7 @@ SMALLEST = {
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
     "trainer": [*ONCE, "--epochs", "1"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
-    "serving": [*ONCE, "--seconds", "0.2", "--only", "C API,echo,horngate,horngate-grpcio"],
+    "serving": [*ONCE, "--seconds", "1", "--only", "C API,echo,horngate,horngate-grpcio"],
     "swaps": ["--no-save", "--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5"],
     "start": ONCE,
     "soak": ["--no-save", "--minutes", "0.02"],
