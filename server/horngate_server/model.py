@@ -34,13 +34,15 @@ class Model(Protocol):
         ...
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        """Return memory for one batch, with these full shapes; it holds until ``run`` has returned."""
+        """Return memory for one run, with these full shapes; arrays of objects for strings. It holds until ``run``."""
         ...
 
     def run(self, feed: Feed) -> Sequence[Array]:
-        """Compute one batch; outputs in its signature's order, each with the batch's rows. Blocks without the GIL.
+        """Compute what was fed; outputs in the signature's order, strings as objects. Blocks without the GIL.
 
         Raises:
+            InputRefused: the model says that the values are wrong.
+            OutOfMemory: there is none for it.
             ModelFailed: with the reason, in the framework's words.
         """
         ...

@@ -17,17 +17,19 @@ WRITES = re.compile(
     Assign(Add|Sub|Variable|AddVariable|SubVariable)?(Op)?$ | Assign\w*Variable\w*
     | (Resource)?StridedSliceAssign | ResourceScatter\w+ | Scatter(Nd)?(Add|Sub|Mul|Div|Min|Max|Update)
     | (Resource)?(Sparse)?Apply[A-Z]\w+ | (Resource)?CountUpTo | \w*Accumulator\w*
-    | LookupTable(Insert|Remove|Import)(V2)? | Initialize(TableFrom)\w+
+    | LookupTable(Insert|Remove|Import)(V2)? | InitializeTable\w* | Reader(Read|Reset|Restore)\w*
     | Queue(Enqueue|Dequeue|Close)\w* | Stack(Push|Pop)(V2)? | Barrier(Insert|Take|Close)\w*
     | (Ordered)?Map(Un)?[sS]tage\w* | (Un)?[sS]tage(Clear)? | IteratorGetNext\w*
     | Stateful(Uniform|StandardNormal|TruncatedNormal|RandomBinomial)\w* | Rng(Skip|ReadAndSkip)
-    | (Eager)?PyFunc(Stateless)? | WriteFile | Save(V2|Slices)?
+    | (Eager)?PyFunc(Stateless)? | Write(File|\w*Summary) | Save(V2|Slices)?
     """,
     re.VERBOSE,
 )
 """Operations after which a model, or a file, is not what it was: a run of them cannot be taken back or repeated."""
 LOOPS = frozenset({"While", "StatelessWhile", "For", "Enter", "RefEnter", "NextIteration", "RefNextIteration"})
 """Operations that may run others any number of times."""
+PLAIN = frozenset({"PartitionedCall", "StatefulPartitionedCall", "Identity", "NoOp"})
+"""All that a wrapper of another function has in it."""
 PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 """Operations that read serialized tf.Examples."""
 
@@ -45,7 +47,8 @@ def annotated(signatures: Sequence[Signature], definition: MetaGraphDef) -> list
     for signature in signatures:
         reached = graph.reached(_node(spec.tensor) for spec in signature.outputs)
         inputs = signature.inputs
-        if features := graph.features(reached):
+        features = graph.features(reached)
+        if features and sum(spec.datatype is BYTES for spec in inputs) == 1:  # else, which one is parsed is not plain
             inputs = tuple(replace(spec, features=features) if spec.datatype is BYTES else spec for spec in inputs)
         kind = graph.kind(signature)
         same_as = "" if kind is None else first.setdefault(kind, signature.name)
@@ -125,8 +128,8 @@ class _Graph:
         if call is None or call.op not in {"PartitionedCall", "StatefulPartitionedCall"}:
             return None
         wrapper = self._functions.get(call.attr["f"].func.name)
-        if wrapper is None:
-            return None
+        if wrapper is None or not PLAIN.issuperset(node.op for node in wrapper.node_def):
+            return None  # others have attributes that are not read here
         body = FunctionDef()
         body.CopyFrom(wrapper)
         body.signature.name = ""

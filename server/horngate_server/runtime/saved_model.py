@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_char_p, c_int64, c_void_p
 from itertools import count
 from math import prod
@@ -94,6 +94,7 @@ class SavedModel:
         self._definition: MetaGraphDef | None = definition
         self._status = self._tf.TF_NewStatus()
         self._ends: dict[str, _Ends] = {}
+        self._keeping: frozenset[str] = frozenset()
         self._feeds: OrderedDict[tuple[str, tuple[tuple[int, ...], ...]], _Feed] = OrderedDict()
 
     def bind(self, path: Path, device: str, default: str, complaints: Callable[[], list[str]]) -> None:
@@ -116,13 +117,17 @@ class SavedModel:
                 signatures.append(signature)
         self.signatures = {each.name: each for each in annotated(signatures, definition)}
         self.signature = self.signatures[default]
+        self._keeping = frozenset(
+            each.name for each in self.signatures.values()
+            if each.inputs and not each.writes and all(map(_keepable, each.inputs))
+        )  # fmt: skip
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
         """Return memory for a batch; small ones of rows are kept and used again, up to a power of two of these."""
-        if signature.writes or not signature.inputs or not all(map(_keepable, signature.inputs)):
+        if signature.name not in self._keeping:
             return _Feed(self._tf, signature, shapes, kept=False)
         rows = shapes[0][0]
-        if any(shape[0] != rows for shape in shapes):
+        if len(shapes) > 1 and any(shape[0] != rows for shape in shapes):
             return _Feed(self._tf, signature, shapes, kept=False)
         capacity = 1 << (rows - 1).bit_length() if rows else 0
         key = (signature.name, tuple((capacity, *shape[1:]) for shape in shapes))
@@ -155,19 +160,10 @@ class SavedModel:
             )  # fmt: skip
             if code := tf.TF_GetCode(self._status):
                 raise _failure(code, tf.TF_Message(self._status).decode(errors="replace"))
-            computed = [place for place in range(len(feed.signature.outputs)) if place not in through]
-            copies = {
-                place: _copy(tf, tensor, feed.signature.outputs[place])
-                for place, tensor in zip(computed, results, strict=True)
-            }
-            return (
-                [
-                    copies[place] if place in copies else feed.arrays[through[place]].copy()
-                    for place in range(len(feed.signature.outputs))
-                ]
-                if through
-                else list(copies.values())
-            )
+            specs = feed.signature.outputs
+            if through:
+                return self._with_inputs(feed, results, through)
+            return [_copy(tf, tensor, spec) for tensor, spec in zip(results, specs, strict=True)]
         except MemoryError as error:
             raise OutOfMemory(f"no memory for the answers of this batch: {error}") from error
         finally:
@@ -176,6 +172,14 @@ class SavedModel:
                     tf.TF_DeleteTensor(tensor)
             if not feed.kept:
                 feed.free()
+
+    def _with_inputs(self, feed: "_Feed", results: Iterable[int], through: Mapping[int, int]) -> Sequence[Array]:
+        """Return the outputs where some are inputs as they came."""
+        fetched = iter(results)
+        return [
+            feed.arrays[through[place]].copy() if place in through else _copy(self._tf, next(fetched), spec)
+            for place, spec in enumerate(feed.signature.outputs)
+        ]
 
     def close(self) -> None:
         """Close the session and free every handle. Does nothing the second time."""
