@@ -18,6 +18,8 @@ AXIS = (1 << 31) - 1
 """The longest axis: TensorFlow's operations count in 32 bits."""
 EMPTY_ELEMENTS = 1 << 20
 """A tensor without elements costs nothing to send, but what a model makes of its other axes does."""
+SMALL_ANSWER_BYTES = 4096
+"""Smaller answers are bounded by the rows that may wait, and not counted."""
 ANSWER_BYTES = (1 << 31) - (1 << 16)
 """No protobuf message is larger."""
 
@@ -35,7 +37,7 @@ class Plan:
         alike: requests for which it is equal share a batch, and cost the same.
         whole: it has a run of its own, and is never cut.
         max_rows: rows of its kind that one run takes at most.
-        answer_bytes: about how large its answer will be.
+        answer_bytes: about how large its answer will be; 0 for a small one.
         flags: whether any input is BOOL, whose bytes must be looked at.
         predictable: a run costs what one of the same kind and size did.
     """
@@ -119,6 +121,8 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     run_bytes, runs = (size, 1) if whole else (size // rows, rows)
     answer_bytes = int(max(rows * batching.row_bytes, runs * batching.answer.of(run_bytes)))
     _bound(run_bytes, answer_bytes, info)
+    if answer_bytes <= SMALL_ANSWER_BYTES:
+        answer_bytes = 0
     return Plan(
         info=info,
         rows=rows,

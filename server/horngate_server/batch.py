@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import cast
 
 import numpy as np
 
 from horngate_server.errors import ModelFailed, NotInRows
 from horngate_server.model import Array, Feed, Model
 from horngate_server.queue import Batch, Slice
-from horngate_server.request import Data, ModelInfo, Outputs, numbers, strings
+from horngate_server.request import Buffer, Data, ModelInfo, Outputs, numbers, strings
 from horngate_server.signature import Signature
 
 SMALL_BYTES = 8192
@@ -41,7 +42,8 @@ def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
         parts = [work.data[place] for work in batch.whole]
         parts += [_rows(part, place, row_size) for part in batch.slices]
         _write(array, parts, batch.rows * row_size)
-        array[batch.rows :] = array[0]  # any other padding could be what the model refuses
+        if rows > batch.rows:
+            array[batch.rows :] = array[0]  # any other padding could be what the model refuses
     return feed
 
 
@@ -70,11 +72,13 @@ def outputs(arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool 
                 f"the model returned shape {list(array.shape)} for output {spec.name!r}; "
                 f"expected {rows} rows, as many as it was given"
             )
+    if not shared and not any(isinstance(data, list) for data in flat):
+        return Outputs([array.shape[1:] for array in arrays], flat, [len(data) // rows for data in flat])
     return Outputs(
         shapes=[array.shape if place in shared else array.shape[1:] for place, array in enumerate(arrays)],
         data=flat,
         row_sizes=[None if place in shared else len(data) // rows for place, data in enumerate(flat)],
-        uniform=not shared and not any(isinstance(data, list) for data in flat),
+        uniform=False,
     )
 
 
@@ -100,7 +104,7 @@ def _write(array: Array, parts: Sequence[Data], size: int) -> None:
             flat[start : start + len(part)] = np.frombuffer(numbers(part), np.uint8)
             start += len(part)
     else:
-        flat[:size] = np.frombuffer(b"".join(map(numbers, parts)), np.uint8)
+        flat[:size] = np.frombuffer(b"".join(cast("Sequence[Buffer]", parts)), np.uint8)
 
 
 def _flat(array: Array) -> memoryview | list[bytes]:

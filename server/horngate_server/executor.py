@@ -55,6 +55,7 @@ class Executor:
         self.costs = costs
         self._model = model
         self._runner = BatchRunner(model, costs, clock, pad=pad, shrink=self._shrink)
+        self._not_in_rows = self._runner.not_in_rows
         self._line = line
         self._finish = finish
         self._clock = clock
@@ -156,7 +157,7 @@ class Executor:
         """Add to the line, or raise why not. Holds the lock."""
         if self._closed:
             raise NotReady(f"model {self.info.name} version {self.info.version} is draining")
-        if self._runner.not_in_rows and work.plan.info.signature.function in self._runner.not_in_rows:
+        if self._not_in_rows and work.plan.info.signature.function in self._not_in_rows:
             work = work._replace(plan=work.plan.alone())
         remaining = work.deadline - work.arrived
         if remaining < inf:

@@ -220,23 +220,26 @@ class Line:
             QueueFull: at once, where its rows have no room.
         """
         lane = self._bulk if work.request.header.bulk else self._interactive
-        rows = work.plan.rows
+        plan = work.plan
+        rows = plan.rows
         if lane.rows + rows > self.capacity_rows:
             raise QueueFull(
                 f"the queue is full: {lane.rows} of {self.capacity_rows} {'bulk ' * lane.bulk}rows wait, "
                 f"no room for {rows} more",
                 retry_after_s=wait(lane.rows),
             )
-        if (held := self._interactive.bytes + self._bulk.bytes) + work.plan.answer_bytes > self.capacity_bytes:
-            raise QueueFull(
-                f"the queue is full: the answers of those who wait will have about {held} of {self.capacity_bytes} "
-                f"bytes (--max-request-bytes), no room for {work.plan.answer_bytes} more",
-                retry_after_s=wait(max(1, lane.rows)),
-            )
+        if plan.answer_bytes:
+            held = self._interactive.bytes + self._bulk.bytes
+            if held + plan.answer_bytes > self.capacity_bytes:
+                raise QueueFull(
+                    f"the queue is full: the answers of those who wait will have about {held} of {self.capacity_bytes} "
+                    f"bytes (--max-request-bytes), no room for {plan.answer_bytes} more",
+                    retry_after_s=wait(max(1, lane.rows)),
+                )
+            lane.bytes += plan.answer_bytes
         lane.rows += rows
-        lane.bytes += work.plan.answer_bytes
-        most = min(work.plan.max_rows, self.max_batch_rows)
-        if work.plan.whole or rows <= (min(self._bulk_rows, _share(most)) if lane.bulk else most):
+        most = min(self.max_batch_rows, plan.max_rows)
+        if plan.whole or rows <= (min(self._bulk_rows, _share(most)) if lane.bulk else most):
             lane.waiting.append(work)
         else:
             lane.waiting.append(Progress(work, 0, 0.0, 0.0, [], over=False))
@@ -362,7 +365,7 @@ class _Taking:
                 bulk_room -= rows
             room -= rows
             lane.rows -= rows
-            if rows == left:
+            if rows == left and work.plan.answer_bytes:
                 lane.bytes -= work.plan.answer_bytes
         self._room, self._bulk_room, self._plan = room, bulk_room, plan
         waiting.extendleft(reversed(passed))

@@ -1,5 +1,6 @@
 """The probabilities of a batch, where it has some: what metrics and drift look at, whatever else a model returns."""
 
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +46,8 @@ def _of(array: Array, report: BatchReport) -> Scores | None:
     scores = array[: report.rows]
     confidence = scores.max(axis=1).astype(np.float64)  # NaN in a row is its highest value
     classes = scores.argmax(axis=1)
+    if isfinite(confidence.sum()):
+        return Scores(classes, confidence, scores.shape[1], 0)
     known = np.isfinite(confidence)
-    left_out = len(known) - int(np.count_nonzero(known))
-    if left_out:
-        classes, confidence = classes[known], confidence[known]
-    return Scores(classes, confidence, scores.shape[1], left_out)
+    classes, confidence = classes[known], confidence[known]
+    return Scores(classes, confidence, scores.shape[1], len(known) - len(classes))

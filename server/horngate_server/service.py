@@ -246,12 +246,16 @@ class Service:
             failed = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
             return [(work.reply, self._refusal(failed)) for work in whole]
         return [
-            (work.reply, self._refusal(work.abandoned(now)) if work.is_abandoned(now) else self._said(work, answer))
+            (
+                work.reply,
+                self._refusal(work.abandoned(now))
+                if work.is_abandoned(now)
+                else answer
+                if isinstance(answer, bytes)
+                else self._refusal(answer, work.codec.protocol),
+            )
             for work, answer in zip(whole, written, strict=True)
         ]
-
-    def _said(self, work: Work, answer: bytes | RequestError) -> bytes | Status:
-        return answer if isinstance(answer, bytes) else self._refusal(answer, work.codec.protocol)
 
     def _written(self, work: Work, result: InferenceResult) -> bytes | Status:
         try:
