@@ -238,11 +238,10 @@ class Line:
                 )
             lane.bytes += plan.answer_bytes
         lane.rows += rows
-        most = min(self.max_batch_rows, plan.max_rows)
-        if plan.whole or rows <= (min(self._bulk_rows, _share(most)) if lane.bulk else most):
-            lane.waiting.append(work)
-        else:
-            lane.waiting.append(Progress(work, 0, 0.0, 0.0, [], over=False))
+        fits = rows <= plan.max_rows and rows <= self.max_batch_rows
+        if fits and lane.bulk:
+            fits = rows <= min(self._bulk_rows, _share(min(self.max_batch_rows, plan.max_rows)))
+        lane.waiting.append(work if fits or plan.whole else Progress(work, 0, 0.0, 0.0, [], over=False))
 
     def first(self) -> Work | None:
         """Return whose turn is next; None while nothing waits."""
@@ -332,7 +331,8 @@ class _Taking:
             item = waiting.popleft()
             large = None if isinstance(item, Work) else item
             work = item if isinstance(item, Work) else item.work
-            left = work.plan.rows - (large.taken if large else 0)
+            mine = work.plan
+            left = mine.rows - large.taken if large else mine.rows
             if (large and large.over) or work.is_abandoned(now):
                 lane.rows -= left
                 lane.bytes -= work.plan.answer_bytes
@@ -340,11 +340,11 @@ class _Taking:
                 continue
             bulk = large or lane.bulk
             if plan is None:
-                plan = work.plan
+                plan = mine
                 room, bulk_room = self._begin(plan)
                 if left > room and not large:  # batches have become smaller since it came
                     item = large = bulk = Progress(work, 0, 0.0, 0.0, [], over=False)
-            elif (work.plan is not plan and work.plan.alike != plan.alike) or (bulk and not bulk_room):
+            elif (mine is not plan and mine.alike != plan.alike) or (bulk and not bulk_room):
                 passed.append(item)
                 if (lane.bulk and not bulk_room) or len(passed) == MOST_PASSED:
                     break  # nobody behind can have a place, or the look has been long enough
@@ -365,8 +365,8 @@ class _Taking:
                 bulk_room -= rows
             room -= rows
             lane.rows -= rows
-            if rows == left and work.plan.answer_bytes:
-                lane.bytes -= work.plan.answer_bytes
+            if mine.answer_bytes and rows == left:
+                lane.bytes -= mine.answer_bytes
         self._room, self._bulk_room, self._plan = room, bulk_room, plan
         waiting.extendleft(reversed(passed))
         waiting.extend(again)
