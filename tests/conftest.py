@@ -1,11 +1,15 @@
 """Fixtures that several test files share: SavedModels are made once per run, each by its own process."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# A job in the background is started with SIGINT ignored, and so would be all that the tests start, and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
