@@ -23,6 +23,7 @@ from horngate_server.model import Array, Model
 from horngate_server.protocols.tensor_proto import data_of, shape_of
 from horngate_server.repository import Version
 from horngate_server.signature import Batching, Signature, TensorSpec
+from horngate_server.trial_runs import computed
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
@@ -235,11 +236,8 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
         np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         for arrays in zip(*(each.inputs for each in records), strict=True)
     ]
-    feed = model.feed(signature, [array.shape for array in given])
-    for memory, array in zip(feed.arrays, given, strict=True):
-        memory[...] = array
     try:
-        answers = model.run(feed)
+        answers = computed(model, signature, given)
     except RequestError as error:
         raise ModelError(f"it fails on its own recorded requests: {error}") from error
     for place, (spec, mine) in enumerate(zip(signature.outputs, answers, strict=True)):

@@ -47,10 +47,7 @@ class TrialRuns:
         Raises:
             RequestError: as the model does.
         """
-        feed = self._model.feed(self.signature, [array.shape for array in request])
-        for memory, array in zip(feed.arrays, request, strict=True):
-            memory[...] = array
-        return self._model.run(feed)
+        return computed(self._model, self.signature, request)
 
     def tried(self, request: Rows) -> Sequence[Array] | None:
         """Run a request; None where the model does not take it."""
@@ -90,6 +87,14 @@ class TrialRuns:
     def need(self) -> int:
         """Return the bytes of memory that the largest run took since; 0 where that cannot be known."""
         return max(0, runtime.peak_bytes() - self._base)
+
+
+def computed(model: Model, signature: Signature, request: Rows) -> Sequence[Array]:
+    """Run a signature with these inputs, all axes of each; raise what the model does."""
+    feed = model.feed(signature, [array.shape for array in request])
+    for memory, array in zip(feed.arrays, request, strict=True):
+        memory[...] = array
+    return model.run(feed)
 
 
 def joined(rows: Sequence[Rows], order: Sequence[int]) -> Rows:
