@@ -5,8 +5,10 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO
 
 log = logging.getLogger("tensorflow")
@@ -22,23 +24,50 @@ _LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": lo
 def captured() -> Iterator[Callable[[], list[str]]]:
     """Collect what native code writes to stderr meanwhile; at the end, log the worst of it in one line, all as debug.
 
+    There is one descriptor 2: whoever captures at the same time hears the same lines, and one that never ends keeps
+    the others from nothing.
+
     Yields:
         A function that returns the warnings and errors so far.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: [text for level, text in _lines(file) if level > logging.INFO]
-        finally:
+    with _lock:
+        if not _captures:
             sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            _tell(_lines(file))
+            _captures.append(_Capture(os.dup(2), tempfile.TemporaryFile()))  # noqa: SIM115 - closed by the last one
+            os.dup2(_captures[0].file.fileno(), 2)
+        capture = _captures[0]
+        capture.users += 1
+        began = os.fstat(2).st_size
+    try:
+        yield lambda: [text for level, text in _lines(capture.file, began) if level > logging.INFO]
+    finally:
+        with _lock:
+            sys.stderr.flush()
+            lines = _lines(capture.file, began)
+            capture.users -= 1
+            if not capture.users:
+                os.dup2(capture.saved, 2)
+                os.close(capture.saved)
+                capture.file.close()
+                _captures.clear()
+        _tell(lines)
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Capture:
+    """Where the process's stderr goes meanwhile."""
+
+    saved: int
+    file: IO[bytes]
+    users: int = 0
+
+
+_lock = threading.Lock()
+_captures: list[_Capture] = []
+"""The one under way, if there is one."""
 
 
 def _tell(lines: list[tuple[int, str]]) -> None:
@@ -50,9 +79,9 @@ def _tell(lines: list[tuple[int, str]]) -> None:
         log.log(level, "tensorflow: %s%s", text, more)
 
 
-def _lines(file: IO[bytes]) -> list[tuple[int, str]]:
-    file.seek(0)
-    return [_read(line) for line in file.read().decode(errors="replace").splitlines()]
+def _lines(file: IO[bytes], began: int) -> list[tuple[int, str]]:
+    written = os.pread(file.fileno(), os.fstat(file.fileno()).st_size - began, began)
+    return [_read(line) for line in written.decode(errors="replace").splitlines()]
 
 
 def _read(line: str) -> tuple[int, str]:

@@ -5,7 +5,7 @@ import json
 import logging
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import inf
 
 import pytest
@@ -316,6 +316,22 @@ def test_what_native_code_writes_to_stderr_becomes_log_lines(
         "tensorflow: no libcudnn": "DEBUG",
         "tensorflow: no libcudnn (the worst of 2 lines)": "WARNING",
     }
+
+
+def test_native_code_is_heard_by_all_who_listen_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """Models load beside each other: whoever ends first takes nothing from the other, and stderr is itself again."""
+    import os  # noqa: PLC0415
+
+    with capfd.disabled():
+        before = os.fstat(2).st_ino
+        with ExitStack() as first, native_log.captured() as second_hears:
+            first_hears = first.enter_context(native_log.captured())
+            os.write(2, b"E0000 00:00:1.5  10 a.cc:1] both\n")
+            assert first_hears() == second_hears() == ["both"]
+            first.close()
+            os.write(2, b"E0000 00:00:1.5  10 a.cc:1] one\n")
+            assert second_hears() == ["both", "one"]
+        assert os.fstat(2).st_ino == before
 
 
 def test_memory_has_room_again_when_it_is_given_back() -> None:

@@ -8,6 +8,7 @@ symbols.
 import ctypes
 import mmap
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,16 +27,24 @@ def heard() -> Iterator[None]:
     if levels is None:
         yield
         return
-    levels.set(levels.usual)
+    with _lock:
+        _listeners.append(levels.usual)
+        levels.set(levels.usual)
     try:
         yield
     finally:
-        if levels.usual > 0:
-            levels.set(FATAL)
+        with _lock:
+            _listeners.pop()
+            if levels.usual > 0 and not _listeners:
+                levels.set(FATAL)
 
 
 # --- private ------------------------------------------------------------------------------------------
 
+
+_lock = threading.Lock()
+_listeners: list[int] = []
+"""One for each who listens now: models may load beside each other."""
 
 _NAMES = (rb"_ZN4absl\w{1,40}?14SetMinLogLevelENS\w*", rb"_ZN4absl\w{1,40}?11MinLogLevelEv")
 
