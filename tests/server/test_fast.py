@@ -14,6 +14,7 @@ from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.transports import Call, Status, Stream, asgi, framing
 from horngate_server.transports.fast import PIECE_BYTES, FastTransport
 from horngate_server.transports.memory import Memory
+from horngate_server.transports.streams import Streams
 from support.desk import TERMS
 
 METHOD = "/s/m"
@@ -305,7 +306,7 @@ def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
         answer = bytes(3 * PIECE_BYTES)
         fast.deliver([(service.batches[0][0].reply, answer)])
         await asyncio.sleep(0)
-        fast._cancel_tasks()
+        fast._under_way.end()
         async with asyncio.timeout(10):
             await caller.ended.wait()
         assert caller.body() == framing.frame(answer)
@@ -325,7 +326,7 @@ def test_a_stream_that_fails_ends_with_a_status() -> None:
     async def run() -> None:
         caller = FakeCaller(framing.frame(b"x"))
         inbox = asgi.Inbox(caller.receive, b"", 1 << 20, Memory(1 << 20))
-        await asgi.stream(fails, inbox, TERMS, caller.send)
+        await asgi.stream(fails, inbox, TERMS, caller.send, Streams())
         assert caller.status() == "13"
         assert caller.body() == framing.frame(b"x")
 

@@ -163,6 +163,6 @@ class Transport(Protocol):
         """Hand answers back, from any thread; those whose caller has gone are dropped."""
         ...
 
-    def stop(self, grace_s: float) -> None:
-        """Refuse new calls, give those in flight so many seconds, and close."""
+    def stop(self, grace_s: float) -> bool:
+        """Refuse new calls, give those in flight so many seconds, and close; False if some had not ended by then."""
         ...

@@ -11,6 +11,7 @@ from horngate_server.errors import ModelFailed, RequestError
 from horngate_server.status import status_of
 from horngate_server.transports import Status, Stream, Terms, framing
 from horngate_server.transports.memory import Memory
+from horngate_server.transports.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ def send_unsupported(send: Send) -> None:
     send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
 
 
-async def stream(method: Stream, inbox: "Inbox", terms: Terms, send: Send) -> None:
+async def stream(method: Stream, inbox: "Inbox", terms: Terms, send: Send, streams: Streams) -> None:
     """Run a streaming method until it ends, fails, or its caller goes."""
     try:
         with suppress(OSError):  # the caller has gone
-            await _stream(method, inbox, terms, send)
+            await _stream(method, inbox, terms, send, streams)
     finally:
         inbox.close()
 
@@ -137,16 +138,17 @@ class Inbox:
 # --- private ------------------------------------------------------------------------------------------
 
 
-async def _stream(method: Stream, inbox: Inbox, terms: Terms, send: Send) -> None:
+async def _stream(method: Stream, inbox: Inbox, terms: Terms, send: Send, streams: Streams) -> None:
     task = asyncio.current_task()
     assert task
     reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))
     end: framing.Headers = [(b"grpc-status", b"0")]
     try:
         await send(START)
-        async for message in method(inbox.messages(), terms):
-            inbox.answered()
-            await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
+        with streams.one():
+            async for message in method(inbox.messages(), terms):
+                inbox.answered()
+                await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
     except RequestError as error:
         end = framing.trailers(status_of(error))
     except OSError:  # the caller has gone

@@ -35,6 +35,7 @@ from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, Terms, asgi, bulk, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 from horngate_server.transports.memory import Memory
+from horngate_server.transports.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class FastTransport:
         self._numbers = count()
         self._next_asking = inf
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = Streams()
         self._sending: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -125,15 +127,18 @@ class FastTransport:
                 reply.memory.give(reply.bytes)
         shared.give(freed)
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
         if self._loop is None:
-            return
-        self._loop.call_soon_threadsafe(self._cancel_tasks)
+            return True
+        self._loop.call_soon_threadsafe(self._under_way.end)
         ends = self._clock() + grace_s
         pause = threading.Event()
-        while self._unanswered() and self._clock() < ends:
+        while self._unanswered():
+            if self._clock() >= ends:
+                return False
             pause.wait(0.005)  # Envoy has no event for this either
+        return True
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Take one call (ASGI); return before it is answered."""
@@ -249,7 +254,7 @@ class FastTransport:
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
             terms = Terms(*self._terms(headers), lambda: self._origin(scope, headers, memory))
-            self._spawn(asgi.stream(self._streams[method], inbox, terms, send))
+            self._spawn(asgi.stream(self._streams[method], inbox, terms, send, self._under_way))
         else:
             raise NotImplementedHere(f"no method {method}")
 
@@ -257,10 +262,6 @@ class FastTransport:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _cancel_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
 
     def _send_slowly(self, reply: "_Reply", answer: bytes) -> None:
         """Send a long answer; a drain waits for it, where streams are ended."""

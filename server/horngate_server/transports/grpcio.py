@@ -22,12 +22,15 @@ from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, S
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.small import SmallMessages
+from horngate_server.transports.streams import Streams
 
 _T = TypeVar("_T")
 PENDING_CALLS = 100_000
 """Calls that gRPC holds until Python takes them. Beyond its own 1,000 it would end some, at random, with CANCELLED."""
 # A caller that went before its answer is no error, and certainly no traceback.
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: "ExecuteBatchError" not in record.getMessage())
+LOOP_S = 0.5
+"""How long the loop may take to do what it is told; longer, and a model has it that does not return."""
 HANDSHAKE_MS = 10_000
 """How long a new connection may take until it speaks TLS and HTTP/2."""
 IDLE_MS = 300_000
@@ -87,8 +90,9 @@ class GrpcioTransport:
         self._doors = doors
         self._notes = notes
         self._clock = clock
+        self._streams = Streams()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="grpcio", daemon=True)
 
     def start(self, service: Service) -> int:
         """Listen (`Transport.start`)."""
@@ -106,17 +110,24 @@ class GrpcioTransport:
         else:
             self._loop.call_soon_threadsafe(_hand_out, answers)
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """Close (`Transport.stop`)."""
-        if not self._loop.is_closed():
-            self._call(self._server.stop(grace_s))
-            self._close()
+        if self._loop.is_closed():
+            return True
+        began = self._clock()
+        try:
+            self._call(self._end(grace_s), grace_s + LOOP_S)
+        except TimeoutError:  # a model computes on the loop's thread, and does not return
+            return False
+        self._close()
+        return self._clock() - began < grace_s
 
     # --- private --------------------------------------------------------------------------------------
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((_Router(service, self._doors, self._clock, self._notes),))
+        router = _Router(service, self._doors, self._clock, self._notes, self._streams)
+        self._server.add_generic_rpc_handlers((router,))
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(self._address)
@@ -129,11 +140,15 @@ class GrpcioTransport:
         await self._server.start()
         return port
 
-    def _call(self, coroutine: Awaitable[_T]) -> _T:
+    async def _end(self, grace_s: float) -> None:
+        self._streams.end()  # they would last as long as their callers listen
+        await self._server.stop(grace_s)
+
+    def _call(self, coroutine: Awaitable[_T], timeout_s: float | None = None) -> _T:
         async def run() -> _T:
             return await coroutine
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout_s)
 
     def _close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -144,7 +159,7 @@ class GrpcioTransport:
 class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
-    def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes) -> None:
+    def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes, streams: Streams) -> None:
         intake = Intake(service.accept)
         small = SmallMessages(health.MAX_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -153,7 +168,7 @@ class _Router(grpc.GenericRpcHandler):
                 for method in service.methods
             },
             **{
-                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors, clock, notes))
+                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors, clock, notes, streams))
                 for method, stream in service.streams.items()
             },
         }
@@ -161,7 +176,7 @@ class _Router(grpc.GenericRpcHandler):
             unary = _unary(method, intake, doors, clock, notes)
             self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_unary(unary, small))
         for method in OPEN & service.streams.keys():
-            streaming = _streaming(method, service.streams[method], doors, clock, notes)
+            streaming = _streaming(method, service.streams[method], doors, clock, notes, streams)
             self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_streaming(streaming, small))
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
@@ -199,8 +214,8 @@ def _unary(
     return handle
 
 
-def _streaming(
-    method: str, stream: Stream, doors: Doors, clock: Clock, notes: Notes
+def _streaming(  # noqa: PLR0917 - what a call needs
+    method: str, stream: Stream, doors: Doors, clock: Clock, notes: Notes, streams: Streams
 ) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
     """Wrap one streaming method; domain errors become statuses.
 
@@ -221,10 +236,11 @@ def _streaming(
                 yield message
 
         try:
-            async for message in stream(count(), terms):
-                if counted:
-                    memory.give(counted.popleft())
-                yield message
+            with streams.one():
+                async for message in stream(count(), terms):
+                    if counted:
+                        memory.give(counted.popleft())
+                    yield message
         except RequestError as error:
             await _abort(context, status_of(error))
         finally:
