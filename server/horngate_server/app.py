@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 
 LAST_ANSWERS_S = 1.0
 """What is left at least for the last answers to leave, whatever the grace period."""
+LIFECYCLE_S = 1.0
+"""How long the lifecycle's thread may take to end; longer, and it waits for a disk that does not answer."""
+FLUSH_S = 1.0
+"""How long the last spans may take to leave."""
 SILENCE_S = 0.05
 """How long no call must have come before the port closes."""
 
@@ -55,6 +60,10 @@ class App:
         transport: the one to serve with, where the process was made for one; otherwise grpcio.
         doors: the transport's.
         why: why it is this transport, for the banner.
+
+    Attributes:
+        stuck: after `run`, whether a thread is left that does not end, as a model or a disk does not answer. The
+            process then must not wait for it.
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class App:
         self._clock = time.monotonic
         self._stop = Stop()
         self._died: BaseException | None = None
+        self._unanswered = False
+        self.stuck = False
         self._flush: Callable[[], None] = lambda: None
         self._health = Health()
         self._models = Models(starting=True)
@@ -146,25 +157,48 @@ class App:
         with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
             if self._settings.worker is not None:
                 self._line = Line(self._settings.worker.line, self._stop.set)
-            self._lifecycle.begin()
+            self._begin()
             runtime.release_pages()
             _settle()
             if not self._stop.is_set():
-                self._lifecycle.start()
                 if self._line is not None:
                     self._line.ready()
                 else:
                     self._banner(self._lifecycle.ready(), grpc_port, http_port)
                 self._stop.wait()
             self._drain()
-        self._flush()
+        self._in_time(self._flush, FLUSH_S)
         if self._died is not None:
             log.critical("stopped: %s", self._died)
+            return 1
+        if self._unanswered:
+            log.error("stopped: the grace period ended with requests unanswered; their callers got UNAVAILABLE")
             return 1
         log.info("stopped: every accepted request was answered")
         return 0
 
     # --- private --------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Load what is there; return earlier where the process is to stop.
+
+        Raises:
+            HorngateError: it cannot start.
+        """
+        turn = threading.Event()
+        begun = self._lifecycle.start()
+        begun.add_done_callback(lambda _: turn.set())
+        self._stop.tell(turn.set)
+        turn.wait()
+        if begun.done():
+            begun.result()
+
+    def _in_time(self, step: Callable[[], object], seconds: float) -> None:
+        """Take a step of the end that somebody else might never finish."""
+        thread = threading.Thread(target=step, name="end", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        self.stuck |= thread.is_alive()
 
     def _add_methods(self, tensorflow_serving: TensorflowServing) -> None:
         """Let the service answer what it does not compute."""
@@ -214,22 +248,25 @@ class App:
                 write_port_file(self._settings, grpc_port, http_port)
                 yield grpc_port, http_port
             finally:
-                self._http.stop()
+                self.stuck |= not self._http.stop()
         finally:
-            self._transport.stop(0)
+            self.stuck |= not self._transport.stop(0)
 
     def _drain(self) -> None:
         """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""
         self._health.shut_down()
         ends = self._clock() + self._settings.grace_period_s
-        self._lifecycle.stop()
+        self.stuck |= not self._lifecycle.stop(min(LIFECYCLE_S, self._settings.grace_period_s))
         drained = self._lifecycle.drain(ends - self._clock())
-        self._service.wait_until_quiet(SILENCE_S, LAST_ANSWERS_S)  # meanwhile, callers get UNAVAILABLE and go elsewhere
-        self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock()) if drained else LAST_ANSWERS_S)
         if not drained:
-            log.warning("the grace period ended with requests unanswered; they got UNAVAILABLE")
-            return  # a model that still computes must not be closed under its own feet
-        self._lifecycle.close()
+            self._unanswered = self.stuck = True  # a model that still computes is not closed under its own feet
+            self._transport.stop(LAST_ANSWERS_S)
+            return
+        self._service.wait_until_quiet(SILENCE_S, LAST_ANSWERS_S)  # meanwhile, callers get UNAVAILABLE and go elsewhere
+        if not self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock())):
+            log.warning("some callers had not read their answer, or ended their call, when the grace period was over")
+        if not self.stuck:
+            self._lifecycle.close()
 
     def _on_death(self, error: BaseException) -> None:
         """Stop the process: an executor's thread is gone."""

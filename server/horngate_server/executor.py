@@ -64,7 +64,7 @@ class Executor:
         self._changed = threading.Condition()
         self._closed = False
         self._computing = False
-        self._thread = threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}")
+        self._thread = threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}", daemon=True)
 
     @property
     def queue_rows(self) -> Mapping[str, int]:
@@ -124,11 +124,15 @@ class Executor:
                     self._changed.notify()
         return refused
 
-    def stop(self, timeout_s: float) -> bool:
-        """Refuse new work, compute what waits, and end. False if that took too long: the rest is answered then."""
+    def refuse(self) -> None:
+        """Refuse new work from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+    def stop(self, timeout_s: float | None) -> bool:
+        """Refuse new work, compute what waits, and end. False if that took too long: the rest is answered then."""
+        self.refuse()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             with self._changed:

@@ -119,7 +119,7 @@ class HttpServer:
         # What it says of callers' mistakes would be theirs to write; `refused` takes these, and the app logs its own.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="http")
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> int:
         """Listen, and return the port.
@@ -144,11 +144,12 @@ class HttpServer:
         bound: int = self._socket.getsockname()[1]
         return bound
 
-    def stop(self) -> None:
-        """Close the port and end the thread."""
-        if self._thread.is_alive():
-            self._server.should_exit = True
-            self._thread.join()
+    def stop(self) -> bool:
+        """Close the port and end the thread; False if it does not end."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(2 * STOP_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])

@@ -54,7 +54,12 @@ def serve(settings: Settings) -> int:
         _become_envoy(settings)
     from horngate_server.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
 
-    return App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked").run()
+    app = App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked")
+    code = app.run()
+    if app.stuck:
+        logs.leave()
+        os._exit(code)
+    return code
 
 
 def envoy_threads() -> int:

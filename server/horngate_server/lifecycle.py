@@ -10,12 +10,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from horngate_server import config as config_room
 from horngate_server import hints, loading, policy, repository, runtime
+from horngate_server.attempt import Abandoned, Attempt
 from horngate_server.config import Config, ModelConfig
 from horngate_server.drift import Baseline, Drift
 from horngate_server.errors import (
@@ -32,15 +34,21 @@ from horngate_server.guard import Guard
 from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded
 from horngate_server.rate_limited_log import Notes
-from horngate_server.roster import Entry, Observers, Roster
+from horngate_server.roster import Departure, Entry, Observers, Roster
 from horngate_server.served import Models
 from horngate_server.settings import Settings
-from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
+from horngate_server.states import State, VersionState
 from horngate_server.watching import Watch
 from horngate_server.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 10.0
+"""How long one version's loading may give no sign of life before others are loaded beside it."""
+BEGIN_PATIENCE_S = 60.0
+"""How long it may give none before the server begins without it."""
+GIVE_UP_EVERY_S = 0.05
+"""Between two tries to end the loads of a thread that may just begin another."""
 FAILURE_EVERY_S = 60.0
 """Between two log lines about looks that fail."""
 _HELP = "record answers with it (horngate_trainer.export), or take it as it is with --verify off"
@@ -99,15 +107,17 @@ class Lifecycle:
         self._looked = False
         self._settled = False
         self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._departed: queue.SimpleQueue[tuple[Roster, Loaded, Entry | None]] = queue.SimpleQueue()
+        self._departed: queue.SimpleQueue[Departure] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._watch = Watch(settings.models, self._wake.set)
-        self._thread = threading.Thread(target=self._run, name="lifecycle")
+        self._thread: threading.Thread | None = None
         self._root_error = ""
         self._ignored: Mapping[Path, str] = {}
 
     def begin(self) -> None:
         """Look for the first time and load what is there, on the caller's thread.
+
+        A version that is still being loaded, and gives no sign of life, is waited for no longer.
 
         Raises:
             ModelError: the root cannot be read, or ``--device gpu`` and there is none.
@@ -118,32 +128,50 @@ class Lifecycle:
         if any(self._pending(model) for model in self._models.values()):
             self._stopping.wait(self._settings.watch_interval_s)  # those without a manifest must be looked at twice
             self._step()
+        for attempt in [each for model in self._models.values() for each in model.attempts()]:
+            if attempt.wait(BEGIN_PATIENCE_S):
+                self._step()
         self._settled = True
         self._tell_health()
 
-    def start(self) -> None:
-        """Keep looking, on a thread of its own."""
-        self._thread.start()
-        self._watch.start()
+    def start(self) -> "Future[None]":
+        """Look, load what is there, and keep looking, on a thread of its own.
 
-    def stop(self) -> None:
-        """Change nothing any more. What is being loaded is finished first."""
+        Returns:
+            Done once what was there is loaded, or with what `begin` raises.
+        """
+        begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="lifecycle", daemon=True)
+        self._thread.start()
+        return begun
+
+    def stop(self, timeout_s: float) -> bool:
+        """Change nothing any more, and give up what is being loaded; False if a thread did not end in time."""
+        ends = self._clock() + timeout_s
         self._stopping.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._watch.stop()
-            self._thread.join()
-        for model in self._models.values():
-            model.stop_shadow()
+        while True:
+            for model in self._models.copy().values():
+                for attempt in model.attempts():
+                    attempt.abandon()
+            if self._thread is None or not self._thread.is_alive() or self._clock() >= ends:
+                break
+            self._thread.join(GIVE_UP_EVERY_S)
+        ended = [self._thread is None or not self._thread.is_alive(), self._watch.stop(ends - self._clock())]
+        ended += [model.stop_shadow(ends - self._clock()) for model in self._models.copy().values()]
+        return all(ended)
 
     def drain(self, grace_s: float) -> bool:
         """Let every executor compute what waits, and end; False if that took too long. After `stop`."""
         ends = self._clock() + grace_s
-        drained = [executor.stop(max(0.0, ends - self._clock())) for executor in self.executors()]
+        executors = self.executors()
+        for executor in executors:
+            executor.refuse()  # all of them first: none takes work while another is waited for
+        drained = [executor.stop(max(0.0, ends - self._clock())) for executor in executors]
         for model in self._models.values():
-            for thread in model.drains:
-                thread.join(max(0.0, ends - self._clock()))
-                drained.append(not thread.is_alive())
+            for departure in model.departures:
+                departure.thread.join(max(0.0, ends - self._clock()))
+                drained.append(not departure.thread.is_alive())
         return all(drained)
 
     def close(self) -> None:
@@ -199,7 +227,14 @@ class Lifecycle:
 
     # --- private: the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, begun: "Future[None]") -> None:
+        try:
+            self.begin()
+        except BaseException as error:  # noqa: BLE001 - whoever has started it hears of it
+            begun.set_exception(error)
+            return
+        begun.set_result(None)
+        self._watch.start()
         while not self._stopping.is_set():
             self._wake.wait(self._settings.watch_interval_s)
             self._wake.clear()
@@ -251,6 +286,7 @@ class Lifecycle:
     def _look(self, *, first: bool = False) -> None:
         """See what has left, what is on disk, and what is in the configuration."""
         self._note_departures()
+        self._note_loads()
         self._look_at_config()
         try:
             listing = repository.look(self._settings.models)
@@ -315,8 +351,8 @@ class Lifecycle:
         """Whether a version may be tried: it has a manifest to hold it against, or has stopped changing."""
         if not version.seen:
             version.seen, version.changed = repository.fingerprint(version.path), self._clock()
-            if not version.seen and not version.reason and version.state == FOUND:
-                version.become(FOUND, "its folder is empty", self._clock())
+            if not version.seen and not version.reason and version.state == State.FOUND:
+                version.become(State.FOUND, "its folder is empty", self._clock())
                 log.warning("%s is empty: it is loaded once there is something in it", repository.shown(version.path))
         return bool(version.seen) and (os.path.isfile(version.path / repository.MANIFEST) or self._still(version))
 
@@ -328,20 +364,50 @@ class Lifecycle:
         return model.next_to_load(lambda _: True) is not None
 
     def _load(self, model: Roster, version: Entry) -> None:
-        """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet."""
+        """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet.
+
+        While it gives no sign of life, as on a disk that does not answer, others are loaded before it.
+        """
         if version.loaded is None:
-            version.become(LOADING, "", self._clock())
-        observers = Observers(self._finish, self._guard)
-        try:
-            loaded = loading.load(
+            version.become(State.LOADING, "", self._clock())
+        limits = model.config.limits
+        version.next_observers = observers = Observers(self._finish, self._guard)
+
+        def load(alive: Callable[[], None]) -> Loaded:
+            return loading.load(
                 version.path,
                 self._settings,
-                model.config.limits,
+                limits,
                 finish=observers.finish,
                 clock=self._clock,
                 on_death=self._on_death,
                 beside=self._settled,
+                alive=alive,
             )
+
+        version.attempt = Attempt(load, f"{model.name}-{version.number}", self._clock, self._wake.set)
+        if version.attempt.wait(PATIENCE_S):
+            self._take_in(model, version)
+        elif not self._stopping.is_set():
+            log.warning("model %s version %d: no sign of life from its loading for %g s; others are loaded before it",
+                        model.name, version.number, PATIENCE_S)  # fmt: skip
+            version.reason = f"it is being loaded, without a sign of life for {PATIENCE_S:g} s"
+
+    def _note_loads(self) -> None:
+        """Take in the versions whose loading nobody has waited for."""
+        for model in self._models.values():
+            for version in list(model.versions.values()):
+                if version.attempt is not None and version.attempt.done:
+                    self._take_in(model, version)
+
+    def _take_in(self, model: Roster, version: Entry) -> None:
+        """Let a version serve whose loading is over, or refuse it."""
+        attempt, version.attempt = version.attempt, None
+        assert attempt is not None
+        try:
+            loaded = attempt.take()
+        except Abandoned:
+            return
         except DeviceUnavailable:
             if not self._settled:
                 raise
@@ -359,6 +425,10 @@ class Lifecycle:
             log.exception("model %s version %d: unexpected failure while it was loaded", model.name, version.number)
             self._refuse(model, version, f"{type(error).__name__}: {error}. This is a bug.")
             return
+        self._let_serve(model, version, loaded)
+
+    def _let_serve(self, model: Roster, version: Entry, loaded: Loaded) -> None:
+        """Let a version serve that was loaded, unless it may not."""
         unfit = self._unfit(model, version, loaded)
         if unfit:
             loaded.executor.close()
@@ -371,12 +441,14 @@ class Lifecycle:
             return
         before = version.loaded
         baseline = Baseline.of(loaded.version.manifest)
+        observers = version.next_observers
+        assert observers is not None
         observers.drift = Drift(loaded.info, baseline, self._clock) if baseline else None
         loaded.executor.start()
         version.observers, version.baseline = observers, baseline
         version.loaded, version.served = loaded, loaded.served()
         version.unproved, version.again, version.refused = unproved, False, None
-        version.become(READY, UNPROVED_SERVES if unproved else "", self._clock())
+        version.become(State.READY, UNPROVED_SERVES if unproved else "", self._clock())
         self._say_loaded(model, version, loaded)
         if before is not None:
             self._apply(model)
@@ -409,10 +481,10 @@ class Lifecycle:
 
     def _set_aside(self, model: Roster, version: Entry) -> None:
         """Refuse an unproved version, until nothing else can answer."""
-        if version.state != FAILED or version.reason != UNPROVED:
+        if version.state != State.FAILED or version.reason != UNPROVED:
             log.warning("model %s version %d is refused: %s", model.name, version.number, UNPROVED)
         version.refused = version.seen
-        version.become(FAILED, UNPROVED, self._clock())
+        version.become(State.FAILED, UNPROVED, self._clock())
 
     def _unfit(self, model: Roster, version: Entry, loaded: Loaded) -> str:
         """Say why a version that could be loaded may not serve all the same; empty if it may."""
@@ -443,7 +515,7 @@ class Lifecycle:
         if now != version.seen or not self._still(version):
             version.waiting = True
             if version.loaded is None:
-                version.become(FOUND, f"not whole yet: {reason}", self._clock())
+                version.become(State.FOUND, f"not whole yet: {reason}", self._clock())
             if not now:
                 log.warning("model %s version %d vanished while it was loaded", model.name, version.number)
             return
@@ -454,7 +526,7 @@ class Lifecycle:
             version.again = False
             version.reason = repository.shown(f"it could not be loaded again{with_limits}: {reason}")
         else:
-            version.become(FAILED, reason, self._clock())
+            version.become(State.FAILED, reason, self._clock())
         log.error("model %s version %d is refused: %s", model.name, version.number, repository.shown(reason))
 
     def _apply(self, model: Roster) -> None:
@@ -492,7 +564,7 @@ class Lifecycle:
         for number in leaving:
             version = model.versions[number]
             reason = "unloaded" if model.unloaded else f"version {route.default} answers instead"
-            version.become(DRAINING, reason, self._clock())
+            version.become(State.DRAINING, reason, self._clock())
             loaded, version.loaded, version.served = version.loaded, None, None
             if loaded is not None:
                 self._drain(model, loaded, version)
@@ -501,30 +573,38 @@ class Lifecycle:
 
     def _drain(self, model: Roster, loaded: Loaded, version: Entry | None) -> None:
         """Let a version that gets no more requests answer those it has, and give its memory back."""
+        grace_s = self._settings.grace_period_s
 
         def drain() -> None:
-            if not loaded.executor.stop(self._settings.grace_period_s):
-                log.warning("model %s version %s did not end within the grace period", model.name, loaded.info.version)
-                return
+            in_time = loaded.executor.stop(grace_s)
+            if not in_time:
+                departure.end(f"; its model has not returned within {grace_s:g} s, and keeps its memory until it does")
+                loaded.executor.stop(None)
             loaded.executor.close()
             runtime.trim_memory()
-            self._departed.put((model, loaded, version))
-            self._wake.set()
+            if in_time:
+                departure.end()
 
-        thread = threading.Thread(target=drain, name=f"drain-{model.name}-{loaded.info.version}")
-        model.drains = [each for each in model.drains if each.is_alive()]
-        model.drains.append(thread)
-        thread.start()
+        departure = Departure(drain, model, loaded, version, self._on_departure)
+        model.departures = [each for each in model.departures if each.thread.is_alive()]
+        model.departures.append(departure)
+        departure.thread.start()
+
+    def _on_departure(self, departure: Departure) -> None:
+        self._departed.put(departure)
+        self._wake.set()
 
     def _note_departures(self) -> None:
         """Take in which versions have left."""
         while not self._departed.empty():
-            model, loaded, version = self._departed.get()
+            departure = self._departed.get()
+            model, version = departure.model, departure.version
             if version is None:
                 continue  # it stays: only the copy with its former limits has left
             version.seen = frozenset()  # should it be wanted again, it is looked at anew
-            version.become(ENDED, version.reason, self._clock())
-            log.info("model %s version %s has left: %s", model.name, loaded.info.version, version.reason)
+            version.become(State.ENDED, version.reason + departure.overran, self._clock())
+            level = logging.WARNING if departure.overran else logging.INFO
+            log.log(level, "model %s version %d has left: %s", model.name, version.number, version.reason)
             for number in model.forget_old():
                 self._forget(model.name, str(number))
 

@@ -139,6 +139,7 @@ def load(
     clock: Clock,
     on_death: Callable[[BaseException], None],
     beside: bool = False,
+    alive: Callable[[], None] = lambda: None,
 ) -> Loaded:
     """Load one version, and let it prove itself.
 
@@ -150,15 +151,16 @@ def load(
         clock: monotonic seconds.
         on_death: called should its executor's loop fail.
         beside: stand back behind those who serve meanwhile.
+        alive: called at every step; what it raises ends the loading.
 
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
     """
     began, memory = clock(), runtime.resident_bytes()
     with ThreadPoolExecutor(1, "loading", initializer=stand_back if beside else None) as thread:
-        version = thread.submit(repository.read, path).result()
+        version = thread.submit(repository.read, path, alive).result()
         labels = _labels(path)
-        prepared = prepare(version, settings, limits, thread, beside=beside)
+        prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
     model, proofs = prepared.model, prepared.proofs
     costs = Costs(ladder(limits.max_batch_rows))
     for proof in proofs.values():

@@ -32,7 +32,7 @@ from horngate_server.batch_runner import BatchReport
 from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import Executor
 from horngate_server.request import ModelInfo
-from horngate_server.states import STATES, VersionState
+from horngate_server.states import SHOWN, VersionState
 from horngate_server.tokens import Tokens
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -340,14 +340,14 @@ class _Distribution:
 def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Iterable[Metric]:
     """What became of every version, and how those look that are loaded."""
     labels = ("model", "version")
-    shown = {(each.name, str(each.version)): each for each in versions if each.state in STATES}
+    shown = {(each.name, str(each.version)): each for each in versions if each.state in SHOWN}
     loaded = {key: each.report for key, each in shown.items() if each.report is not None}
     drifts = {key: each.drift for key, each in shown.items() if each.drift is not None}
     baselines = {key: each.baseline for key, each in shown.items() if each.baseline is not None}
     shadows = {key: each.shadow for key, each in shown.items() if each.shadow is not None}
     yield _gauge(
         "horngate_model_state", "1 for the state that a version is in, 0 for the others.", (*labels, "state"),
-        {(*key, state): state == each.state for key, each in shown.items() for state in STATES},
+        {(*key, state): state == each.state for key, each in shown.items() for state in SHOWN},
     )  # fmt: skip
     yield _info(
         "horngate_model_state_reason", "Why a version is in its state, where that is not plain.",

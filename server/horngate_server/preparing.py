@@ -1,14 +1,14 @@
 """Open a version's model and let it prove itself: what it answers, what may share a run, how large a run may be."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
 from horngate_server import golden, repository, runtime
 from horngate_server.errors import ModelError
-from horngate_server.model import Model
+from horngate_server.model import Array, Feed, Model
 from horngate_server.proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.repository import Version
 from horngate_server.settings import Limits, Settings, cores
@@ -31,7 +31,13 @@ class Prepared:
 
 
 def prepare(
-    version: Version, settings: Settings, limits: Limits, aside: ThreadPoolExecutor, *, beside: bool = False
+    version: Version,
+    settings: Settings,
+    limits: Limits,
+    aside: ThreadPoolExecutor,
+    *,
+    beside: bool = False,
+    alive: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Open a version's model, let it prove itself, and close it again where a fresh one serves better.
 
@@ -41,6 +47,7 @@ def prepare(
         limits: how large and long runs may be.
         aside: the one thread that may stand back behind those who serve.
         beside: it does.
+        alive: called at every step; what it raises ends the preparing.
 
     Raises:
         ModelError: it cannot be loaded, fails, or does not reproduce its own recorded answers.
@@ -50,6 +57,7 @@ def prepare(
 
     def opened(threads: int) -> runtime.SavedModel:
         def load() -> runtime.SavedModel:
+            alive()
             return runtime.load(
                 version.path, device=settings.device, threads=threads, tags=limits.tags, signature=limits.signature
             )
@@ -63,11 +71,11 @@ def prepare(
         return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
 
     def proved(model: runtime.SavedModel) -> Mapping[str, Proof]:
-        return aside.submit(_prove, model, recorded, bench(model)).result()
+        return aside.submit(_prove, _Watched(model, alive), recorded, bench(model)).result()
 
     def measured(model: runtime.SavedModel) -> float:
         requests = [each.inputs for each in recorded.get(model.signature.name, ())]
-        return aside.submit(seconds_of_one, model, model.signature, requests, bench(model)).result()
+        return aside.submit(seconds_of_one, _Watched(model, alive), model.signature, requests, bench(model)).result()
 
     model = opened(few)
     try:
@@ -78,7 +86,8 @@ def prepare(
             model = opened(few)
         proofs = proved(model)
         batchings = {name: proof.batching for name, proof in proofs.items()}
-        verification = unread or aside.submit(_verify, version, model, recorded, batchings, settings.verify).result()
+        watched = _Watched(model, alive)
+        verification = unread or aside.submit(_verify, version, watched, recorded, batchings, settings.verify).result()
         if any(model.signatures[name].writes for name in proofs):
             model.close()  # what it remembers begins with the first caller
             model = opened(few)
@@ -90,6 +99,20 @@ def prepare(
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """A model that gives a sign of life before each run."""
+
+    def __init__(self, model: Model, alive: Callable[[], None]) -> None:
+        self.signature, self.signatures = model.signature, model.signatures
+        self.feed, self.close = model.feed, model.close
+        self._run, self._alive = model.run, alive
+
+    def run(self, feed: Feed) -> Sequence[Array]:
+        """Compute (`Model.run`); raise what the sign of life does."""
+        self._alive()
+        return self._run(feed)
 
 
 def _asked(version: Version, limits: Limits) -> str:

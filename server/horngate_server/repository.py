@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,8 +133,12 @@ def fingerprint(path: Path) -> Fingerprint:
     return frozenset(found)
 
 
-def read(path: Path) -> Version:
+def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
     """Check that a version is whole.
+
+    Args:
+        path: its folder.
+        alive: called after every file; what it raises ends the reading.
 
     Raises:
         ModelError: what is missing or differs, and what to do where that is known.
@@ -154,6 +158,7 @@ def read(path: Path) -> Version:
         manifest = _manifest(path)
         for file, expected in manifest["files"].items():
             _check(path, file, expected)
+            alive()
         return Version(name, number, path, manifest, _sha256(path / MANIFEST))
     except OSError as error:
         what = shown(error.filename or path)

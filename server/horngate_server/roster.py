@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from horngate_server import policy, repository
+from horngate_server.attempt import Attempt
 from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.config import ModelConfig
 from horngate_server.drift import Baseline, Drift
@@ -21,7 +22,7 @@ from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.shadow import Shadow
 from horngate_server.signature import Signature
-from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, VersionState
+from horngate_server.states import State, VersionState
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class Entry:
         waiting: it was tried and is not whole yet: not again before its files change or have been still.
         unproved: no input was found that it accepts: it answers only while no version that proved itself can.
         again: it is unproved and serves, and its files have changed: it is to be loaded again.
+        attempt: while it is being loaded, also where it serves and is loaded again.
         loaded: while it can answer.
+        next_observers: those of what is being loaded.
     """
 
     number: int
@@ -84,20 +87,70 @@ class Entry:
     seen: Fingerprint
     changed: float
     since: float
-    state: str = FOUND
+    state: State = State.FOUND
     reason: str = ""
     refused: Fingerprint | None = None
     waiting: bool = False
     unproved: bool = False
     again: bool = False
+    attempt: Attempt | None = None
     loaded: Loaded | None = None
     served: Served | None = None
     observers: Observers | None = None
+    next_observers: Observers | None = None
     baseline: Baseline | None = None
 
-    def become(self, state: str, reason: str, now: float) -> None:
-        """Enter a state; the reason may hold paths, and becomes what can be sent as text."""
+    def become(self, state: State, reason: str, now: float) -> None:
+        """Enter a state; the reason may hold paths, and becomes what can be sent as text.
+
+        Raises:
+            ValueError: this state cannot follow the one that it is in (`states.TRANSITIONS`). This is a bug.
+        """
+        if not self.state.may_become(state):
+            raise ValueError(f"version {self.number} is {self.state} and cannot become {state}")
         self.state, self.reason, self.since = state, repository.shown(reason), now
+
+
+class Departure:
+    """A version, or its copy with former limits, that answers what it has and leaves.
+
+    Args:
+        drain: lets it; calls `end` when it has left, or will not in time.
+        model: whose.
+        loaded: what leaves.
+        version: None where it stays, with other limits.
+        ended: told by `end`, on the thread that drains.
+
+    Attributes:
+        thread: drains; it may live on after the end, with a model that does not return.
+        overran: what there is to say about a model that has not returned in time.
+    """
+
+    def __init__(
+        self,
+        drain: Callable[[], None],
+        model: "Roster",
+        loaded: Loaded,
+        version: Entry | None,
+        ended: "Callable[[Departure], None]",
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.overran = ""
+        self._ended = ended
+        self._over = threading.Event()
+        name = f"drain-{model.name}-{loaded.info.version}"
+        self.thread = threading.Thread(target=drain, name=name, daemon=True)
+
+    def end(self, overran: str = "") -> None:
+        """It has left, or will not in time."""
+        self.overran = overran
+        self._ended(self)
+        self._over.set()
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        self._over.wait()
 
 
 _ShadowKey = tuple[int, int, float, Loaded, Loaded]
@@ -117,7 +170,7 @@ class Roster:
     missing: set[str] = field(default_factory=set)
     shadow: Shadow | None = None
     shadow_key: _ShadowKey | None = None
-    drains: list[threading.Thread] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
 
     @property
     def labels(self) -> Mapping[str, int]:
@@ -141,7 +194,7 @@ class Roster:
             version.on_disk = number in found
             if not version.on_disk:
                 self._gone(version)
-            elif version.seen:  # those that nobody has tried yet need no comparing
+            elif version.seen and version.attempt is None:  # those that nobody has tried yet need no comparing
                 self._compare(version, repository.fingerprint(version.path), now)
 
     def wanted(self, but: frozenset[int] | set[int] = frozenset()) -> list[int]:
@@ -190,7 +243,7 @@ class Roster:
                 if version.loaded is not None and version.loaded.limits == self.config.limits and not version.again:
                     continue
                 refused = version.refused is not None and (version.loaded is not None or not version.unproved)
-                tried = refused or version.waiting or version.state == DRAINING
+                tried = refused or version.waiting or version.attempt is not None or version.state == State.DRAINING
                 if not tried and ripe(version):
                     return version
                 if version.loaded is None:
@@ -247,18 +300,25 @@ class Roster:
         observers.shadow = self.shadow
         log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
 
-    def stop_shadow(self) -> None:
-        """Let nobody compute along; the version's model is free afterwards."""
+    def attempts(self) -> list[Attempt]:
+        """Return the loads under way."""
+        return [each.attempt for each in self.versions.copy().values() if each.attempt is not None]
+
+    def stop_shadow(self, timeout_s: float | None = None) -> bool:
+        """Let nobody compute along; the version's model is free afterwards, unless that took longer: then False."""
+        ended = True
         if self.shadow is not None and self.shadow_key is not None:
             observers = self.versions[self.shadow_key[1]].observers
             if observers is not None:
                 observers.shadow = None
-            self.shadow.stop()
+            ended = self.shadow.stop(timeout_s)
         self.shadow = self.shadow_key = None
+        return ended
 
     def forget_old(self) -> list[int]:
         """Forget those that left long ago; return their numbers."""
-        ended = sorted((each for each in self.versions.values() if each.state == ENDED), key=lambda each: each.since)
+        left = (each for each in self.versions.values() if each.state == State.ENDED)
+        ended = sorted(left, key=lambda each: each.since)
         old = [each.number for each in ended[:-KEPT_ENDED]]
         for number in old:
             del self.versions[number]
@@ -271,9 +331,11 @@ class Roster:
                 version.reason = "its folder is gone; it serves on from memory"
                 log.warning("model %s version %d: %s", self.name, version.number, version.reason)
             version.seen = frozenset()
-        elif version.state not in (ENDED, DRAINING):
-            if version.state != FOUND:
+        elif version.state not in (State.ENDED, State.DRAINING):
+            if version.state != State.FOUND:
                 log.warning("model %s version %d: its folder is gone", self.name, version.number)
+            if version.attempt is not None:
+                version.attempt.abandon()
             del self.versions[version.number]
         else:
             version.seen = frozenset()
@@ -281,7 +343,7 @@ class Roster:
     def _compare(self, version: Entry, now_seen: Fingerprint, now: float) -> None:
         """See whether a version's files have changed."""
         if now_seen == version.seen:
-            if version.waiting and version.state == FOUND:
+            if version.waiting and version.state == State.FOUND:
                 version.waiting = False  # still at this look: one more try decides
             return
         if version.loaded is not None and version.seen and not version.again:
@@ -293,8 +355,8 @@ class Roster:
         version.refused = None
         version.waiting = False
         version.unproved = version.unproved and version.loaded is not None
-        if version.state == FAILED:
-            version.become(FOUND, "", now)
+        if version.state == State.FAILED:
+            version.become(State.FOUND, "", now)
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -117,12 +117,13 @@ class Shadow:
         """Begin to compute."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End; the model is free afterwards."""
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """End; the model is free afterwards, unless that took longer: then False."""
         self._stopping.set()
         with self._changed:
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s and max(0.0, timeout_s))
+        return not self._thread.is_alive()
 
     @property
     def report(self) -> ShadowReport:

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,22 @@ def block_signals() -> None:
 
 class Stop(threading.Event):
     """An event that signals set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Set it, and tell those who wait for more than it."""
+        super().set()
+        for tell in self._told:
+            tell()
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Have this called once it is set; at once if it is."""
+        self._told.append(call)
+        if self.is_set():
+            call()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

@@ -33,10 +33,12 @@ class Watch:
         """Begin."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End."""
+    def stop(self, timeout_s: float) -> bool:
+        """End; False if that took longer."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
 
     # --- private --------------------------------------------------------------------------------------
 

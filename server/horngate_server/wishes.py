@@ -106,8 +106,8 @@ class Wishes:
 
     def _try_again(self, model: Roster) -> None:
         """Let versions be loaded that were refused, or are leaving."""
-        for thread in model.drains:
-            thread.join()  # who is leaving can only be loaded again once it has left
+        for departure in model.departures:
+            departure.wait()  # who is leaving can only be loaded again once it has left
         self._note_departures()
         model.unloaded = False
         for version in model.versions.values():

@@ -16,13 +16,20 @@ from horngate_server.errors import InvalidRequest, LabelNotFound, ModelNotFound,
 from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
 from horngate_server.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
-from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
+from horngate_server.states import State, VersionState
 from support.desk import SIGNATURE, Clock, Desk
 
 STATES = [
     VersionState("m", number, state, reason, 990.0)
     for number, (state, reason) in enumerate(
-        [(FOUND, ""), (LOADING, ""), (FAILED, "it disagrees"), (READY, ""), (DRAINING, ""), (ENDED, "replaced")]
+        [
+            (State.FOUND, ""),
+            (State.LOADING, ""),
+            (State.FAILED, "it disagrees"),
+            (State.READY, ""),
+            (State.DRAINING, ""),
+            (State.ENDED, "replaced"),
+        ]
     )
 ]
 """Version 3 is the one that is ready, and the desk's."""

@@ -10,17 +10,21 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server import loading, policy, repository, runtime
+from horngate_server import lifecycle, loading, policy, repository, runtime
 from horngate_server.admin import Admin
+from horngate_server.admission import Plan
+from horngate_server.attempt import Abandoned
 from horngate_server.config import ModelConfig
 from horngate_server.errors import (
     InputRefused,
@@ -36,11 +40,15 @@ from horngate_server.guard import Guard
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.metrics import Metrics
-from horngate_server.roster import Observers
+from horngate_server.protocols.open_inference import INFER
+from horngate_server.queue import Work
+from horngate_server.request import Header, InferenceRequest
+from horngate_server.roster import Entry, Observers
 from horngate_server.served import Models
 from horngate_server.settings import Limits, Settings
 from horngate_server.signature import Signature
-from support.desk import SIGNATURE, Clock, Desk, FakeModel, double
+from horngate_server.states import TRANSITIONS, State
+from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until
 
 WAIT_S = 20.0
@@ -93,6 +101,7 @@ class Yard:
         self.signatures: dict[int, Signature] = {}
         self.more_signatures: dict[int, Signature] = {}
         self.while_loading: Callable[[], None] = lambda: None
+        self.while_loading_version: Callable[[int], None] = lambda _: None
         self.unproved: set[int] = set()
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
@@ -112,6 +121,7 @@ class Yard:
 
     def _load(self, path: Path, **_: object) -> DeviceModel:
         self.while_loading()
+        self.while_loading_version(int(path.name))
         if int(path.name) in self.broken:
             raise self.broken[int(path.name)]
         model = DeviceModel(int(path.name), self.signatures.get(int(path.name), SIGNATURE))
@@ -129,8 +139,8 @@ class Yard:
         self.clock.now += seconds
         self.lifecycle._step()
         for model in self.lifecycle._models.values():
-            for thread in model.drains:
-                thread.join(WAIT_S)
+            for departure in model.departures:
+                departure.thread.join(WAIT_S)
         self.lifecycle._note_departures()
 
     def state(self, version: int, name: str = "m") -> tuple[str, str]:
@@ -158,7 +168,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     """An empty root, looked at once a second."""
     made = Yard(tmp_path / "models", monkeypatch)
     yield made
-    made.lifecycle.stop()
+    made.lifecycle.stop(WAIT_S)
     assert made.lifecycle.drain(WAIT_S)
     made.lifecycle.close()
     assert all(model.closed for model in made.loaded)
@@ -432,7 +442,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 
     yield make
     for yard in yards:
-        yard.lifecycle.stop()
+        yard.lifecycle.stop(WAIT_S)
         assert yard.lifecycle.drain(WAIT_S)
         yard.lifecycle.close()
 
@@ -700,10 +710,137 @@ def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:
     """Real time, real notice from the file system."""
     yard.clock.now = 0.0
     publish(yard.root, 1)
-    yard.lifecycle.begin()
-    yard.lifecycle.start()
+    yard.lifecycle.start().result(WAIT_S)
     publish(yard.root, 2)
     until(lambda: yard.answers() == "2")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for a load that gives no sign of life."""
+    monkeypatch.setattr(lifecycle, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(lifecycle, "BEGIN_PATIENCE_S", 0.1)
+
+
+class HungDisk:
+    """Files of one version that nobody can read until the disk answers again."""
+
+    def __init__(self, yard: Yard, version: int) -> None:
+        self.answers = threading.Event()
+        self._yard, self._version = yard, version
+        yard.while_loading_version = self._read
+
+    def _read(self, version: int) -> None:
+        if version == self._version:
+            self._yard.clock.now += lifecycle.PATIENCE_S
+            assert self.answers.wait(WAIT_S)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_version_whose_files_do_not_answer_keeps_no_other_from_serving(yard: Yard) -> None:
+    """The next older version and other models are loaded beside it; it takes over when its disk answers again."""
+    disk = HungDisk(yard, 2)
+    for version, name in ((1, "m"), (2, "m"), (1, "other")):
+        publish(yard.root, version, name=name)
+    yard.lifecycle.begin()
+    assert (yard.answers(), yard.answers(name="other")) == ("1", "1")
+    assert yard.state(2) == ("loading", "it is being loaded, without a sign of life for 0.1 s")
+    disk.answers.set()
+    [attempt] = yard.lifecycle._models["m"].attempts()
+    attempt.thread.join(WAIT_S)
+    yard.look()
+    assert yard.answers() == "2"
+    assert yard.state(1)[0] == "ended"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_end_does_not_wait_for_a_load(yard: Yard) -> None:
+    """A lifecycle that stops gives up what it loads; what comes of it all the same is closed."""
+    disk = HungDisk(yard, 1)
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    [attempt] = yard.lifecycle._models["m"].attempts()
+    assert yard.lifecycle.stop(WAIT_S)
+    assert not attempt.done
+    disk.answers.set()
+    attempt.thread.join(WAIT_S)
+    with pytest.raises(Abandoned):
+        attempt.take()
+    assert [model.closed for model in yard.loaded] == [True]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_version_that_vanishes_while_it_is_loaded_is_given_up(yard: Yard) -> None:
+    """Nobody serves what is no longer on disk and was never loaded."""
+    disk = HungDisk(yard, 1)
+    path = publish(yard.root, 1)
+    yard.lifecycle.begin()
+    [attempt] = yard.lifecycle._models["m"].attempts()
+    shutil.rmtree(path)
+    yard.look()
+    disk.answers.set()
+    attempt.thread.join(WAIT_S)
+    yard.look()
+    assert not yard.lifecycle.states()
+    assert [model.closed for model in yard.loaded] == [True]
+
+
+def test_a_version_whose_model_does_not_return_leaves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the grace period it has ended and may be loaded again; its model is closed once it returns."""
+    yard = Yard(tmp_path / "models", monkeypatch, grace_period_s=0.05)
+    publish(yard.root, 1)
+    yard.lifecycle.begin()
+    hung = yard.loaded[0]
+    hung.gate.clear()
+    served = yard.models.get("m", "")
+    request = InferenceRequest(Header("m", "", ()), "", ())
+    plan = Plan(served.info, rows=1, order=(0,), sizes=(8,), shapes=((2,),), alike=("m", False, ((2,),)))
+    data = np.ones(2, np.int32).tobytes()
+    served.executor._quick_s = 0.0
+    assert not served.executor.submit([Work(FakeReply(), INFER, request, plan, (data,), 0.0, inf)])
+    publish(yard.root, 2)
+    yard.clock.now += 1
+    yard.lifecycle._step()
+    [departure] = yard.lifecycle._models["m"].departures
+    departure.wait()
+    yard.lifecycle._note_departures()
+    assert yard.state(1) == (
+        "ended",
+        "version 2 answers instead; its model has not returned within 0.05 s, and keeps its memory until it does",
+    )
+    assert [model.closed for model in yard.loaded] == [False, False]
+    hung.gate.set()
+    departure.thread.join(WAIT_S)
+    assert [model.closed for model in yard.loaded] == [True, False]
+    yard.lifecycle.stop(WAIT_S)
+    assert yard.lifecycle.drain(WAIT_S)
+    yard.lifecycle.close()
+
+
+@given(st.lists(st.sampled_from(State), min_size=1, max_size=8))
+def test_a_version_takes_only_the_ways_that_the_table_has(states: list[State]) -> None:
+    """Whatever it is told to become, it ends up where the table says, and says so where it may not go."""
+    version = Entry(1, Path("m/1"), on_disk=True, seen=frozenset(), changed=0.0, since=0.0)
+    for state in states:
+        before = version.state
+        if state is before or state in TRANSITIONS[before]:
+            version.become(state, "", 1.0)
+            assert version.state is state
+        else:
+            with pytest.raises(ValueError, match=f"version 1 is {before} and cannot become {state}"):
+                version.become(state, "", 1.0)
+            assert version.state is before
+
+
+def test_every_state_leads_to_one_that_may_be_loaded() -> None:
+    """No version is stuck: from each state there is a way to LOADING."""
+    for state in State:
+        reached = {state}
+        while (more := {after for each in reached for after in TRANSITIONS[each]}) - reached:
+            reached |= more
+        assert State.LOADING in reached
 
 
 class Told:
@@ -1016,7 +1153,7 @@ def test_verify_off_takes_an_unproved_version_at_once(tmp_path: Path, monkeypatc
     publish(yard.root, 2)
     yard.look()
     assert (yard.answers(), yard.state(2)) == ("2", ("ready", ""))
-    yard.lifecycle.stop()
+    yard.lifecycle.stop(WAIT_S)
     assert yard.lifecycle.drain(WAIT_S)
     yard.lifecycle.close()
 

@@ -14,7 +14,7 @@ from horngate_server.metrics import SECONDS, Metrics, default_registry
 from horngate_server.model import Array
 from horngate_server.request import ModelInfo, Outputs
 from horngate_server.signature import WHOLE, Batching, Signature, TensorSpec
-from horngate_server.states import STATES, VersionState
+from horngate_server.states import SHOWN, State, VersionState
 from support.desk import Desk
 
 CLASSIFIER = ModelInfo(
@@ -67,10 +67,10 @@ def test_one_state_at_a_time_is_1() -> None:
     """A version is in exactly one state."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.watch(tuple, lambda: [VersionState("m", 1, "ready", "", 0.0)])
+    metrics.watch(tuple, lambda: [VersionState("m", 1, State.READY, "", 0.0)])
     states = {
         state: registry.get_sample_value("horngate_model_state", {"model": "m", "version": "1", "state": state})
-        for state in STATES
+        for state in SHOWN
     }
     assert states == {"loading": 0, "ready": 1, "draining": 0, "failed": 0, "ended": 0}
 
@@ -80,7 +80,7 @@ def test_the_exposition_parses_and_has_every_promised_name() -> None:
     with Desk() as desk:
         desk.ask([[1, 1]]).response()
         report = LoadReport("m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, ())
-        states = [VersionState("m", 3, "ready", "", 0.0, [""], report)]
+        states = [VersionState("m", 3, State.READY, "", 0.0, [""], report)]
         desk.metrics.watch(lambda: [desk.executor], lambda: states)
         names = {family.name for family in text_string_to_metric_families(desk.metrics.exposition().decode())}
     assert names >= {
@@ -156,7 +156,7 @@ def test_batching_is_shown_by_signature_and_any_name_is_text() -> None:
         "m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, (),
         batching={"serving_default": Batching(WHOLE, "its rows look at each other")},
     )  # fmt: skip
-    metrics.watch(tuple, lambda: [VersionState("caf\udce9", 3, "ready", "r\udce9", 0.0, [""], report)])
+    metrics.watch(tuple, lambda: [VersionState("caf\udce9", 3, State.READY, "r\udce9", 0.0, [""], report)])
     [sample] = [
         sample
         for family in text_string_to_metric_families(metrics.exposition().decode())

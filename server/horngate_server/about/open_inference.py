@@ -13,7 +13,7 @@ from horngate_server.names import OPEN_INFERENCE
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.served import Served
 from horngate_server.signature import FREE, ROWS, WHOLE, TensorSpec
-from horngate_server.states import DRAINING, LOADING, READY, VersionState
+from horngate_server.states import State, VersionState
 from horngate_server.statistics import Duration, Stages
 
 EXTENSIONS = (
@@ -21,7 +21,7 @@ EXTENSIONS = (
 )  # fmt: skip
 """Triton's names of what is beyond the protocol; and, for administrators, this:"""
 ADMIN_EXTENSION = "model_repository"
-STATES = {READY: "READY", LOADING: "LOADING", DRAINING: "UNLOADING"}
+STATES = {State.READY: "READY", State.LOADING: "LOADING", State.DRAINING: "UNLOADING"}
 """Triton's names of states; any other is UNAVAILABLE."""
 
 
@@ -122,7 +122,7 @@ class OpenInference:
     def index(self, message: bytes) -> bytes:
         """Answer a RepositoryIndexRequest: every version, with what Horngate knows beyond Triton's four states."""
         request = oip.RepositoryIndexRequest.FromString(message)
-        states = [each for each in self._sources.states() if each.state == READY or not request.ready]
+        states = [each for each in self._sources.states() if each.state == State.READY or not request.ready]
         return oip.RepositoryIndexResponse(models=[self._entry(each) for each in states]).SerializeToString()
 
     # --- private --------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class OpenInference:
             name=each.name,
             version=str(each.version),
             state=STATES.get(each.state, "UNAVAILABLE"),
-            reason=each.reason or ("" if each.state == READY else each.state),
+            reason=each.reason or ("" if each.state == State.READY else each.state),
             horngate_state=each.state,
             age_seconds=self._sources.clock() - each.since,
             rows=self._sources.statistics.of(each.name, str(each.version)).rows,

@@ -9,19 +9,19 @@ from horngate_server.errors import InvalidRequest, ModelNotFound
 from horngate_server.names import MODEL, PREDICTION
 from horngate_server.protocols.model_spec import Asked, read_spec, write_spec
 from horngate_server.signature import Signature, TensorSpec
-from horngate_server.states import DRAINING, ENDED, FAILED, FOUND, LOADING, READY, VersionState
+from horngate_server.states import State, VersionState
 
 SIGNATURES = "signature_def"
 """The only metadata_field that there is."""
 INTERNAL = 13
 """gRPC's number for what is wrong with a version that was refused."""
 STATES = {
-    FOUND: tfs.ModelVersionStatus.START,
-    LOADING: tfs.ModelVersionStatus.LOADING,
-    READY: tfs.ModelVersionStatus.AVAILABLE,
-    DRAINING: tfs.ModelVersionStatus.UNLOADING,
-    ENDED: tfs.ModelVersionStatus.END,
-    FAILED: tfs.ModelVersionStatus.END,
+    State.FOUND: tfs.ModelVersionStatus.START,
+    State.LOADING: tfs.ModelVersionStatus.LOADING,
+    State.READY: tfs.ModelVersionStatus.AVAILABLE,
+    State.DRAINING: tfs.ModelVersionStatus.UNLOADING,
+    State.ENDED: tfs.ModelVersionStatus.END,
+    State.FAILED: tfs.ModelVersionStatus.END,
 }
 
 
@@ -104,5 +104,5 @@ def _status(each: VersionState) -> tfs.ModelVersionStatus:
     return tfs.ModelVersionStatus(
         version=each.version,
         state=STATES[each.state],
-        status=tfs.StatusProto(error_code=INTERNAL if each.state == FAILED else 0, error_message=each.reason),
+        status=tfs.StatusProto(error_code=INTERNAL if each.state == State.FAILED else 0, error_message=each.reason),
     )
