@@ -7,6 +7,8 @@ import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +26,6 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from horngate_server import scores
@@ -44,6 +45,17 @@ REFUSED = "Inference requests that were not computed, by reason."
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+_Value_co = TypeVar("_Value_co", covariant=True)
+
+
+class ByLabels(Protocol[_Value_co]):
+    """A mapping from label values; any tuple of strings will do."""
+
+    def items(self) -> Iterable[tuple[tuple[str, ...], _Value_co]]:
+        """Return pairs of labels' values and what there is to say of them."""
+        ...
+
+
 class Metrics(Collector):
     """All of the server's numbers. Callable from any thread.
 
@@ -54,18 +66,7 @@ class Metrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._lock = threading.Lock()
-        self._began = 0
-        self._ended = 0
-        self._requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self._request_seconds: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
-        self._refused: dict[str, int] = defaultdict(int)
-        self._rows: dict[tuple[str, str], int] = defaultdict(int)
-        self._queue_seconds: dict[str, _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
-        self._batch_seconds: dict[str, _Distribution] = defaultdict(lambda: _Distribution(SECONDS))
-        self._batch_rows: dict[str, _Distribution] = defaultdict(lambda: _Distribution(ROWS))
-        self._classes: dict[tuple[str, str], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
-        self._confidence: defaultdict[tuple[str, str], _Distribution] = defaultdict(lambda: _Distribution(CONFIDENCE))
-        self._not_finite: dict[tuple[str, str], int] = defaultdict(int)
+        self._numbers = _Numbers()
         self._executors: Callable[[], Iterable[Executor]] = tuple
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
@@ -104,41 +105,44 @@ class Metrics(Collector):
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
         with self._lock:
-            return self._rows.get((model, version), 0)
+            return self._numbers.rows.get((model, version), 0)
 
     def forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago: every version would be a dozen time series for ever."""
         with self._lock:
-            for numbers in (self._rows, self._classes, self._confidence, self._not_finite):
+            now = self._numbers
+            for numbers in (now.rows, now.classes, now.confidence, now.not_finite):
                 numbers.pop((model, version), None)
 
     def began(self, requests: int) -> None:
         """Count inference requests in."""
         with self._lock:
-            self._began += requests
+            self._numbers.began += requests
 
     def ended(self, model: str, protocol: str, codes: Mapping[str, int], seconds: Sequence[float]) -> None:
         """Count inference requests out: how many with each gRPC code, and each one's seconds since it arrived."""
+        numbers = self._numbers
         with self._lock:
-            self._ended += len(seconds)
+            numbers.ended += len(seconds)
             for code, count in codes.items():
-                self._requests[model, protocol, code] += count
-            self._request_seconds[model, protocol].add(seconds)
+                numbers.requests[model, protocol, code] += count
+            numbers.request_seconds[model, protocol].add(seconds)
 
     def refused(self, reason: str, requests: int) -> None:
         """Count requests that were not computed, by reason."""
         with self._lock:
-            self._refused[reason] += requests
+            self._numbers.refused[reason] += requests
 
     def batch(self, info: ModelInfo, report: BatchReport, queue_s: Sequence[float]) -> None:
         """Take in one batch and how long those that it completed had waited."""
         model = info.name
         key = (info.name, info.version)
+        numbers = self._numbers
         with self._lock:
-            self._rows[key] += report.rows
-            self._batch_rows[model].add((report.rows,))
-            self._batch_seconds[model].add((report.seconds,))
-            self._queue_seconds[model].add(queue_s)
+            numbers.rows[key] += report.rows
+            numbers.batch_rows[model].add((report.rows,))
+            numbers.batch_seconds[model].add((report.seconds,))
+            numbers.queue_seconds[model].add(queue_s)
             found = scores.of(report)
             if found is not None:
                 self._predictions(key, found)
@@ -148,49 +152,53 @@ class Metrics(Collector):
         return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
-        """Read everything out, for the registry."""
+        """Read everything out, for the registry; nobody who computes waits while it is formatted."""
         with self._lock:
-            yield from self._collect()
+            numbers = deepcopy(self._numbers)
+        yield from self._collect(numbers)
 
     # --- private --------------------------------------------------------------------------------------
 
     def _predictions(self, key: tuple[str, str], found: scores.Scores) -> None:
         """Count rows by class; signatures of a version may have different numbers of classes."""
+        numbers = self._numbers
         if found.left_out:
-            self._not_finite[key] += found.left_out
+            numbers.not_finite[key] += found.left_out
         if found.width > CLASSES:
             return
-        counts = self._classes.get(key)
+        counts = numbers.classes.get(key)
         if counts is None or len(counts) < found.width:
             grown = np.zeros(found.width, np.int64)
             if counts is not None:
                 grown[: len(counts)] = counts
-            counts = self._classes[key] = grown
+            counts = numbers.classes[key] = grown
         counts += np.bincount(found.classes, minlength=len(counts))
-        self._confidence[key].add(found.confidence)
+        numbers.confidence[key].add(found.confidence)
 
-    def _collect(self) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
+    def _collect(
+        self, numbers: "_Numbers"
+    ) -> Iterable[Metric]:  # a list of every metric: long, flat, and read by operators
         executors = list(self._executors())
-        refused = Counter(self._refused) + Counter(self._refused_before())
-        yield _counter(
+        refused = Counter(numbers.refused) + Counter(self._refused_before())
+        yield counter(
             "horngate_requests", "Inference requests answered, by model, protocol and gRPC code.",
-            ("model", "protocol", "code"), self._requests,
+            ("model", "protocol", "code"), numbers.requests,
         )  # fmt: skip
         yield _histogram(
             "horngate_request_seconds", "Seconds from an inference request's arrival to its answer.",
-            ("model", "protocol"), self._request_seconds,
+            ("model", "protocol"), numbers.request_seconds,
         )  # fmt: skip
         in_flight = GaugeMetricFamily("horngate_requests_in_flight", "Inference requests not answered yet.")
-        in_flight.add_metric((), self._began - self._ended)
+        in_flight.add_metric((), numbers.began - numbers.ended)
         yield in_flight
-        yield _counter(
+        yield counter(
             "horngate_refused", REFUSED, ("reason",),
             {(reason,): count for reason, count in refused.items()},
         )  # fmt: skip
-        yield _counter("horngate_rows", "Rows computed, padding not counted.", ("model", "version"), self._rows)
+        yield counter("horngate_rows", "Rows computed, padding not counted.", ("model", "version"), numbers.rows)
         yield _histogram(
             "horngate_queue_seconds", "Seconds that a request waited before its first batch began.",
-            ("model",), {(model,): data for model, data in self._queue_seconds.items()},
+            ("model",), {(model,): data for model, data in numbers.queue_seconds.items()},
         )  # fmt: skip
         yield _gauge(
             "horngate_queue_rows", "Rows that wait.", ("model", "version", "priority"),
@@ -206,11 +214,11 @@ class Metrics(Collector):
         )  # fmt: skip
         yield _histogram(
             "horngate_batch_rows", "Rows in a batch, padding not counted.",
-            ("model",), {(model,): data for model, data in self._batch_rows.items()},
+            ("model",), {(model,): data for model, data in numbers.batch_rows.items()},
         )  # fmt: skip
         yield _histogram(
             "horngate_batch_seconds", "Seconds to join, compute and split a batch.",
-            ("model",), {(model,): data for model, data in self._batch_seconds.items()},
+            ("model",), {(model,): data for model, data in numbers.batch_seconds.items()},
         )  # fmt: skip
         yield from _lifecycle(list(self._versions()), config_valid=self._config_valid())
         if self._tokens is not None:
@@ -222,25 +230,25 @@ class Metrics(Collector):
                 "horngate_tokens_age_seconds", "Seconds since the file of --tokens was last looked at; 1 is usual.",
                 self._tokens.age_s,
             )  # fmt: skip
-        yield _counter(
+        yield counter(
             "horngate_predicted_class", "Rows by the class with the highest probability.",
             ("model", "version", "class"),
             {
                 (*key, str(number)): int(count)
-                for key, counts in self._classes.items()
+                for key, counts in numbers.classes.items()
                 for number, count in enumerate(counts)
             },
         )  # fmt: skip
         yield _histogram(
             "horngate_prediction_confidence", "The highest probability of each row.",
-            ("model", "version"), self._confidence,
+            ("model", "version"), numbers.confidence,
         )  # fmt: skip
-        yield _counter(
+        yield counter(
             "horngate_not_finite_rows",
             "Rows whose highest probability is NaN or infinite; they count for no class and no confidence.",
-            ("model", "version"), self._not_finite,
+            ("model", "version"), numbers.not_finite,
         )  # fmt: skip
-        yield _counter(
+        yield counter(
             "horngate_observer_errors",
             "Times that metrics, statistics, drift, a shadow, the access log or traces failed. Callers got answers.",
             ("observer",), {(observer,): count for observer, count in self._observer_errors().items()},
@@ -256,59 +264,22 @@ def default_registry() -> CollectorRegistry:
     return registry
 
 
-def merged(texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> bytes:
-    """Show several workers' metrics as one page: every sample gets a ``worker`` label.
-
-    They are not added up here: a sum falls when a worker is replaced, and rates over it would be wrong.
+def counter(name: str, text: str, labels: Sequence[str], values: ByLabels[float]) -> Metric:
+    """Return a counter.
 
     Args:
-        texts: per worker, its own page; empty while it has none.
-        restarts: per worker, how often it was replaced.
-        refused: what was refused before it came to a worker, by reason.
+        name: without ``_total``.
+        text: what it counts.
+        labels: their names.
+        values: by the labels' values.
     """
-    registry = CollectorRegistry()
-    registry.register(_Merged(texts, restarts, refused))
-    return generate_latest(registry)
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(_text(key), value)
+    return family
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-
-class _Merged(Collector):
-    """Families of several pages, put together by name."""
-
-    def __init__(self, texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> None:
-        self._texts = texts
-        self._restarts = restarts
-        self._refused = refused
-
-    def collect(self) -> Iterable[Metric]:
-        up = GaugeMetricFamily("horngate_worker_up", "1 while a worker answers.", labels=("worker",))
-        families: dict[str, Metric] = {}
-        for worker, text in self._texts.items():
-            up.add_metric((worker,), bool(text))
-            for family in text_string_to_metric_families(text):
-                whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                for sample in family.samples:
-                    whole.samples.append(sample._replace(labels={**sample.labels, "worker": worker}))
-        for reason, count in self._refused.items():
-            family = families.setdefault("horngate_refused", Metric("horngate_refused", REFUSED, "counter"))
-            family.add_sample("horngate_refused_total", {"reason": reason, "worker": "supervisor"}, count)
-        yield up
-        yield _counter(
-            "horngate_worker_restarts", "Workers that crashed and were replaced.", ("worker",),
-            {(worker,): count for worker, count in self._restarts.items()},
-        )  # fmt: skip
-        yield from families.values()
-
-
-_Value_co = TypeVar("_Value_co", covariant=True)
-
-
-class _ByLabels(Protocol[_Value_co]):
-    """A mapping from label values; any tuple of strings will do."""
-
-    def items(self) -> Iterable[tuple[tuple[str, ...], _Value_co]]: ...
 
 
 class _Distribution:
@@ -335,6 +306,32 @@ class _Distribution:
         """Return the cumulative counts, as an exposition shows them."""
         names = [*map(str, self._bounds), "+Inf"]
         return list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """What has been counted; changed with `Metrics`'s lock held."""
+
+    began: int = 0
+    ended: int = 0
+    requests: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
+    request_seconds: defaultdict[tuple[str, str], _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
+    refused: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    rows: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    queue_seconds: defaultdict[str, _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
+    batch_seconds: defaultdict[str, _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
+    batch_rows: defaultdict[str, _Distribution] = field(
+        default_factory=lambda: defaultdict(lambda: _Distribution(ROWS))
+    )
+    classes: dict[tuple[str, str], "np.ndarray[tuple[int], np.dtype[np.int64]]"] = field(default_factory=dict)
+    confidence: defaultdict[tuple[str, str], _Distribution] = field(
+        default_factory=lambda: defaultdict(lambda: _Distribution(CONFIDENCE))
+    )
+    not_finite: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+
+
+def _seconds() -> _Distribution:
+    return _Distribution(SECONDS)
 
 
 def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Iterable[Metric]:
@@ -423,28 +420,21 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
         ("live_seconds", "Seconds that the answering version took for the same rows.",
             {key: each.live_seconds for key, each in shadows.items()}),
     ):  # fmt: skip
-        yield _counter(f"horngate_shadow_{name}", text, labels, counts)
+        yield counter(f"horngate_shadow_{name}", text, labels, counts)
     yield _gauge(
         "horngate_shadow_confidence_difference", "Mean highest probability of a shadow less the answering version's.",
         labels, {key: each.confidence / each.rows for key, each in shadows.items() if each.rows},
     )  # fmt: skip
 
 
-def _counter(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(_text(key), value)
-    return family
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], values: _ByLabels[float]) -> Metric:
+def _gauge(name: str, text: str, labels: Sequence[str], values: ByLabels[float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(_text(key), value)
     return family
 
 
-def _histogram(name: str, text: str, labels: Sequence[str], values: _ByLabels[_Distribution]) -> Metric:
+def _histogram(name: str, text: str, labels: Sequence[str], values: ByLabels[_Distribution]) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(_text(key), value.buckets(), value.sum)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server import http, http_room, metrics, unix_http
+from horngate_server import http, http_room, merged_metrics, unix_http
 from horngate_server import settings as settings_room
 from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
@@ -109,7 +109,7 @@ class Supervisor:
     def _exposition(self) -> bytes:
         texts = {str(number): text for number, text in enumerate(self._pages("/metrics"))}
         restarts = {str(worker.number): worker.restarts for worker in self._workers}
-        return metrics.merged(texts, restarts, self._doors.refused)
+        return merged_metrics.merged(texts, restarts, self._doors.refused)
 
     def _models(self) -> bytes:
         """Return what the first worker that answers says: all of them look at the same disk."""

@@ -1,5 +1,7 @@
 """Numbers, folded per batch, read out as Prometheus expects them."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from horngate_server.signature import WHOLE, Batching, Signature, TensorSpec
 from horngate_server.states import SHOWN, State, VersionState
 from support.desk import Desk
 
+WAIT_S = 20.0
 CLASSIFIER = ModelInfo(
     "m", "1", Signature("s", (), (TensorSpec("probabilities", BY_NAME["FP32"], (-1, 3)),))
 )  # fmt: skip
@@ -41,6 +44,9 @@ def test_folded_histograms_equal_prometheus_own(values: list[float]) -> None:
     assert ours.get_sample_value("horngate_request_seconds_sum", labels) == pytest.approx(sum(values))
 
 
+WAIT_S = 20.0
+
+
 def report(scores: Array) -> BatchReport:
     """A batch of three rows and one of padding, which nobody waits for."""
     return BatchReport(CLASSIFIER, [], Outputs([], [], []), 0.0, 3, 4, 0.1, 0.1, arrays=[scores])
@@ -61,6 +67,20 @@ def test_predictions_are_counted_by_class_without_the_padding() -> None:
     assert counted == [1, 0, 2]
     labels = {"model": "m", "version": "1"}
     assert registry.get_sample_value("horngate_prediction_confidence_count", labels) == 3
+
+
+def test_nobody_who_computes_waits_while_a_page_is_formatted() -> None:
+    """Between two families of a page, numbers are counted; the page shows those of its beginning."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.refused("deadline", 1)
+    page = iter(metrics.collect())
+    next(page)
+    counting = threading.Thread(target=metrics.refused, args=("deadline", 1), daemon=True)
+    counting.start()
+    counting.join(WAIT_S)
+    assert not counting.is_alive()
+    [refused] = [family for family in page if family.name == "horngate_refused"]
+    assert [sample.value for sample in refused.samples] == [1]
 
 
 def test_one_state_at_a_time_is_1() -> None:
