@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 
 from horngate_protos import __version__
 from horngate_server import health as health_room
-from horngate_server import http, http_room, metrics, runtime, telling
+from horngate_server import http, http_room, logs, metrics, runtime, telling
 from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
 from horngate_server.about import Sources, absent
@@ -46,8 +47,10 @@ LAST_ANSWERS_S = 1.0
 """What is left at least for the last answers to leave, whatever the grace period."""
 LIFECYCLE_S = 1.0
 """How long the lifecycle's thread may take to end; longer, and it waits for a disk that does not answer."""
-FLUSH_S = 1.0
+FLUSH_S = 0.5
 """How long the last spans may take to leave."""
+BY_FORCE_S = 1.25
+"""How long after the grace period the process ends, whatever hangs."""
 SILENCE_S = 0.05
 """How long no call must have come before the port closes."""
 
@@ -154,20 +157,18 @@ class App:
         runtime.few_arenas()
         for library in self._settings.op_library:
             runtime.load_op_library(library)
-        with self._stop.on_signals(), self._listening() as (grpc_port, http_port):
-            if self._settings.worker is not None:
-                self._line = Line(self._settings.worker.line, self._stop.set)
-            self._begin()
-            runtime.release_pages()
-            _settle()
-            if not self._stop.is_set():
-                if self._line is not None:
-                    self._line.ready()
-                else:
-                    self._banner(self._lifecycle.ready(), grpc_port, http_port)
-                self._stop.wait()
-            self._drain()
-        self._in_time(self._flush, FLUSH_S)
+        with self._ending_in_time():
+            with self._stop.on_signals(self._lifecycle.look_now), self._listening() as ports:
+                if self._settings.worker is not None:
+                    self._line = Line(self._settings.worker.line, self._stop.set)
+                self._begin()
+                runtime.release_pages()
+                _settle()
+                if not self._stop.is_set():
+                    self._say_ready(*ports)
+                    self._stop.wait()
+                self._drain()
+            self._in_time(self._flush, FLUSH_S)
         if self._died is not None:
             log.critical("stopped: %s", self._died)
             return 1
@@ -192,6 +193,23 @@ class App:
         turn.wait()
         if begun.done():
             begun.result()
+
+    @contextmanager
+    def _ending_in_time(self) -> Iterator[None]:
+        """End the process by force should the end take longer than it may: something hangs that nobody thought of."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            if not ended.wait(self._settings.grace_period_s + BY_FORCE_S):
+                log.critical("stopped by force: the end hung for %g s after the grace period", BY_FORCE_S)
+                logs.leave()
+                os._exit(1)
+
+        self._stop.tell(threading.Thread(target=watch, name="end by force", daemon=True).start)
+        try:
+            yield
+        finally:
+            ended.set()
 
     def _in_time(self, step: Callable[[], object], seconds: float) -> None:
         """Take a step of the end that somebody else might never finish."""
@@ -262,7 +280,8 @@ class App:
             self._unanswered = self.stuck = True  # a model that still computes is not closed under its own feet
             self._transport.stop(LAST_ANSWERS_S)
             return
-        self._service.wait_until_quiet(SILENCE_S, LAST_ANSWERS_S)  # meanwhile, callers get UNAVAILABLE and go elsewhere
+        left = max(SILENCE_S, min(LAST_ANSWERS_S, ends - self._clock()))
+        self._service.wait_until_quiet(SILENCE_S, left)  # meanwhile, callers get UNAVAILABLE and go elsewhere
         if not self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock())):
             log.warning("some callers had not read their answer, or ended their call, when the grace period was over")
         if not self.stuck:
@@ -273,6 +292,13 @@ class App:
         self._died = error
         self._health.shut_down()
         self._stop.set()
+
+    def _say_ready(self, grpc_port: int, http_port: int) -> None:
+        """Tell the supervisor, or whoever reads the log."""
+        if self._line is not None:
+            self._line.ready()
+        else:
+            self._banner(self._lifecycle.ready(), grpc_port, http_port)
 
     def _banner(self, loaded: list[Loaded], grpc_port: int, http_port: int) -> None:
         settings = self._settings

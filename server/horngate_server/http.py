@@ -144,9 +144,13 @@ class HttpServer:
         bound: int = self._socket.getsockname()[1]
         return bound
 
+    def end(self) -> None:
+        """Begin to close the port."""
+        self._server.should_exit = True
+
     def stop(self) -> bool:
         """Close the port and end the thread; False if it does not end."""
-        self._server.should_exit = True
+        self.end()
         if self._thread.ident is not None:
             self._thread.join(2 * STOP_S)
         return not self._thread.is_alive()

@@ -145,6 +145,10 @@ class Lifecycle:
         self._thread.start()
         return begun
 
+    def look_now(self) -> None:
+        """Look at the disk and the configuration at once. Callable from any thread."""
+        self._wake.set()
+
     def stop(self, timeout_s: float) -> bool:
         """Change nothing any more, and give up what is being loaded; False if a thread did not end in time."""
         ends = self._clock() + timeout_s

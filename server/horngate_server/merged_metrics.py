@@ -10,14 +10,14 @@ from prometheus_client.registry import Collector
 from horngate_server.metrics import REFUSED, counter
 
 
-def merged(texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> bytes:
+def merged(texts: Mapping[str, str], restarts: Mapping[tuple[str, str], int], refused: Mapping[str, int]) -> bytes:
     """Show several workers' metrics as one page: every sample gets a ``worker`` label.
 
     They are not added up here: a sum falls when a worker is replaced, and rates over it would be wrong.
 
     Args:
         texts: per worker, its own page; empty while it has none.
-        restarts: per worker, how often it was replaced.
+        restarts: per worker and reason, how often it was replaced.
         refused: what was refused before it came to a worker, by reason.
     """
     registry = CollectorRegistry()
@@ -31,7 +31,9 @@ def merged(texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mappi
 class _Merged(Collector):
     """Families of several pages, put together by name."""
 
-    def __init__(self, texts: Mapping[str, str], restarts: Mapping[str, int], refused: Mapping[str, int]) -> None:
+    def __init__(
+        self, texts: Mapping[str, str], restarts: Mapping[tuple[str, str], int], refused: Mapping[str, int]
+    ) -> None:
         self._texts = texts
         self._restarts = restarts
         self._refused = refused
@@ -50,7 +52,6 @@ class _Merged(Collector):
             family.add_sample("horngate_refused_total", {"reason": reason, "worker": "supervisor"}, count)
         yield up
         yield counter(
-            "horngate_worker_restarts", "Workers that crashed and were replaced.", ("worker",),
-            {(worker,): count for worker, count in self._restarts.items()},
+            "horngate_worker_restarts", "Workers that were replaced, by why.", ("worker", "reason"), self._restarts,
         )  # fmt: skip
         yield from families.values()

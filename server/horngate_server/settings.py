@@ -153,6 +153,12 @@ class Settings:
         "processes on the one port, each with its own models; for machines with more cores than one can use",
         values.whole(1, 256), "N",
     )  # fmt: skip
+    worker_timeout_s: float = _option(
+        10.0,
+        "a worker that gives no sign of life for this long is killed and replaced: new connections would wait for it; "
+        "0s never",
+        values.seconds, "TIME",
+    )  # fmt: skip
     tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", values.path, "FILE")
     tls_key: Path | None = _option(None, "the certificate's key (PEM)", values.path, "FILE")
     tls_client_ca: Path | None = _option(

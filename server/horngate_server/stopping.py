@@ -1,24 +1,41 @@
-"""The wish to stop: set by a signal or by another thread, waited for by the thread that runs the server."""
+"""Signals: what they mean here, and the wish to stop, which some of them are."""
 
 import logging
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+"""Drain; a second one ends at once."""
+RELOAD: Final = signal.SIGHUP
+"""Look at what is on disk now. A terminal that goes away sends it, too, and that ends no server."""
+STACKS: Final = signal.SIGUSR1
+"""Say in the log what every thread of Python's is doing."""
+OTHERS: Final = frozenset({signal.SIGUSR2, signal.SIGALRM})
+"""They mean nothing here, and would end a process by default."""
+SIGNALS: Final = ENDING | OTHERS | {RELOAD, STACKS}
+REAP_AGAIN_S = 0.05
+"""Another thread waits for this child, and will have taken it by then."""
 
 
 def block_signals() -> None:
-    """Keep SIGTERM and SIGINT pending until `Stop.on_signals` waits for them.
+    """Keep `SIGNALS` pending until `Stop.on_signals` waits for them.
 
     Before any other thread starts: they inherit it, and so does the program that this process becomes. A signal that
     no thread takes by itself cannot end up with one that does not know what to do with it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class Stop(threading.Event):
@@ -29,10 +46,11 @@ class Stop(threading.Event):
         self._told: list[Callable[[], None]] = []
 
     def set(self) -> None:
-        """Set it, and tell those who wait for more than it."""
-        super().set()
-        for tell in self._told:
-            tell()
+        """Set it, and tell those who wait for more than it, once."""
+        if not self.is_set():
+            super().set()
+            for tell in self._told:
+                tell()
 
     def tell(self, call: Callable[[], None]) -> None:
         """Have this called once it is set; at once if it is."""
@@ -41,25 +59,51 @@ class Stop(threading.Event):
             call()
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT set it, from a thread that waits for them; a second one ends the process at once.
+    def on_signals(
+        self,
+        reload: Callable[[], None] = _nothing,
+        at_once: Callable[[], None] = _nothing,
+        ours: Callable[[], frozenset[int]] = frozenset,
+    ) -> Iterator[None]:
+        """Let `SIGNALS` do what they are for, from a thread that waits for them.
 
-        Works on any thread of any process whose signals are blocked, where Python's handlers need the main one.
+        Works on any thread of any process whose signals are blocked, where Python's handlers need the main one. The
+        first process of a container also takes in the ends of children that others have left to it.
+
+        Args:
+            reload: looks at what is on disk; must be quick.
+            at_once: called before a second signal ends the process.
+            ours: the children whose ends somebody here waits for.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        first = os.getpid() == 1
+        waited = SIGNALS | {signal.SIGCHLD} if first else SIGNALS
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
         left = threading.Event()
 
         def wait() -> None:
-            number = signal.sigwait(SIGNALS)
-            if left.is_set():
-                return
-            log.info("%s: draining; a second signal ends at once", signal.Signals(number).name)
-            self.set()
-            number = signal.sigwait(SIGNALS)
-            if not left.is_set():
-                os._exit(128 + number)
+            draining = False
+            while True:
+                number = signal.Signals(signal.sigwait(waited))
+                if left.is_set():
+                    return
+                if number is signal.SIGCHLD:
+                    reap(ours)
+                elif number is RELOAD:
+                    log.info("%s: looking at the disk now; nothing ends", number.name)
+                    reload()
+                elif number is STACKS:
+                    _log_stacks()
+                elif number in OTHERS:
+                    log.info("%s: means nothing here; SIGTERM drains", number.name)
+                elif draining:
+                    at_once()
+                    os._exit(128 + number)
+                else:
+                    log.info("%s: draining; a second signal ends at once", number.name)
+                    draining = True
+                    self.set()
 
-        waiter = threading.Thread(target=wait, name="signals")
+        waiter = threading.Thread(target=wait, name="signals", daemon=True)
         waiter.start()
         try:
             yield
@@ -70,3 +114,34 @@ class Stop(threading.Event):
                 signal.pthread_kill(waiter.ident, signal.SIGTERM)
                 waiter.join(0.1)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def reap(ours: Callable[[], frozenset[int]]) -> None:
+    """Take in the ends of children that nobody here waits for."""
+    pause = threading.Event()
+    while (ended := _ended()) is not None:
+        if ended in ours():
+            pause.wait(REAP_AGAIN_S)
+        else:
+            os.waitpid(ended, os.WNOHANG)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _ended() -> int | None:
+    """Return a child that has ended, and leave it as it is; None if there is none."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
+
+
+def _log_stacks() -> None:
+    """Say where every thread is, a line for each frame."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - public by its documentation
+        log.info("thread %s", names.get(ident, ident))
+        for entry in traceback.extract_stack(frame):
+            log.info("  %s:%s %s", entry.filename, entry.lineno, entry.name)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,8 +26,8 @@ from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
-from horngate_server.stopping import Stop
-from horngate_server.worker import READY, Worker
+from horngate_server.stopping import RELOAD, Stop
+from horngate_server.worker import Worker, follow
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,13 @@ FORWARD_S = 600.0
 """How long a worker may take to answer what came by the HTTP port."""
 HEALTHY_S = 60.0
 """A worker that served this long begins at the first pause again."""
+BEGINS_S = 60.0
+"""How long a worker may take to its first sign of life."""
+KILL_S = 1.4
+"""How long after the grace period workers are killed that have not ended: they would have ended just before."""
+CRASHED, HUNG, NOT_STARTED = "crashed", "hung", "not_started"
+REASONS = (CRASHED, HUNG, NOT_STARTED)
+"""Why a worker was replaced, as a metric says it."""
 
 
 class Supervisor:
@@ -53,7 +61,7 @@ class Supervisor:
         self._stop = Stop()
         self._scratch = tempfile.TemporaryDirectory(prefix="horngate-")
         self._workers = [
-            _Process(number, Path(self._scratch.name), settings, self._gave_up) for number in range(settings.workers)
+            _Process(number, Path(self._scratch.name), settings, self._give_up) for number in range(settings.workers)
         ]
         self._failed = 0
         # Who has no token is told so here, before a body is taken in; limits of each client are the workers'.
@@ -72,7 +80,8 @@ class Supervisor:
             port=settings.http_port,
             refused=Refusals(time.monotonic).note,
         )
-        with self._scratch, self._stop.on_signals(), reserve(settings.host, settings.grpc_port) as held:
+        signals = self._stop.on_signals(self._reload, self._kill, self._numbers)
+        with self._scratch, signals, reserve(settings.host, settings.grpc_port) as held:
             grpc_port = held.getsockname()[1]
             http_port = server.start()
             try:
@@ -81,12 +90,12 @@ class Supervisor:
                 write_port_file(settings, grpc_port, http_port)
                 threading.Thread(target=self._banner, args=(grpc_port, http_port), daemon=True).start()
                 self._stop.wait()
+                ends = time.monotonic() + settings.grace_period_s + KILL_S
                 for worker in self._workers:
                     worker.stop()
-                codes = [worker.join() for worker in self._workers]
+                codes = [worker.join(ends - time.monotonic()) for worker in self._workers]
             finally:
-                for worker in self._workers:
-                    worker.kill()
+                self._kill()
                 server.stop()
         if self._failed:
             return self._failed
@@ -98,17 +107,34 @@ class Supervisor:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _gave_up(self, code: int) -> None:
-        """End: a worker cannot even start, and another try would fail for the same reason."""
+    def _give_up(self, code: int) -> bool:
+        """End where no worker has ever served: another try would fail for the same reason."""
+        if any(worker.first_ready.is_set() for worker in self._workers):
+            return False
         self._failed = code
         self._stop.set()
+        return True
+
+    def _reload(self) -> None:
+        """Let the workers look at what is on disk."""
+        for worker in self._workers:
+            worker.send(RELOAD)
+
+    def _kill(self) -> None:
+        """End those that are left at once."""
+        for worker in self._workers:
+            worker.kill()
+
+    def _numbers(self) -> frozenset[int]:
+        """Return the processes that are waited for."""
+        return frozenset(worker.process_number for worker in self._workers)
 
     def _ready(self) -> bool:
         return any(worker.serves() for worker in self._workers)
 
     def _exposition(self) -> bytes:
         texts = {str(number): text for number, text in enumerate(self._pages("/metrics"))}
-        restarts = {str(worker.number): worker.restarts for worker in self._workers}
+        restarts = {(str(worker.number), why): worker.restarts[why] for worker in self._workers for why in REASONS}
         return merged_metrics.merged(texts, restarts, self._doors.refused)
 
     def _models(self) -> bytes:
@@ -155,21 +181,21 @@ class Supervisor:
 class _Process:
     """One worker, over all its lives."""
 
-    def __init__(self, number: int, scratch: Path, settings: Settings, gave_up: Callable[[int], None]) -> None:
+    def __init__(self, number: int, scratch: Path, settings: Settings, give_up: Callable[[int], bool]) -> None:
         self.number = number
-        self.restarts = 0
+        self.restarts: Counter[str] = Counter()
         self.forwarded = 0
         self._counting = threading.Lock()
         self.first_ready = threading.Event()
         self._http = scratch / f"worker-{number}"
         self._settings = settings
-        self._gave_up = gave_up
+        self._give_up = give_up
         self._serving = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._code = 0
-        self._thread = threading.Thread(target=self._live, name=f"worker-{number}")
+        self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
 
     def start(self, grpc_port: int) -> None:
         share = max(1, settings_room.cores() // self._settings.workers)
@@ -207,23 +233,32 @@ class _Process:
             with self._counting:
                 self.forwarded -= 1
 
-    def stop(self) -> None:
-        """Let it drain and end."""
-        self._signal(signal.SIGTERM)
+    @property
+    def process_number(self) -> int:
+        """The process's, the last one's if there is none now; 0 before the first."""
+        return self._process.pid if self._process is not None else 0
 
-    def join(self) -> int:
-        """Wait for its end; return its exit code."""
-        self._thread.join()
+    def stop(self) -> None:
+        """Let it drain and end, and start no other."""
+        self._stopping.set()
+        self.send(signal.SIGTERM)
+
+    def join(self, timeout_s: float) -> int:
+        """Wait for its end, which comes by then at the latest; return its exit code."""
+        self._thread.join(max(0.0, timeout_s))
+        if self._thread.is_alive():
+            log.error("worker %d did not end within the grace period, and is killed", self.number)
+            self.kill()
+            self._thread.join()
         return self._code
 
     def kill(self) -> None:
-        """End it at once, if it is still there."""
-        self._signal(signal.SIGKILL)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _signal(self, number: signal.Signals) -> None:
+        """End it at once, if it is still there, and start no other."""
         self._stopping.set()
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
@@ -232,41 +267,57 @@ class _Process:
         pause = FIRST_PAUSE_S
         while not self._stopping.is_set():
             began = time.monotonic()
-            self._code = self._run()
+            why, how = self._run()
             if self._stopping.is_set():
                 return
-            if not self.first_ready.is_set():
-                log.critical("worker %d could not start: %s", self.number, _ended(self._code))
-                self.first_ready.set()
-                self._gave_up(max(1, self._code))
+            if not self.first_ready.is_set() and self._give_up(max(1, self._code)):
+                log.critical("worker %d could not start: %s", self.number, how)
                 return
             if time.monotonic() - began > HEALTHY_S:
                 pause = FIRST_PAUSE_S
-            self.restarts += 1
-            log.error("worker %d crashed: %s; starting another in %g s", self.number, _ended(self._code), pause)
+            self.restarts[why] += 1
+            log.error("worker %d %s: %s; starting another in %g s", self.number, _WORDS[why], how, pause)
             self._stopping.wait(pause)
             pause = min(2 * pause, LAST_PAUSE_S)
 
-    def _run(self) -> int:
-        """Start the process, and wait for its end."""
+    def _run(self) -> tuple[str, str]:
+        """Start the process, and wait for its end; return what became of it, and how it ended."""
         ours, theirs = socket.socketpair()
         with ours:
-            with theirs, self._lock:
-                if self._stopping.is_set():
-                    return 0
-                self._http.unlink(missing_ok=True)
-                worker = Worker(self.number, theirs.fileno(), self._http)
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "horngate_server.cli"],
-                    env=settings_room.environment(replace(self._settings, worker=worker)),
-                    pass_fds=[theirs.fileno()],
-                )
-            if ours.recv(len(READY)):
-                self._serving = True
-                self.first_ready.set()
-            code = self._process.wait()
-            self._serving = False
-            return code
+            try:
+                with theirs, self._lock:
+                    process = self._started(theirs.fileno())
+            except OSError as error:  # no memory, or no more processes
+                self._code = 1
+                return NOT_STARTED, str(error)
+            if process is None:
+                return CRASHED, ""
+            hung = follow(ours, self._settings.worker_timeout_s, BEGINS_S, self._serves)
+            if hung:
+                log.error("worker %d gives no sign of life, and is killed", self.number)
+                process.kill()
+            self._code = process.wait()
+        served, self._serving = self._serving, False
+        return (HUNG if hung else CRASHED if served else NOT_STARTED), _ended(self._code)
+
+    def _started(self, line: int) -> "subprocess.Popen[bytes] | None":
+        """Start the process, unless all is to end. Holds the lock."""
+        if self._stopping.is_set():
+            return None
+        self._http.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "horngate_server.cli"],
+            env=settings_room.environment(replace(self._settings, worker=Worker(self.number, line, self._http))),
+            pass_fds=[line],
+        )
+        return self._process
+
+    def _serves(self) -> None:
+        self._serving = True
+        self.first_ready.set()
+
+
+_WORDS = {CRASHED: "crashed", HUNG: "hung", NOT_STARTED: "could not be started"}
 
 
 def _ended(code: int) -> str:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -89,14 +90,15 @@ def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str,
         server.wait_for("crashed: killed by SIGKILL")
         ask(server, 8)
         until(lambda: sum(samples(server, "horngate_worker_up").values()) == 2)
-        assert sum(samples(server, "horngate_worker_restarts_total").values()) == 1
+        assert replaced(server) == {"crashed": 1, "hung": 0, "not_started": 0}
         assert len(set(children(server.process.pid)) - set(before)) == 1
         assert server.stop() == 0
 
 
 def test_a_worker_that_hangs_holds_up_nobody_elses_probe(trained: Path, transport: str, tmp_path: Path) -> None:
     """Liveness is answered meanwhile, metrics come without it, and JSON goes to the others."""
-    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s")
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
         hung = children(server.process.pid)[0]
         os.kill(hung, signal.SIGSTOP)
         try:
@@ -117,6 +119,78 @@ def test_a_worker_that_hangs_holds_up_nobody_elses_probe(trained: Path, transpor
         finally:
             os.kill(hung, signal.SIGCONT)
         assert server.stop() == 0
+
+
+def test_a_worker_that_hangs_is_replaced_and_counted(trained: Path, transport: str, tmp_path: Path) -> None:
+    """It gives no sign of life: it is killed, another takes its place, and every new connection is answered again."""
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "2s")
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
+        before = children(server.process.pid)
+        os.kill(before[0], signal.SIGSTOP)
+        server.wait_for("gives no sign of life, and is killed")
+        until(lambda: samples(server, "horngate_model_load_seconds").keys() == {"0", "1"})
+        assert len(set(children(server.process.pid)) - set(before)) == 1
+        assert replaced(server) == {"hung": 1, "crashed": 0, "not_started": 0}
+        ask(server, 8)
+        assert server.stop() == 0
+
+
+def test_the_end_does_not_wait_for_a_worker_that_hangs(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Two seconds after the grace period all is over, nobody is left behind, and the exit code tells."""
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s", "--grace-period", "1s")
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
+        workers = children(server.process.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        began = time.monotonic()
+        assert server.stop() == 1
+        assert time.monotonic() - began < 3.0
+        assert not any(Path(f"/proc/{number}").exists() for number in workers)
+
+
+def test_a_second_signal_leaves_no_worker_behind(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Also one that hangs is gone when the supervisor is."""
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s")
+    with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
+        workers = children(server.process.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("SIGTERM: draining")
+        assert server.stop() == 128 + signal.SIGTERM
+        until(lambda: not any(alive(number) for number in workers))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_that_are_no_end_end_nothing(trained: Path, transport: str, tmp_path: Path, workers: str) -> None:
+    """SIGHUP looks at the disk now, SIGUSR1 says where threads are, others are named; SIGQUIT drains."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", workers) as server:
+        for number, said in (
+            (signal.SIGHUP, "SIGHUP: looking at the disk now"),
+            (signal.SIGUSR1, "thread signals"),
+            (signal.SIGUSR2, "SIGUSR2: means nothing here"),
+            (signal.SIGALRM, "SIGALRM: means nothing here"),
+        ):
+            server.process.send_signal(number)
+            server.wait_for(said)
+        assert ask(server, 2) == 2
+        assert server.stop(signal.SIGQUIT) == 0
+
+
+def alive(number: int) -> bool:
+    """Whether a process is there, and has not only left its number behind."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def replaced(server: ServerProcess) -> dict[str, float]:
+    """How often workers were replaced, by reason."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    found: dict[str, float] = {}
+    for sample in next(family for family in families if family.name == "horngate_worker_restarts").samples:
+        found[sample.labels["reason"]] = found.get(sample.labels["reason"], 0) + sample.value
+    return found
 
 
 def test_the_supervisor_asks_for_tokens_before_it_takes_a_body(trained: Path, transport: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return model
 
     monkeypatch.setattr(runtime, "load", load)
-    monkeypatch.setattr(Stop, "on_signals", lambda _: nullcontext())
+    monkeypatch.setattr(Stop, "on_signals", lambda *_: nullcontext())
     ports = root / "ports"
     app = App(Settings(models=root, grpc_port=0, http_port=0, port_file=ports, max_batch_rows=8, queue_rows=8))
     codes: list[int] = []
@@ -103,7 +103,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_process_whose_executor_died_exits_1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the loop of a model breaks, the server goes not ready, stops and says so with its exit code."""
     monkeypatch.setattr(runtime, "load", lambda *_, **__: SlowModel())
-    monkeypatch.setattr(Stop, "on_signals", lambda _: nullcontext())
+    monkeypatch.setattr(Stop, "on_signals", lambda *_: nullcontext())
     app = App(Settings(models=root, grpc_port=0, http_port=0, max_batch_rows=8, queue_rows=8))
     codes: list[int] = []
     running = threading.Thread(target=lambda: codes.append(app.run()))
