@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +74,21 @@ def test_the_lock_file_names_no_index_and_pins_everything_with_hashes() -> None:
     assert all("==" in pin and pin.endswith("\\") for pin in pins)
     for name in ("tensorflow-cpu", "grpcio", "numpy", "protobuf", "pytest", "ruff", "mypy"):
         assert any(pin.startswith(f"{name}==") for pin in pins), name
+
+
+def test_the_lock_file_pins_versions_that_are_allowed() -> None:
+    """What is installed with --no-deps is not held against them; `make lock` could no longer resolve it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [
+        *project["project"]["dependencies"],
+        *(each for extra in project["project"]["optional-dependencies"].values() for each in extra),
+        *project["dependency-groups"]["dev"],
+    ]
+    lines = (ROOT / "requirements-dev.lock").read_text().splitlines()
+    pins = dict(line.split(" ")[0].split("==") for line in lines if line and not line.startswith((" ", "#")))
+    refused = [
+        f"{each}: pinned {pins.get(each.name)}"
+        for each in map(Requirement, asked)
+        if each.name != "horngate" and "and-cuda" not in each.extras and pins.get(each.name) not in each.specifier
+    ]
+    assert not refused
