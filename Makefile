@@ -40,12 +40,14 @@ lock:  ## resolve the dependencies anew into the lock files
 protos: setup  ## regenerate protos/horngate_protos from the .proto files
 	@$(BIN)/python protos/generate.py
 
-check: setup  ## lint, types, boundaries between the parts, drift of generated code
+check: setup  ## lint, types, boundaries between the parts, drift of generated code, the workflows
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/python protos/generate.py --check
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --quiet --offline .github
 
 format: setup  ## format the code and fix what ruff can fix
 	@$(BIN)/ruff format --quiet .
