@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps lowest fuzz smoke clean
+.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ fuzz: setup  ## five million mutated messages to the decoders, 200,000 over the 
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/decoders.py --runs 5000000
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport grpcio --messages 100000
 	@PYTHONPATH=tests $(BIN)/python tests/fuzz/over_the_wire.py --models models --transport fast --messages 100000
+
+release:  ## commit and tag VERSION=1.2.3 of what CHANGELOG.md calls unreleased; DRY=--dry-run only shows it
+	@$(PYTHON) deploy/release.py $(DRY) $(or $(VERSION),$(error make release VERSION=1.2.3))
 
 clean:  ## remove what the commands above made
 	rm -rf .venv .lowest models report dist
