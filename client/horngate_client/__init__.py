@@ -7,6 +7,7 @@
 """
 
 from horngate_client.aio import AsyncClient
+from horngate_client.budget import RetryBudget
 from horngate_client.channels import TlsConfig
 from horngate_client.errors import (
     CallError,
@@ -48,6 +49,7 @@ __all__ = [
     "Overloaded",
     "Prediction",
     "ProtocolError",
+    "RetryBudget",
     "RetryPolicy",
     "ServerFault",
     "ServerInfo",

@@ -31,12 +31,35 @@ class AsyncClient(BaseClient):
     """Asks model servers from an event loop: ``Client``'s methods, to be awaited.
 
     It may be made anywhere, and belongs to the loop in which it is first used.
+
+    >>> async with AsyncClient("localhost:8001") as client:  # doctest: +SKIP
+    ...     (await client.predict("seven.png")).label
+    7
     """
 
     async def predict(
         self, images: Images, *, resize: bool = False, invert: bool = False, timeout: float | None = None
     ) -> Prediction:
-        """Classify one image or many, in order; see ``Client.predict``."""
+        """Classify one image or many, in order.
+
+        Args:
+            images: a PIL image, a path, an array, or a list of these; ``horngate_client.images`` has the
+                table of shapes and values.
+            resize: bring pictures to the model's size instead of refusing them.
+            invert: swap black and white, for dark digits on light paper.
+            timeout: seconds for the whole call, instead of the client's.
+
+        Returns:
+            Classes, int64 [N], and probabilities, floats [N, classes]; N is 1 for a single image.
+
+        Raises:
+            ConversionError: the images do not fit the model, or it takes none; nothing was sent.
+            MissingExtra: a picture needs Pillow, which is not installed.
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         span = self._span(timeout)
         call = calls.predict(
             await self._signature(span),
@@ -55,19 +78,61 @@ class AsyncClient(BaseClient):
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> dict[str, Array]:
-        """Run any model; see ``Client.infer``."""
+        """Run any model: arrays by input name to arrays by output name, rows in order.
+
+        Many rows go in several requests, unless the model takes each request as a whole.
+
+        Args:
+            inputs: every input of the signature, with its batch axis where it has one. Strings (BYTES) are ``str``,
+                which is sent as UTF-8, or ``bytes``, in lists or arrays of the types object, ``S`` or ``U``.
+            outputs: the outputs to ask for; None: all.
+            timeout: seconds for the whole call, instead of the client's.
+
+        Returns:
+            Arrays of the outputs' types and shapes. Strings are arrays of objects, each of them ``bytes``.
+
+        Raises:
+            ConversionError: an input is missing, unknown, or does not fit the signature; nothing was sent.
+            ConfigurationError: the model has no such output, or the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         span = self._span(timeout)
         call = calls.infer(await self._signature(span), self._version, inputs, outputs, self._rows_per_request)
         return await self._run(self._job(call, span), span)
 
     async def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
-        """Return the model's signature; see ``Client.model``."""
+        """Return the model's signature: names, datatypes and shapes.
+
+        Args:
+            refresh: read it again, though it was read before.
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         if refresh:
             self._metadata = None
         return await self._signature(self._span(timeout))
 
     async def ready(self, *, timeout: float | None = None) -> bool:
-        """Return whether the model can be asked now; see ``Client.ready``."""
+        """Return whether the model can be asked now.
+
+        False while nobody answers, or the server or the model is not warm.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: what waiting does not cure, such as ModelNotFound or Unauthenticated.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         call = calls.model_ready(self._model, self._version)
         span = self._span(timeout)
         try:
@@ -77,16 +142,33 @@ class AsyncClient(BaseClient):
             return False
 
     async def server(self, *, timeout: float | None = None) -> ServerInfo:
-        """Return what the server says about itself; of several servers, one."""
+        """Return what the server says about itself; of several servers, one.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         span = self._span(timeout)
         asked = self._job(calls.server_ready(), span)
         ready = await self._run(asked, span)
         return await self._run(self._job(calls.server_info(ready=ready), span, first=asked.last_address), span)
 
     async def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
-        """Return every version that the server knows, of all models.
+        """Return every version that the server knows, of all models; of several servers, one is asked.
 
-        Of several servers, one is asked.
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         return await self._run(self._job(calls.models(), span), span)
@@ -100,7 +182,10 @@ class AsyncClient(BaseClient):
             timeout: seconds for the whole call, loading included.
 
         Raises:
+            ConfigurationError: the version is no number, or the timeout is not a positive number of seconds.
             CallError: it cannot be served, with the reason; or the server runs without ``--admin``.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         await self._run(self._job(calls.promote(self._model, version, label), span), span)

@@ -61,6 +61,9 @@ class BaseClient:
             allow_plaintext_token: send the token without TLS all the same.
             bulk: stand back behind interactive callers: a Horngate server computes these requests in the room that
                 those leave, and never delays one of them by more than a batch.
+
+        Raises:
+            ConfigurationError: an option makes no sense, alone or beside another.
         """
         self._endpoint = Endpoint.of(
             servers, tls=tls, token=token, allow_plaintext_token=allow_plaintext_token, bulk=bulk

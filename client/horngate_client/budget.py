@@ -14,6 +14,9 @@ class RetryBudget:
         ratio: retries earned by a call; 0.1 is one retry for ten calls.
         per_second: retries earned by time, so that a client with few calls can retry too.
         burst: the most that can be saved up, and what a new client has.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
     """
 
     ratio: float = 0.1

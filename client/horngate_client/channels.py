@@ -30,6 +30,9 @@ class TlsConfig:
         cert: a PEM file with our own certificate, where the server asks for one (mutual TLS).
         key: the PEM file of its key.
         server_name: the name in the server's certificate, where it is not the one in the address.
+
+    Raises:
+        ConfigurationError: a certificate without its key, or the other way round.
     """
 
     ca: str | Path | None = None

@@ -46,7 +46,11 @@ class Prediction:
 
     @property
     def label(self) -> int:
-        """The class of a single image; a ValueError where there are several."""
+        """The class of a single image.
+
+        Raises:
+            ValueError: there are several, or none.
+        """
         if len(self.classes) != 1:
             raise ValueError(f"label is for one image, and these are {len(self.classes)}: use classes")
         return int(self.classes[0])

@@ -33,6 +33,9 @@ class RetryPolicy:
         share: of the time that is left, what an attempt may take where another address can be asked after it.
         budget: how many retries the servers see; one that has nothing to pay with waits. A connection that could
             not be made costs nothing.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
     """
 
     attempts: int | None = None
@@ -83,7 +86,12 @@ class RetryPolicy:
         return wait if 0 <= wait < remaining else None
 
     def backoff(self, attempt: int, random: Callable[[], float]) -> float:
-        """Return the seconds to wait after so many tries."""
+        """Return the seconds to wait between two tries, where the server does not say how long.
+
+        Args:
+            attempt: the number of the try that failed, from 1.
+            random: a number from 0 up to 1.
+        """
         ceiling = min(self.initial_seconds * self.multiplier ** min(attempt - 1, 64), self.max_seconds)
         return ceiling * (0.5 + 0.5 * random())
 

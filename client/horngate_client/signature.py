@@ -28,7 +28,11 @@ class TensorSpec:
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
-        """The NumPy type of an element; ``object`` (of bytes) for BYTES."""
+        """The NumPy type of an element; ``object`` (of bytes) for BYTES.
+
+        Raises:
+            ProtocolError: the server's word for the datatype is none that this client knows.
+        """
         if self.datatype == "BYTES":
             return np.dtype(object)
         if self.datatype not in BY_NAME:
@@ -41,7 +45,11 @@ class TensorSpec:
         return self.batched and self.shape[:1] == (-1,)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape is one of these tensors."""
+        """Return whether an array of a shape is one of these tensors.
+
+        Args:
+            shape: the length of each axis.
+        """
         if self.shape == (-1,) and not self.batched:
             return True
         return len(shape) == len(self.shape) and all(
@@ -75,7 +83,11 @@ class ModelMetadata:
 
     @classmethod
     def parse(cls, message: oip.ModelMetadataResponse) -> "ModelMetadata":
-        """Read the protocol's message."""
+        """Read the protocol's message.
+
+        Args:
+            message: as a server sent it.
+        """
         batching = message.horngate_batching
         inputs, outputs = (
             tuple(TensorSpec(each.name, each.datatype, tuple(each.shape), batching != "whole") for each in tensors)
@@ -133,7 +145,11 @@ class ModelVersion:
 
     @classmethod
     def parse(cls, entry: oip.RepositoryIndexResponse.ModelIndex) -> "ModelVersion":
-        """Read an entry of a RepositoryIndexResponse."""
+        """Read an entry of a RepositoryIndexResponse.
+
+        Args:
+            entry: as a server sent it.
+        """
         return cls(
             entry.name, entry.version, entry.horngate_state or entry.state.lower(), entry.reason, entry.age_seconds,
             entry.rows, entry.device, tuple(entry.labels), entry.verification, entry.shadow_rows, entry.shadow_agreed,

@@ -42,14 +42,21 @@ class Client(BaseClient):
 
         Args:
             images: a PIL image, a path, an array, or a list of these; ``horngate_client.images`` has the
-                table.
+                table of shapes and values.
             resize: bring pictures to the model's size instead of refusing them.
             invert: swap black and white, for dark digits on light paper.
             timeout: seconds for the whole call, instead of the client's.
 
+        Returns:
+            Classes, int64 [N], and probabilities, floats [N, classes]; N is 1 for a single image.
+
         Raises:
-            ConversionError: the images do not fit the model.
-            CallError: the servers did not answer, or refused.
+            ConversionError: the images do not fit the model, or it takes none; nothing was sent.
+            MissingExtra: a picture needs Pillow, which is not installed.
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         call = calls.predict(
@@ -76,13 +83,31 @@ class Client(BaseClient):
 
         Returns:
             Arrays of the outputs' types and shapes. Strings are arrays of objects, each of them ``bytes``.
+
+        Raises:
+            ConversionError: an input is missing, unknown, or does not fit the signature; nothing was sent.
+            ConfigurationError: the model has no such output, or the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         call = calls.infer(self._signature(span), self._version, inputs, outputs, self._rows_per_request)
         return self._run(self._job(call, span), span)
 
     def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
-        """Return the model's signature; read once, and again on ``refresh``."""
+        """Return the model's signature: names, datatypes and shapes.
+
+        Args:
+            refresh: read it again, though it was read before.
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         if refresh:
             self._metadata = None
         return self._signature(self._span(timeout))
@@ -90,8 +115,16 @@ class Client(BaseClient):
     def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the model can be asked now.
 
-        False while nobody answers, or the server or the model is not warm; what waiting does not cure, such
-        as an unknown model, is raised.
+        False while nobody answers, or the server or the model is not warm.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: what waiting does not cure, such as ModelNotFound or Unauthenticated.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         call = calls.model_ready(self._model, self._version)
         span = self._span(timeout)
@@ -102,16 +135,33 @@ class Client(BaseClient):
             return False
 
     def server(self, *, timeout: float | None = None) -> ServerInfo:
-        """Return what the server says about itself; of several servers, one."""
+        """Return what the server says about itself; of several servers, one.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
         span = self._span(timeout)
         asked = self._job(calls.server_ready(), span)
         ready = self._run(asked, span)
         return self._run(self._job(calls.server_info(ready=ready), span, first=asked.last_address), span)
 
     def models(self, *, timeout: float | None = None) -> tuple[ModelVersion, ...]:
-        """Return every version that the server knows, of all models.
+        """Return every version that the server knows, of all models; of several servers, one is asked.
 
-        Of several servers, one is asked.
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         return self._run(self._job(calls.models(), span), span)
@@ -125,7 +175,10 @@ class Client(BaseClient):
             timeout: seconds for the whole call, loading included.
 
         Raises:
+            ConfigurationError: the version is no number, or the timeout is not a positive number of seconds.
             CallError: it cannot be served, with the reason; or the server runs without ``--admin``.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
         """
         span = self._span(timeout)
         self._run(self._job(calls.promote(self._model, version, label), span), span)

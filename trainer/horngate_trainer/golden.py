@@ -23,6 +23,10 @@ class Tolerance:
 
     The default leaves room for a GPU, whose matrix products round their factors to ten bits (TF32); what a wrong or
     damaged model answers is farther off by far. Whole numbers, such as ``classes``, must be equal.
+
+    Attributes:
+        atol: in the unit of the output.
+        rtol: a share of the golden answer.
     """
 
     atol: float = 1e-3
