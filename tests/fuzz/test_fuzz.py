@@ -1,4 +1,4 @@
-"""A minute of fuzzing: `make fuzz` runs the whole of it."""
+"""The corpus, and a minute of fuzzing: `make fuzz` runs the whole of it."""
 
 import os
 import subprocess
@@ -10,11 +10,13 @@ from random import Random
 import pytest
 
 from fuzz.mutations import mutate, mutate_json, parse, write
+from fuzz.oracle import one
 from fuzz.seeds import CORPUS, METHODS, corpus
 from horngate_server.transports import envoy
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
+ENTRIES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 
 
 def _run(script: str, *arguments: object) -> str:
@@ -25,6 +27,13 @@ def _run(script: str, *arguments: object) -> str:
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-20000:]
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_entry_of_the_corpus_is_read_as_protobuf_reads_it(entry: Path) -> None:
+    """Or refused; when it comes again, too, and what was remembered of it is believed."""
+    one(entry.read_bytes())
+    one(entry.read_bytes())
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this machine")
