@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server import health as health_room
 from horngate_server import http, http_room, logs, metrics, runtime, telling
 from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
-from horngate_server.about import Sources, absent
+from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
@@ -26,8 +25,9 @@ from horngate_server.guard import Guard
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
-from horngate_server.names import MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER
+from horngate_server.names import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.ports import write_port_file
+from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.served import Models
 from horngate_server.service import Service
@@ -79,7 +79,7 @@ class App:
         self._unanswered = False
         self.stuck = False
         self._flush: Callable[[], None] = lambda: None
-        self._health = Health()
+        self._readiness = Readiness()
         self._models = Models(starting=True)
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
@@ -110,7 +110,7 @@ class App:
         self._lifecycle = Lifecycle(
             settings,
             models=self._models,
-            health=self._health,
+            readiness=self._readiness,
             finish=self._service.finish,
             forget=self._forget,
             clock=self._clock,
@@ -119,17 +119,16 @@ class App:
             guard=self._guard,
         )
         self._admin = Admin(self._lifecycle, self._metrics, self._clock)
-        sources = Sources(
-            self._models,
-            self._health,
-            self._statistics,
-            self._lifecycle.states,
-            self._clock,
-            _wall_clock,
-            settings.admin,
+        self._about = OpenInference(
+            models=self._models,
+            readiness=self._readiness,
+            statistics=self._statistics,
+            states=self._lifecycle.states,
+            clock=self._clock,
+            wall_clock=_wall_clock,
+            admin=settings.admin,
         )
-        self._about = OpenInference(sources)
-        self._add_methods(TensorflowServing(sources))
+        self._add_methods(TensorflowServing(self._models, self._lifecycle.states))
         self._metrics.watch(
             self._lifecycle.executors,
             self._lifecycle.states,
@@ -140,7 +139,7 @@ class App:
         )
         self._line: Line | None = None
         self._http = http.HttpServer(
-            http.app(self._health.serving, self._metrics.exposition, self._admin.json, self._rest),
+            http.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -220,16 +219,16 @@ class App:
 
     def _add_methods(self, tensorflow_serving: TensorflowServing) -> None:
         """Let the service answer what it does not compute."""
-        service, health = self._service, self._health
+        service, health = self._service, Health(self._readiness)
         service.add(absent.handlers())
         service.add(self._about.handlers())
         service.add(tensorflow_serving.handlers())
-        service.add({health_room.CHECK: health.check}, streams={health_room.WATCH: health.watch})
+        service.add({CHECK: health.check}, streams={WATCH: health.watch})
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
         service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept))})
         if self._settings.reflection == "on":
-            services = [OPEN_INFERENCE, PREDICTION, MODEL, health_room.SERVICE]
+            services = [OPEN_INFERENCE, PREDICTION, MODEL, HEALTH]
             service.add(streams=reflection_room.streams(services))
 
     def _tellers(self) -> list[Teller]:
@@ -272,7 +271,7 @@ class App:
 
     def _drain(self) -> None:
         """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""
-        self._health.shut_down()
+        self._readiness.shut_down()
         ends = self._clock() + self._settings.grace_period_s
         self.stuck |= not self._lifecycle.stop(min(LIFECYCLE_S, self._settings.grace_period_s))
         drained = self._lifecycle.drain(ends - self._clock())
@@ -290,7 +289,7 @@ class App:
     def _on_death(self, error: BaseException) -> None:
         """Stop the process: an executor's thread is gone."""
         self._died = error
-        self._health.shut_down()
+        self._readiness.shut_down()
         self._stop.set()
 
     def _say_ready(self, grpc_port: int, http_port: int) -> None:

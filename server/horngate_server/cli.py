@@ -68,16 +68,16 @@ def _health(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
     parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
     asked = parser.parse_args(arguments)
-    from horngate_server import health, settings  # noqa: PLC0415 - see above
+    from horngate_server import health_probe, settings  # noqa: PLC0415 - see above
 
     if asked.server is not None:
-        serving = health.ask(asked.server, asked.model, asked.timeout)
+        serving = health_probe.ask(asked.server, asked.model, asked.timeout)
     else:
         ours = settings.read([])
         if ours.tls is not None and not asked.model:
-            serving = health.ask_ready(f"http://{ours.local_host}:{ours.http_port}/readyz", asked.timeout)
+            serving = health_probe.ask_ready(f"http://{ours.local_host}:{ours.http_port}/readyz", asked.timeout)
         else:
-            serving = health.ask(f"{ours.local_host}:{ours.grpc_port}", asked.model, asked.timeout)
+            serving = health_probe.ask(f"{ours.local_host}:{ours.grpc_port}", asked.model, asked.timeout)
     print("SERVING" if serving else "NOT_SERVING")
     return 0 if serving else 1
 

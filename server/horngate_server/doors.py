@@ -8,16 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from horngate_server import health
 from horngate_server.changes import every_second
 from horngate_server.errors import Forbidden, QueueFull, RequestError, Unauthenticated
-from horngate_server.names import ADMIN
+from horngate_server.names import ADMIN, CHECK, WATCH
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.tokens import UNKNOWN, Client, Tokens
 from horngate_server.transports.memory import Memory
 
-OPEN = frozenset([health.CHECK, health.WATCH])
+OPEN = frozenset([CHECK, WATCH])
 RETRY_S = 0.1
 """When a client whose limit is reached may come again: its own calls have to end first."""
 _REASONS: Mapping[type[RequestError], str] = {Unauthenticated: "unauthenticated", Forbidden: "forbidden"}

@@ -31,9 +31,9 @@ from horngate_server.errors import (
 )
 from horngate_server.executor import Clock, Executor, Finish
 from horngate_server.guard import Guard
-from horngate_server.health import OVERALL, Health
 from horngate_server.loading import Loaded
 from horngate_server.rate_limited_log import Notes
+from horngate_server.readiness import OVERALL, Readiness
 from horngate_server.roster import Departure, Entry, Observers, Roster
 from horngate_server.served import Models
 from horngate_server.settings import Settings
@@ -65,7 +65,7 @@ class Lifecycle:
     Args:
         settings: all of them.
         models: who answers whom; changed here alone.
-        health: told who is ready.
+        readiness: told who is ready.
         finish: takes executors' outcomes.
         forget: told of versions that nobody needs to hear of any more.
         clock: monotonic seconds.
@@ -82,7 +82,7 @@ class Lifecycle:
         settings: Settings,
         *,
         models: Models,
-        health: Health,
+        readiness: Readiness,
         finish: Finish,
         forget: Callable[[str, str], None],
         clock: Clock,
@@ -95,7 +95,7 @@ class Lifecycle:
         self._config: Config = config_room.read(settings.config, settings)
         self.config_valid = True
         self._served = models
-        self._health = health
+        self._readiness = readiness
         self._finish = finish
         self._forget = forget
         self._clock = clock
@@ -132,7 +132,7 @@ class Lifecycle:
             if attempt.wait(BEGIN_PATIENCE_S):
                 self._step()
         self._settled = True
-        self._tell_health()
+        self._tell_readiness()
 
     def start(self) -> "Future[None]":
         """Look, load what is there, and keep looking, on a thread of its own.
@@ -563,7 +563,7 @@ class Lifecycle:
         model.missing -= set(route.labels)
         if key is not None and model.shadow is None:
             model.start_shadow(key, self._clock, self._guard)
-        self._tell_health(model.name, serving=route.default is not None)
+        self._tell_readiness(model.name, serving=route.default is not None)
         leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), route.default)
         for number in leaving:
             version = model.versions[number]
@@ -612,11 +612,11 @@ class Lifecycle:
             for number in model.forget_old():
                 self._forget(model.name, str(number))
 
-    def _tell_health(self, name: str | None = None, *, serving: bool = False) -> None:
+    def _tell_readiness(self, name: str | None = None, *, serving: bool = False) -> None:
         if name is not None:
-            self._health.set(name, serving=serving)
+            self._readiness.set(name, serving=serving)
         if self._settled:
-            self._health.set(OVERALL, serving=any(True for _ in self._served))
+            self._readiness.set(OVERALL, serving=any(True for _ in self._served))
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse
-from horngate_server import health
+from horngate_server import health_probe
+from horngate_server.names import HEALTH_BYTES
 from horngate_server.transports import small
 from support.desk import request
 from support.http2 import MODEL_INFER, Http2
@@ -124,12 +125,12 @@ def test_health_takes_small_messages_alone(server: ServerProcess, transport: str
             sender.start()
             stack.callback(sender.join)
             stack.callback(caller.socket.shutdown, socket.SHUT_RDWR)  # what cannot be sent is not waited for
-        until(lambda: health.ask(server.grpc, "", 5.0))
+        until(lambda: health_probe.ask(server.grpc, "", 5.0))
         assert _good(server)
         held = 64 if transport == "fast" else small.AT_ONCE * 8  # fast: Envoy's windows, all connections together
         assert grown_mib(server, before) < held + SLACK_MIB
     with Http2(server.grpc) as caller:
-        ended = caller.call(frame(bytes(health.MAX_BYTES + 1)), [(":path", path)])
+        ended = caller.call(frame(bytes(HEALTH_BYTES + 1)), [(":path", path)])
     assert ended["grpc-status"] == EXHAUSTED
 
 

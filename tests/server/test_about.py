@@ -1,7 +1,6 @@
 """What callers ask about the server and its models."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,7 +8,7 @@ from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BY_NAME
-from horngate_server.about import Sources, absent
+from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
@@ -46,16 +45,30 @@ def desk() -> Iterator[Desk]:
         yield made
 
 
-@pytest.fixture
-def sources(desk: Desk) -> Sources:
-    """Where the answers are: ten seconds after the states began, half a minute after 1970 did."""
-    return Sources(desk.models, desk.health, desk.statistics, lambda: STATES, Clock(), lambda: 30.0, admin=False)
+def open_inference(
+    desk: Desk, *, models: Models | None = None, clock: Callable[[], float] | None = None
+) -> OpenInference:
+    """Answer ten seconds after the states began, half a minute after 1970 did."""
+    return OpenInference(
+        models=models or desk.models,
+        readiness=desk.readiness,
+        statistics=desk.statistics,
+        states=lambda: STATES,
+        clock=clock or Clock(),
+        wall_clock=lambda: 30.0,
+        admin=False,
+    )
 
 
-def test_a_configuration_says_in_tritons_words_how_the_model_is_served(sources: Sources) -> None:
+def tensorflow_serving(models: Models) -> TensorflowServing:
+    """Answer the same to TensorFlow Serving's callers."""
+    return TensorflowServing(models, lambda: STATES)
+
+
+def test_a_configuration_says_in_tritons_words_how_the_model_is_served(desk: Desk) -> None:
     """Shapes without the batch, the batch's limit, the queue's policy, two priorities, the versions."""
     asked = triton.ModelConfigRequest(name="m").SerializeToString()
-    config = triton.ModelConfigResponse.FromString(OpenInference(sources).config(asked)).config
+    config = triton.ModelConfigResponse.FromString(open_inference(desk).config(asked)).config
     assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [("x", 8, [2])]
     assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [
         ("double", 9, [2]),
@@ -70,10 +83,10 @@ def test_a_configuration_says_in_tritons_words_how_the_model_is_served(sources: 
     assert list(config.version_policy.specific.versions) == [3]
 
 
-def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk, sources: Sources) -> None:
+def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk) -> None:
     """The same cumulative numbers; a version of no model, or an unknown one, is not found."""
     assert desk.ask([[1, 2]]).status() == "OK"
-    about = OpenInference(replace(sources, clock=desk.clock))
+    about = open_inference(desk, clock=desk.clock)
     for name, version in (("", ""), ("m", ""), ("m", "3"), ("m", "stable")):
         asked = triton.ModelStatisticsRequest(name=name, version=version).SerializeToString()
         [found] = triton.ModelStatisticsResponse.FromString(about.statistics(asked)).model_stats
@@ -87,9 +100,9 @@ def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk
             about.statistics(triton.ModelStatisticsRequest(name=name, version=version).SerializeToString())
 
 
-def test_the_repository_index_has_every_version_in_tritons_states(sources: Sources) -> None:
+def test_the_repository_index_has_every_version_in_tritons_states(desk: Desk) -> None:
     """All of them, or those that are ready; with the reason, and what Horngate calls the state."""
-    about = OpenInference(sources)
+    about = open_inference(desk)
     every = oip.RepositoryIndexResponse.FromString(about.index(b"")).models
     assert [each.state for each in every] == [
         "UNAVAILABLE", "LOADING", "UNAVAILABLE", "READY", "UNLOADING", "UNAVAILABLE",
@@ -99,9 +112,9 @@ def test_the_repository_index_has_every_version_in_tritons_states(sources: Sourc
     assert [each.version for each in oip.RepositoryIndexResponse.FromString(about.index(asked)).models] == ["3"]
 
 
-def test_only_true_extensions_are_listed(sources: Sources) -> None:
+def test_only_true_extensions_are_listed(desk: Desk) -> None:
     """What is not implemented is not promised; the repository's is for administrators."""
-    listed = oip.ServerMetadataResponse.FromString(OpenInference(sources).server(b"")).extensions
+    listed = oip.ServerMetadataResponse.FromString(open_inference(desk).server(b"")).extensions
     assert {"statistics", "model_configuration", "classification", "schedule_policy"} <= set(listed)
     assert not {"model_repository", "system_shared_memory", "cuda_shared_memory", "trace", "sequence"} & set(listed)
 
@@ -127,11 +140,11 @@ def spec(**changes: object) -> tfs.ModelSpec:
     ],
 )
 def test_tensorflow_servings_status_has_every_version_and_why_one_failed(
-    sources: Sources, changes: dict[str, object], found: dict[int, int]
+    desk: Desk, changes: dict[str, object], found: dict[int, int]
 ) -> None:
     """The newest first, in TensorFlow Serving's states."""
     asked = tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString()
-    told = tfs.GetModelStatusResponse.FromString(TensorflowServing(sources).status(asked)).model_version_status
+    told = tfs.GetModelStatusResponse.FromString(tensorflow_serving(desk.models).status(asked)).model_version_status
     assert {each.version: each.state for each in told} == found
     assert [each.version for each in told] == sorted(found, reverse=True)
     assert [(each.status.error_code, each.status.error_message) for each in told if each.version == 2] in (
@@ -150,17 +163,19 @@ def test_tensorflow_servings_status_has_every_version_and_why_one_failed(
     ],
 )
 def test_a_status_that_cannot_be_told_says_why(
-    sources: Sources, changes: dict[str, object], error: type[RequestError], said: str
+    desk: Desk, changes: dict[str, object], error: type[RequestError], said: str
 ) -> None:
     """Unknown models, versions and labels."""
     with pytest.raises(error, match=said):
-        TensorflowServing(sources).status(tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString())
+        tensorflow_serving(desk.models).status(
+            tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString()
+        )
 
 
-def test_tensorflow_servings_metadata_has_all_signatures(sources: Sources) -> None:
+def test_tensorflow_servings_metadata_has_all_signatures(desk: Desk) -> None:
     """Names, types and shapes of every signature that is served."""
     asked = tfs.GetModelMetadataRequest(model_spec=spec(), metadata_field=["signature_def"])
-    told = tfs.GetModelMetadataResponse.FromString(TensorflowServing(sources).metadata(asked.SerializeToString()))
+    told = tfs.GetModelMetadataResponse.FromString(tensorflow_serving(desk.models).metadata(asked.SerializeToString()))
     assert told.metadata["signature_def"].type_url.endswith("/tensorflow.serving.SignatureDefMap")
     map_ = tfs.SignatureDefMap.FromString(told.metadata["signature_def"].value).signature_def
     assert sorted(map_) == ["other", "serving_default"]
@@ -190,9 +205,9 @@ def _odd(batching: Batching) -> Models:
         return desk.models
 
 
-def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(sources: Sources) -> None:
+def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(desk: Desk) -> None:
     """No batch and no policy of one; Triton's own words for strings, and none for complex numbers."""
-    about = OpenInference(replace(sources, models=_odd(Batching(WHOLE))))
+    about = open_inference(desk, models=_odd(Batching(WHOLE)))
     asked = triton.ModelConfigRequest(name="odd").SerializeToString()
     config = triton.ModelConfigResponse.FromString(about.config(asked)).config
     assert (config.max_batch_size, config.WhichOneof("scheduling_choice")) == (0, None)
@@ -201,9 +216,9 @@ def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(source
     assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == expected
 
 
-def test_an_output_that_all_requests_share_is_described_whole(sources: Sources) -> None:
+def test_an_output_that_all_requests_share_is_described_whole(desk: Desk) -> None:
     """The others are described by their rows."""
-    about = OpenInference(replace(sources, models=_odd(Batching(ROWS, shared=frozenset({0, 1, 3})))))
+    about = open_inference(desk, models=_odd(Batching(ROWS, shared=frozenset({0, 1, 3}))))
     asked = triton.ModelConfigRequest(name="odd").SerializeToString()
     config = triton.ModelConfigResponse.FromString(about.config(asked)).config
     assert config.max_batch_size == 8
@@ -218,9 +233,9 @@ def test_an_output_that_all_requests_share_is_described_whole(sources: Sources) 
         pytest.param(Batching(ROWS, shared=frozenset({0})), "whole", id="shared"),
     ],
 )
-def test_metadata_tell_whether_a_request_may_be_sent_in_parts(sources: Sources, batching: Batching, told: str) -> None:
+def test_metadata_tell_whether_a_request_may_be_sent_in_parts(desk: Desk, batching: Batching, told: str) -> None:
     """Where an output has no rows, the answers to parts could not be joined."""
-    about = OpenInference(replace(sources, models=_odd(batching)))
+    about = open_inference(desk, models=_odd(batching))
     asked = oip.ModelMetadataRequest(name="odd").SerializeToString()
     metadata = oip.ModelMetadataResponse.FromString(about.model(asked))
     assert metadata.horngate_batching == told
@@ -229,9 +244,9 @@ def test_metadata_tell_whether_a_request_may_be_sent_in_parts(sources: Sources, 
     ]  # fmt: skip
 
 
-def test_tensorflow_servings_metadata_have_every_kind_of_shape(sources: Sources) -> None:
+def test_tensorflow_servings_metadata_have_every_kind_of_shape() -> None:
     """Unknown rank as such, a scalar without axes."""
-    about = TensorflowServing(replace(sources, models=_odd(Batching(WHOLE))))
+    about = tensorflow_serving(_odd(Batching(WHOLE)))
     request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "odd"
     told = tfs.GetModelMetadataResponse.FromString(about.metadata(request.SerializeToString()))

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from horngate_server.changes import EVERY_S, Changes
 from horngate_server.doors import Doors
 from horngate_server.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
-from horngate_server.health import CHECK
-from horngate_server.names import INFER, LOAD
+from horngate_server.names import CHECK, INFER, LOAD
 from horngate_server.origin import Notes
 from horngate_server.tokens import Tokens, add
 from horngate_server.transports.memory import Memory

@@ -37,11 +37,11 @@ from horngate_server.errors import (
     SettingsError,
 )
 from horngate_server.guard import Guard
-from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Work
+from horngate_server.readiness import Readiness
 from horngate_server.request import Header, InferenceRequest
 from horngate_server.roster import Entry, Observers
 from horngate_server.served import Models
@@ -95,7 +95,7 @@ class Yard:
         root.mkdir(exist_ok=True)
         self.clock = Clock()
         self.models = Models()
-        self.health = Health()
+        self.readiness = Readiness()
         self.loaded: list[DeviceModel] = []
         self.broken: dict[int, Exception] = {}
         self.signatures: dict[int, Signature] = {}
@@ -111,7 +111,7 @@ class Yard:
         self.lifecycle = Lifecycle(
             Settings(models=root, max_batch_rows=4, queue_rows=64, **settings),
             models=self.models,
-            health=self.health,
+            readiness=self.readiness,
             finish=lambda *outcome: self.finished.append(outcome),
             forget=lambda _, version: self.forgotten.append(version),
             clock=self.clock,
@@ -177,11 +177,11 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
 def test_an_empty_root_is_not_ready_until_a_model_comes(yard: Yard) -> None:
     """Live, not ready, and ready once a model has been published."""
     yard.lifecycle.begin()
-    assert not yard.health.serving()
+    assert not yard.readiness.serving()
     publish(yard.root, 1)
     yard.look()
-    assert yard.health.serving()
-    assert yard.health.serving("m")
+    assert yard.readiness.serving()
+    assert yard.readiness.serving("m")
     assert yard.answers() == "1"
 
 
@@ -491,7 +491,7 @@ def test_a_bad_configuration_changes_nothing_and_says_where_it_is_wrong(
     assert [yard.lifecycle.config_valid, yard.answers()] == [False, "1"]
     with pytest.raises(SettingsError, match="models.m.latest"):
         Lifecycle(
-            yard.lifecycle._settings, models=yard.models, health=yard.health, finish=lambda *_: None,
+            yard.lifecycle._settings, models=yard.models, readiness=yard.readiness, finish=lambda *_: None,
             forget=lambda *_: None, clock=yard.clock, on_death=lambda _: None, stopping=threading.Event(),
         )  # fmt: skip
     configured("")
@@ -568,7 +568,7 @@ def test_an_administrator_promotes_unloads_and_loads(yard: Yard) -> None:
     assert yard.answers() == "1"
     assert yard.answers("stable") == "1"
     assert yard.wish(lambda done: yard.lifecycle.unload("m", done)) is None
-    assert not yard.health.serving("m")
+    assert not yard.readiness.serving("m")
     with pytest.raises(ModelNotFound):
         yard.answers()
     assert yard.wish(lambda done: yard.lifecycle.load("m", done)) is None
@@ -1056,7 +1056,7 @@ def test_a_failure_that_is_not_the_models_own_refuses_the_version(yard: Yard) ->
     yard.look()
     assert yard.state(2) == ("failed", "indices out of range")
     assert yard.answers() == "1"
-    assert yard.health.serving()
+    assert yard.readiness.serving()
 
 
 def test_a_version_whose_weights_come_late_heals(yard: Yard) -> None:
@@ -1071,7 +1071,7 @@ def test_a_version_whose_weights_come_late_heals(yard: Yard) -> None:
     state, reason = yard.state(2)
     assert state == "failed"
     assert "variables/variables.index is not there, and its graph has variables: copy the whole folder" in reason
-    assert (yard.answers(), yard.health.serving()) == ("1", True)
+    assert (yard.answers(), yard.readiness.serving()) == ("1", True)
     (path / "variables/variables.index").write_bytes(b"index")
     (path / "variables/variables.data-00000-of-00001").write_bytes(b"weights")
     yard.broken.clear()

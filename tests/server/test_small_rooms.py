@@ -22,6 +22,7 @@ from horngate_server.costs import KINDS, Costs
 from horngate_server.health import Health
 from horngate_server.origin import Origin
 from horngate_server.rate_limited_log import Notes
+from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings
 from horngate_server.telling import Ended
@@ -138,14 +139,14 @@ def test_the_kinds_whose_costs_are_remembered_are_bounded() -> None:
 
 
 def test_not_serving_until_told_so_and_never_again_after_shutting_down() -> None:
-    """Health starts at NOT_SERVING, and shutting down is final."""
-    health = Health()
-    assert not health.serving()
-    health.set("", serving=True)
-    assert health.serving()
-    health.shut_down()
-    health.set("", serving=True)
-    assert not health.serving()
+    """Readiness starts with nothing serving, and shutting down is final."""
+    readiness = Readiness()
+    assert not readiness.serving()
+    readiness.set("", serving=True)
+    assert readiness.serving()
+    readiness.shut_down()
+    readiness.set("", serving=True)
+    assert not readiness.serving()
 
 
 def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
@@ -156,7 +157,7 @@ def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
             yield message
 
     async def watch() -> None:
-        async for _ in Health().watch(nothing(), TERMS):
+        async for _ in Health(Readiness()).watch(nothing(), TERMS):
             raise AssertionError("nothing was asked")
 
     with pytest.raises(errors.InvalidRequest, match="the stream ended without a message"):
@@ -165,22 +166,22 @@ def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
 
 def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
     """Watch answers at once, then on changes; an unknown name is SERVICE_UNKNOWN until it appears."""
-    health = Health()
+    readiness = Readiness()
 
     async def name() -> AsyncIterator[bytes]:
         yield HealthCheckRequest(service="m").SerializeToString()
 
     async def watch() -> list[int]:
-        watcher = health.watch(name(), TERMS)
+        watcher = Health(readiness).watch(name(), TERMS)
         seen = [HealthCheckResponse.FromString(await anext(watcher)).status]
         changes: list[Callable[[], None]] = [
-            lambda: health.set("other", serving=True),
-            lambda: health.set("m", serving=True),
-            health.shut_down,
+            lambda: readiness.set("other", serving=True),
+            lambda: readiness.set("m", serving=True),
+            readiness.shut_down,
         ]
         for change in changes:
             change()
-            if len(seen) < 3 and "m" in health._states:
+            if len(seen) < 3 and readiness.state("m") is not None:
                 seen.append(HealthCheckResponse.FromString(await anext(watcher)).status)
         await watcher.aclose()  # type: ignore[attr-defined, unused-ignore]
         return seen
@@ -189,7 +190,7 @@ def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
     assert [HealthCheckResponse.ServingStatus.Name(state) for state in seen] == [
         "SERVICE_UNKNOWN", "SERVING", "NOT_SERVING",
     ]  # fmt: skip
-    assert not health._watchers
+    assert not readiness._watchers
 
 
 def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplog: pytest.LogCaptureFixture) -> None:

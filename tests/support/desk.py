@@ -15,12 +15,12 @@ from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResp
 from horngate_server.batch import ladder
 from horngate_server.costs import Costs
 from horngate_server.executor import Executor
-from horngate_server.health import Health
 from horngate_server.metrics import Metrics
 from horngate_server.model import Array
 from horngate_server.names import INFER
 from horngate_server.origin import Origin
 from horngate_server.queue import Line
+from horngate_server.readiness import Readiness
 from horngate_server.request import ModelInfo
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
@@ -157,7 +157,7 @@ class Desk:
         self.clock = clock
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.health = Health()
+        self.readiness = Readiness()
         self.models = Models()
         self.died: list[BaseException] = []
         self.statistics = Statistics()

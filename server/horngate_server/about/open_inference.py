@@ -1,20 +1,20 @@
 """The Open Inference Protocol's questions, and those that Triton's clients ask beside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from horngate_protos import __version__
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BYTES, COMPLEX
-from horngate_server.about import Sources
 from horngate_server.errors import ModelNotFound, NotReady
-from horngate_server.executor import Executor
+from horngate_server.executor import Clock, Executor
 from horngate_server.names import OPEN_INFERENCE
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
-from horngate_server.served import Served
+from horngate_server.readiness import Readiness
+from horngate_server.served import Models, Served
 from horngate_server.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.states import State, VersionState
-from horngate_server.statistics import Duration, Stages
+from horngate_server.statistics import Duration, Stages, Statistics
 
 EXTENSIONS = (
     "binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics",
@@ -29,11 +29,33 @@ class OpenInference:
     """Answers them.
 
     Args:
-        sources: where the answers are.
+        models: who answers whom.
+        readiness: whether traffic is welcome.
+        statistics: what versions have done.
+        states: what became of every version.
+        clock: monotonic seconds, as in ``states`` and ``statistics``.
+        wall_clock: seconds since 1970.
+        admin: whether administrators' calls are taken.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(
+        self,
+        *,
+        models: Models,
+        readiness: Readiness,
+        statistics: Statistics,
+        states: Callable[[], Sequence[VersionState]],
+        clock: Clock,
+        wall_clock: Clock,
+        admin: bool,
+    ) -> None:
+        self._models = models
+        self._readiness = readiness
+        self._statistics = statistics
+        self._states = states
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._admin = admin
 
     def handlers(self) -> Mapping[str, Callable[[bytes], bytes]]:
         """Return the methods, by full name."""
@@ -57,34 +79,34 @@ class OpenInference:
 
     def ready(self, _message: bytes) -> bytes:
         """Answer a ServerReadyRequest."""
-        return oip.ServerReadyResponse(ready=self._sources.health.serving()).SerializeToString()
+        return oip.ServerReadyResponse(ready=self._readiness.serving()).SerializeToString()
 
     def server(self, _message: bytes) -> bytes:
         """Answer a ServerMetadataRequest."""
         return oip.ServerMetadataResponse(
             name="horngate",
             version=__version__,
-            extensions=[*EXTENSIONS, *([ADMIN_EXTENSION] if self._sources.admin else [])],
+            extensions=[*EXTENSIONS, *([ADMIN_EXTENSION] if self._admin else [])],
         ).SerializeToString()
 
     def model_ready(self, message: bytes) -> bytes:
         """Answer a ModelReadyRequest."""
         request = oip.ModelReadyRequest.FromString(message)
         try:
-            served = self._sources.models.get(request.name, request.version)
+            served = self._models.get(request.name, request.version)
         except NotReady:
             return oip.ModelReadyResponse(ready=False).SerializeToString()
-        return oip.ModelReadyResponse(ready=self._sources.health.serving(served.info.name)).SerializeToString()
+        return oip.ModelReadyResponse(ready=self._readiness.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
         """Answer a ModelMetadataRequest: the default signature, and the versions that may be asked for."""
         request = oip.ModelMetadataRequest.FromString(message)
-        served = self._sources.models.get(request.name, request.version)
+        served = self._models.get(request.name, request.version)
         tensor = oip.ModelMetadataResponse.TensorMetadata
         signature, batching = served.info.signature, served.info.batching
         return oip.ModelMetadataResponse(
             name=served.info.name,
-            versions=self._sources.models.versions(served.info.name),
+            versions=self._models.versions(served.info.name),
             platform=served.platform,
             inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
             outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
@@ -94,14 +116,14 @@ class OpenInference:
     def config(self, message: bytes) -> bytes:
         """Answer a ModelConfigRequest: how the model is served, in the words of Triton's config.pbtxt."""
         request = triton.ModelConfigRequest.FromString(message)
-        served = self._sources.models.get(request.name, request.version)
-        versions = map(int, self._sources.models.versions(served.info.name))
+        served = self._models.get(request.name, request.version)
+        versions = map(int, self._models.versions(served.info.name))
         return triton.ModelConfigResponse(config=_config(served, versions=list(versions))).SerializeToString()
 
     def statistics(self, message: bytes) -> bytes:
         """Answer a ModelStatisticsRequest, for one version, all of a model's or everybody's."""
         request = triton.ModelStatisticsRequest.FromString(message)
-        models = self._sources.models
+        models = self._models
         if request.name:
             served = [models.get(request.name, request.version)]
             if not request.version:
@@ -110,9 +132,7 @@ class OpenInference:
             raise ModelNotFound(f"version {request.version!r} of no model; expected the model's name too")
         else:
             served = sorted(models, key=lambda each: (each.info.name, int(each.info.version)))
-        memory = {
-            (each.name, str(each.version)): each.report.memory_bytes for each in self._sources.states() if each.report
-        }
+        memory = {(each.name, str(each.version)): each.report.memory_bytes for each in self._states() if each.report}
         return triton.ModelStatisticsResponse(
             model_stats=[
                 self._statistics_of(each, memory.get((each.info.name, each.info.version), 0)) for each in served
@@ -122,19 +142,19 @@ class OpenInference:
     def index(self, message: bytes) -> bytes:
         """Answer a RepositoryIndexRequest: every version, with what Horngate knows beyond Triton's four states."""
         request = oip.RepositoryIndexRequest.FromString(message)
-        states = [each for each in self._sources.states() if each.state == State.READY or not request.ready]
+        states = [each for each in self._states() if each.state == State.READY or not request.ready]
         return oip.RepositoryIndexResponse(models=[self._entry(each) for each in states]).SerializeToString()
 
     # --- private --------------------------------------------------------------------------------------
 
     def _statistics_of(self, served: Served, memory_bytes: int) -> triton.ModelStatistics:
         info = served.info
-        totals = self._sources.statistics.of(info.name, info.version)
-        age = self._sources.clock() - totals.last
+        totals = self._statistics.of(info.name, info.version)
+        age = self._clock() - totals.last
         return triton.ModelStatistics(
             name=info.name,
             version=info.version,
-            last_inference=round((self._sources.wall_clock() - age) * 1000) if totals.batches else 0,
+            last_inference=round((self._wall_clock() - age) * 1000) if totals.batches else 0,
             inference_count=totals.rows,
             execution_count=totals.batches,
             inference_stats=triton.InferStatistics(
@@ -156,8 +176,8 @@ class OpenInference:
             state=STATES.get(each.state, "UNAVAILABLE"),
             reason=each.reason or ("" if each.state == State.READY else each.state),
             horngate_state=each.state,
-            age_seconds=self._sources.clock() - each.since,
-            rows=self._sources.statistics.of(each.name, str(each.version)).rows,
+            age_seconds=self._clock() - each.since,
+            rows=self._statistics.of(each.name, str(each.version)).rows,
             device=each.report.device if each.report else "",
             labels=each.labels,
             verification=each.report.verification if each.report else "",

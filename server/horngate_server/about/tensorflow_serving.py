@@ -1,13 +1,13 @@
 """TensorFlow Serving's questions: which signatures a model has, and how its versions are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from horngate_protos import tensorflow_pb2 as tf
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server.about import Sources
 from horngate_server.errors import InvalidRequest, ModelNotFound
 from horngate_server.names import MODEL, PREDICTION
 from horngate_server.protocols.model_spec import Asked, read_spec, write_spec
+from horngate_server.served import Models
 from horngate_server.signature import Signature, TensorSpec
 from horngate_server.states import State, VersionState
 
@@ -29,11 +29,13 @@ class TensorflowServing:
     """Answers them.
 
     Args:
-        sources: where the answers are.
+        models: who answers whom.
+        states: what became of every version.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, models: Models, states: Callable[[], Sequence[VersionState]]) -> None:
+        self._models = models
+        self._states = states
 
     def handlers(self) -> Mapping[str, Callable[[bytes], bytes]]:
         """Return the methods, by full name."""
@@ -48,7 +50,7 @@ class TensorflowServing:
         for name in request.metadata_field:
             if name != SIGNATURES:
                 raise InvalidRequest(f"Metadata field {name} is not supported; expected {SIGNATURES}")
-        served = self._sources.models.get(asked.model, asked.version)
+        served = self._models.get(asked.model, asked.version)
         response = tfs.GetModelMetadataResponse()
         response.model_spec.MergeFromString(write_spec(served.info.name, served.info.version, ""))
         definitions = tfs.SignatureDefMap()
@@ -61,7 +63,7 @@ class TensorflowServing:
         """Answer a GetModelStatusRequest, for one version or all."""
         request = tfs.GetModelStatusRequest.FromString(message)
         asked = read_spec(request.model_spec if request.HasField("model_spec") else None)
-        states = [each for each in self._sources.states() if each.name == asked.model]
+        states = [each for each in self._states() if each.name == asked.model]
         if not states:
             raise ModelNotFound(f"Could not find any versions of model {asked.model}")
         if asked.version:
@@ -78,7 +80,7 @@ class TensorflowServing:
         """Return the version's number, for a label too."""
         if asked.version.removeprefix("-").isdecimal():
             return asked.version
-        return self._sources.models.get(asked.model, asked.version).info.version
+        return self._models.get(asked.model, asked.version).info.version
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import health, transports, unix_http
 from horngate_server import origin as origin_room
+from horngate_server import transports, unix_http
 from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import (
     HorngateError,
@@ -30,6 +30,7 @@ from horngate_server.errors import (
     RequestError,
 )
 from horngate_server.executor import Clock
+from horngate_server.names import HEALTH_BYTES
 from horngate_server.origin import NOTHING, Notes, Origin
 from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, Terms, asgi, bulk, framing
@@ -70,7 +71,7 @@ class FastTransport:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
-        self._max_bytes = dict.fromkeys(OPEN, min(health.MAX_BYTES, max_message_bytes))
+        self._max_bytes = dict.fromkeys(OPEN, min(HEALTH_BYTES, max_message_bytes))
         self._doors = doors
         self._notes = notes
         self._clock = clock

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import grpc
 
-from horngate_server import health
 from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
+from horngate_server.names import HEALTH_BYTES
 from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
 from horngate_server.status import status_of
 from horngate_server.tls import Certificates, Pems, Tls, read
@@ -161,7 +161,7 @@ class _Router(grpc.GenericRpcHandler):
 
     def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes, streams: Streams) -> None:
         intake = Intake(service.accept)
-        small = SmallMessages(health.MAX_BYTES)
+        small = SmallMessages(HEALTH_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
                 method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock, notes))
