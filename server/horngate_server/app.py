@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server import http, http_room, logs, metrics, runtime, telling
+from horngate_server import access_log, http, http_room, logs, metrics, runtime, tracing
 from horngate_server import reflection as reflection_room
 from horngate_server import settings as settings_room
 from horngate_server.about import absent
@@ -29,13 +29,14 @@ from horngate_server.names import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTI
 from horngate_server.ports import write_port_file
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
+from horngate_server.request_record import Teller
+from horngate_server.sampling import Notes
 from horngate_server.served import Models
 from horngate_server.service import Service
 from horngate_server.settings import Settings
 from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop
 from horngate_server.streaming import model_stream_infer
-from horngate_server.telling import Teller
 from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
@@ -85,6 +86,7 @@ class App:
         self._statistics = Statistics()
         self._guard = Guard(self._clock)
         self._why = why
+        self._notes = Notes.of(settings)
         doors = doors or Doors.of(settings, self._clock)
         self._rest_doors = doors.beside(settings)
         self._transport: Transport = transport or GrpcioTransport(
@@ -96,7 +98,7 @@ class App:
             shared=settings.worker is not None,
             tls=settings.tls,
             clock=self._clock,
-            notes=settings.notes,
+            notes=self._notes,
         )
         self._service = Service(
             models=self._models,
@@ -226,7 +228,7 @@ class App:
         service.add({CHECK: health.check}, streams={WATCH: health.watch})
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
-        service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept))})
+        service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept).take)})
         if self._settings.reflection == "on":
             services = [OPEN_INFERENCE, PREDICTION, MODEL, HEALTH]
             service.add(streams=reflection_room.streams(services))
@@ -234,10 +236,10 @@ class App:
     def _tellers(self) -> list[Teller]:
         """Return who tells about requests; to be flushed at the end."""
         settings = self._settings
-        tellers: list[Teller] = [telling.access_log] if settings.access_log else []
+        tellers: list[Teller] = [access_log.write] if settings.access_log else []
         if settings.otlp_endpoint:
             try:
-                tell, self._flush = telling.tracer(settings.otlp_endpoint, _wall_clock, self._clock)
+                tell, self._flush = tracing.tracer(settings.otlp_endpoint, _wall_clock, self._clock)
             except ImportError as error:
                 raise SettingsError("--otlp-endpoint: pip install 'horngate[otel]' first") from error
             tellers.append(tell)
@@ -248,7 +250,7 @@ class App:
         from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(self._service.take, self._about, self._rest_doors, settings.max_message_bytes, settings.notes)
+        return rest.app(self._service.take, self._about, self._rest_doors, settings.max_message_bytes, self._notes)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""

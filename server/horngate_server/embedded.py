@@ -16,6 +16,7 @@ from horngate_server import settings as settings_room
 from horngate_server.app import App
 from horngate_server.cli import exit_code
 from horngate_server.doors import Doors
+from horngate_server.sampling import Notes
 from horngate_server.transports import envoy
 from horngate_server.transports.fast import FastTransport
 
@@ -31,7 +32,7 @@ app = FastTransport(
     max_message_bytes=_settings.max_message_bytes,
     doors=_doors,
     clock=time.monotonic,
-    notes=_settings.notes,
+    notes=Notes.of(_settings),
 )
 
 

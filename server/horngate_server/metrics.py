@@ -34,7 +34,6 @@ from horngate_server.drift import SUSPICIONS
 from horngate_server.executor import Executor
 from horngate_server.request import ModelInfo
 from horngate_server.states import SHOWN, VersionState
-from horngate_server.tokens import Tokens
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(float(2**power) for power in range(13))
@@ -56,6 +55,17 @@ class ByLabels(Protocol[_Value_co]):
         ...
 
 
+class WatchedFile(Protocol):
+    """A file that is read again when it changes: whether what it says is good, and how long ago it was looked at."""
+
+    valid: bool
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last look."""
+        ...
+
+
 class Metrics(Collector):
     """All of the server's numbers. Callable from any thread.
 
@@ -71,7 +81,7 @@ class Metrics(Collector):
         self._versions: Callable[[], Iterable[VersionState]] = tuple
         self._config_valid: Callable[[], bool] = lambda: True
         self._refused_before: Callable[[], Mapping[str, int]] = dict
-        self._tokens: Tokens | None = None
+        self._tokens: WatchedFile | None = None
         self._observer_errors: Callable[[], Mapping[str, int]] = dict
         registry.register(self)
 
@@ -82,7 +92,7 @@ class Metrics(Collector):
         *,
         config_valid: Callable[[], bool] = lambda: True,
         refused: Callable[[], Mapping[str, int]] = dict,
-        tokens: Tokens | None = None,
+        tokens: WatchedFile | None = None,
         observer_errors: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Say what a scrape reads.

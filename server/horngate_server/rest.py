@@ -19,10 +19,11 @@ from horngate_server import unix_http
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.doors import Doors
 from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
-from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
+from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.request import InferenceRequest
+from horngate_server.sampling import NOTHING, Notes
 from horngate_server.status import status_of
 from horngate_server.transports import PRIORITY, Later, Reply, Status, bulk
 from horngate_server.transports.memory import Memory

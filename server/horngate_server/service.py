@@ -36,10 +36,10 @@ from horngate_server.protocols import Codec, examples, open_inference, tensorflo
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
 from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.request_record import Ended, Teller
 from horngate_server.served import Models
 from horngate_server.statistics import Statistics
 from horngate_server.status import OK, status_of
-from horngate_server.telling import Ended, Teller
 from horngate_server.transports import Answer, Call, Deliver, Reply, Status, Stream
 
 log = logging.getLogger(__name__)

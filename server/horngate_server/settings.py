@@ -3,7 +3,6 @@
 import argparse
 import ipaddress
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Any
 from horngate_protos import __version__
 from horngate_server import machine, values
 from horngate_server.errors import SettingsError
-from horngate_server.origin import Notes
-from horngate_server.tls import Tls
-from horngate_server.worker import Worker
 
 PREFIX = "HORNGATE_"
 AUTO = "auto"
@@ -78,6 +74,45 @@ class Limits:
 def default_model_memory() -> int:
     """Return `MEMORY_SHARE` of the memory that this process may use, in bytes, and at most `MOST_MEMORY_BYTES`."""
     return min(MOST_MEMORY_BYTES, int(machine.memory_bytes() * MEMORY_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files for TLS.
+
+    Attributes:
+        certificate: the server's, with its chain.
+        key: the certificate's.
+        client_ca: the authorities whose clients may come (mutual TLS); None lets everyone in.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process is told about itself.
+
+    Attributes:
+        number: 0, 1, ...
+        line: the number of the inherited socket that ends when the supervisor does, and that tells it when we serve.
+        http: where to serve /metrics and /readyz to the supervisor.
+    """
+
+    number: int
+    line: int
+    http: Path
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.line}:{self.http}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Worker":
+        """Read what ``str`` wrote."""
+        number, line, http = text.split(":", 2)
+        return cls(int(number), int(line), Path(http))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +299,6 @@ class Settings:
     def local_host(self) -> str:
         """The host to ask from this machine, as addresses with a port have it."""
         return "localhost" if self.host in {"0.0.0.0", "::"} else self.shown_host  # noqa: S104 - to recognise it
-
-    @property
-    def notes(self) -> Notes:
-        """Which requests are told about."""
-        return Notes(self.access_log, self.trace_share if self.otlp_endpoint else None, random.random)
 
     @property
     def limits(self) -> Limits:

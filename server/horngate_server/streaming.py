@@ -4,7 +4,7 @@ What is wrong with one request is said in its answer, and the stream goes on.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,18 +15,17 @@ from horngate_server.errors import RequestError
 from horngate_server.names import INFER
 from horngate_server.protocols.wire import field
 from horngate_server.transports import Call, Later, Status, Stream, Terms
-from horngate_server.transports.intake import Intake
 
 WINDOW = 256
 """Requests of a stream that are worked on at once; further ones are left to flow control."""
 
 
-def model_stream_infer(intake: Intake) -> Stream:
-    """Return the method; calls go in through ``intake``."""
+def model_stream_infer(take: Callable[[Call], None]) -> Stream:
+    """Return the method; calls go in through ``take``, which gathers those of one turn of the loop."""
 
     async def stream(messages: AsyncIterator[bytes], terms: Terms) -> AsyncIterator[bytes]:
         waiting: asyncio.Queue[_Asked | RequestError | None] = asyncio.Queue(WINDOW)
-        reader = asyncio.get_running_loop().create_task(_read(messages, terms, waiting, intake))
+        reader = asyncio.get_running_loop().create_task(_read(messages, terms, waiting, take))
         try:
             while (asked := await waiting.get()) is not None:
                 if isinstance(asked, RequestError):
@@ -56,14 +55,14 @@ async def _read(
     messages: AsyncIterator[bytes],
     terms: Terms,
     waiting: "asyncio.Queue[_Asked | RequestError | None]",
-    intake: Intake,
+    take: Callable[[Call], None],
 ) -> None:
     """Take requests as they come, as many as the window has room for."""
     try:
         async for message in messages:
             answer = Later()
             await waiting.put(_Asked(message, answer))
-            intake.take(Call(INFER, message, terms.deadline, answer, terms.bulk, terms.origin()))
+            take(Call(INFER, message, terms.deadline, answer, terms.bulk, terms.origin()))
     except RequestError as error:
         await waiting.put(error)
     else:

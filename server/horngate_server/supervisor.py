@@ -25,9 +25,9 @@ from horngate_server import settings as settings_room
 from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
 from horngate_server.refusals import Refusals
-from horngate_server.settings import Settings
+from horngate_server.settings import Settings, Worker
 from horngate_server.stopping import RELOAD, Stop
-from horngate_server.worker import Worker, follow
+from horngate_server.worker import follow
 
 log = logging.getLogger(__name__)
 

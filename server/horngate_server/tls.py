@@ -3,27 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from horngate_server.changes import Changes, every_second
 from horngate_server.errors import SettingsError
+from horngate_server.settings import Tls
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files for TLS.
-
-    Attributes:
-        certificate: the server's, with its chain.
-        key: the certificate's.
-        client_ca: the authorities whose clients may come (mutual TLS); None lets everyone in.
-    """
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

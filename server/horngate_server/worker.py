@@ -1,42 +1,16 @@
-"""What a worker and its supervisor have between them: a number, a socket for metrics, and a line that both hold.
+"""What a worker and its supervisor have between them: a line that both hold.
 
-On the line a worker says once that it serves, and all the time that it is alive; the supervisor says nothing.
+On it a worker says once that it serves, and all the time that it is alive; the supervisor says nothing.
 """
 
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 READY = b"R"
 ALIVE = b"."
 ALIVE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What a worker process is told about itself.
-
-    Attributes:
-        number: 0, 1, ...
-        line: the number of the inherited socket that ends when the supervisor does, and that tells it when we serve.
-        http: where to serve /metrics and /readyz to the supervisor.
-    """
-
-    number: int
-    line: int
-    http: Path
-
-    def __str__(self) -> str:
-        return f"{self.number}:{self.line}:{self.http}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Worker":
-        """Read what ``str`` wrote."""
-        number, line, http = text.split(":", 2)
-        return cls(int(number), int(line), Path(http))
 
 
 class Line:

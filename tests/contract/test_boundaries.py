@@ -22,7 +22,7 @@ RUFF = Path(sys.executable).with_name("ruff")
         ("server/horngate_server/executor.py", "import prometheus_client", False),
         ("server/horngate_server/metrics.py", "import prometheus_client", True),
         ("server/horngate_server/service.py", "import opentelemetry.trace", False),
-        ("server/horngate_server/telling.py", "import opentelemetry.trace", True),
+        ("server/horngate_server/tracing.py", "import opentelemetry.trace", True),
         ("server/horngate_server/app.py", "import os; os.environ['X']", False),
         ("server/horngate_server/queue.py", "import time; time.time()", False),
         ("server/horngate_server/executor.py", "import time; time.sleep(1)", False),

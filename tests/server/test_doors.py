@@ -14,7 +14,7 @@ from horngate_server.changes import EVERY_S, Changes
 from horngate_server.doors import Doors
 from horngate_server.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
 from horngate_server.names import CHECK, INFER, LOAD
-from horngate_server.origin import Notes
+from horngate_server.sampling import Notes
 from horngate_server.tokens import Tokens, add
 from horngate_server.transports.memory import Memory
 from support.desk import Clock

@@ -214,7 +214,7 @@ class Stream:
     """A ModelStreamInfer at a desk, without a wire."""
 
     def __init__(self, desk: Desk) -> None:
-        self.method = model_stream_infer(Intake(desk.service.accept))
+        self.method = model_stream_infer(Intake(desk.service.accept).take)
         self.pulled = 0
 
     async def run(self, messages: list[bytes]) -> list[ModelStreamInferResponse]:
@@ -266,7 +266,7 @@ def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:
             yield b"first"
             yield b"second"
 
-        stream = model_stream_infer(Intake(taken.extend))(two(), Terms(7.0, True, iter(told).__next__))
+        stream = model_stream_infer(Intake(taken.extend).take)(two(), Terms(7.0, True, iter(told).__next__))
         first = asyncio.ensure_future(anext(stream))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -284,7 +284,7 @@ def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answer
 
     async def run() -> tuple[int, list[bool]]:
         taken: list[Call] = []
-        method = model_stream_infer(Intake(taken.extend))
+        method = model_stream_infer(Intake(taken.extend).take)
         pulled = 0
 
         async def endless() -> AsyncIterator[bytes]:

@@ -14,8 +14,8 @@ from horngate_server.errors import ModelFailed, ModelNotFound, NotReady
 from horngate_server.model import Array
 from horngate_server.names import INFER as METHOD
 from horngate_server.origin import Origin
+from horngate_server.request_record import Ended
 from horngate_server.served import Models
-from horngate_server.telling import Ended
 from horngate_server.transports import Call
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import errors, launch, logs, native_log, status, telling
+from horngate_server import access_log, errors, launch, logs, native_log, status
 from horngate_server.batch import ladder
 from horngate_server.costs import KINDS, Costs
 from horngate_server.health import Health
@@ -24,8 +24,8 @@ from horngate_server.origin import Origin
 from horngate_server.rate_limited_log import Notes
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
+from horngate_server.request_record import Ended
 from horngate_server.settings import Settings
-from horngate_server.telling import Ended
 from horngate_server.transports import envoy
 from horngate_server.transports.memory import Memory
 from support.desk import TERMS, Clock
@@ -292,7 +292,7 @@ def test_an_access_log_line_can_be_split_again(caplog: pytest.LogCaptureFixture)
     origin = Origin("a", "", "", "", traced=False, logged=True)
     ended = Ended(origin, "oip", "m", "3", 2, 'x" code=OK ' + "y" * 500, "NOT_FOUND", "no such thing", 0, inf, inf, 1.5)
     with caplog.at_level(logging.INFO):
-        telling.access_log(ended)
+        access_log.write(ended)
     (record,) = caplog.records
     words = shlex.split(record.message)
     assert words[:8] == [

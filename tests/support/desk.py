@@ -22,11 +22,11 @@ from horngate_server.origin import Origin
 from horngate_server.queue import Line
 from horngate_server.readiness import Readiness
 from horngate_server.request import ModelInfo
+from horngate_server.request_record import Teller
 from horngate_server.served import Models, Served
 from horngate_server.service import Service
 from horngate_server.signature import Batching, Signature, TensorSpec
 from horngate_server.statistics import Statistics
-from horngate_server.telling import Teller
 from horngate_server.transports import Answer, Call, Status, Terms
 
 SIGNATURE = Signature(

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import origin as origin_room
-from horngate_server import transports, unix_http
+from horngate_server import origin, transports, unix_http
 from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import (
     HorngateError,
@@ -31,7 +30,8 @@ from horngate_server.errors import (
 )
 from horngate_server.executor import Clock
 from horngate_server.names import HEALTH_BYTES
-from horngate_server.origin import NOTHING, Notes, Origin
+from horngate_server.origin import Origin
+from horngate_server.sampling import NOTHING, Notes
 from horngate_server.status import status_of
 from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, Terms, asgi, bulk, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
@@ -41,8 +41,8 @@ from horngate_server.transports.streams import Streams
 log = logging.getLogger(__name__)
 
 PRIORITY = transports.PRIORITY.encode()
-REQUEST_ID = origin_room.REQUEST_ID.encode()
-TRACEPARENT = origin_room.TRACEPARENT.encode()
+REQUEST_ID = origin.REQUEST_ID.encode()
+TRACEPARENT = origin.TRACEPARENT.encode()
 ASK_AFTER_S = 0.01
 """A caller that has waited this long is asked whether it is still there, and again after three times as long."""
 PIECE_BYTES = 64 * 1024

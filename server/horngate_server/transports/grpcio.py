@@ -15,9 +15,11 @@ from horngate_server.doors import OPEN, Doors
 from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
 from horngate_server.names import HEALTH_BYTES
-from horngate_server.origin import NOTHING, REQUEST_ID, TRACEPARENT, Notes, Origin
+from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
+from horngate_server.sampling import NOTHING, Notes
+from horngate_server.settings import Tls
 from horngate_server.status import status_of
-from horngate_server.tls import Certificates, Pems, Tls, read
+from horngate_server.tls import Certificates, Pems, read
 from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory

@@ -1,85 +1,10 @@
-"""Tells about requests that have ended: a line in the access log, spans for OpenTelemetry."""
+"""Traces: spans for OpenTelemetry of requests that have ended."""
 
-import json
-import logging
-import re
 import threading
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import NamedTuple
 
-from horngate_server.origin import Origin
-
-log = logging.getLogger("horngate_server.access")
-
-
-ID_CHARACTERS = 128
-"""Longer ids are cut."""
-_PLAIN = re.compile(r"[!#-<>-~]*")
-
-
-class Ended(NamedTuple):
-    """One request that was to be told about, and how it ended. Times are on the monotonic clock, in seconds.
-
-    Attributes:
-        origin: where it came from.
-        protocol: in which it came.
-        model: the model's name.
-        version: that answered; empty where none did.
-        rows: how many.
-        id: the request's own, where its protocol has one.
-        code: gRPC's name for the outcome.
-        message: what its caller was told, where it failed.
-        arrived: when.
-        began: when its (first) batch was taken from the queue; infinite where it never was.
-        computed: when its outputs were there; infinite as well.
-        ended: when its answer was handed to the transport.
-    """
-
-    origin: Origin
-    protocol: str
-    model: str
-    version: str
-    rows: int
-    id: str
-    code: str
-    message: str
-    arrived: float
-    began: float
-    computed: float
-    ended: float
-
-    @property
-    def request_id(self) -> str:
-        """What its caller calls it, in the metadata or else in the request."""
-        return (self.origin.request_id or self.id)[:ID_CHARACTERS]
-
-
-Teller = Callable[[Ended], None]
-"""Tells about a request in its own way; must be quick."""
-
-
-def access_log(ended: Ended) -> None:
-    """Write a log line (`Teller`)."""
-    if not ended.origin.logged:
-        return
-    origin = ended.origin
-    fields: dict[str, str | int | float] = {
-        "client": origin.client,
-        "protocol": ended.protocol,
-        "model": ended.model,
-        "version": ended.version,
-        "rows": ended.rows,
-        "code": ended.code,
-        "total_ms": _ms(ended.ended - ended.arrived),
-    }
-    if ended.computed < inf:
-        fields |= {"queue_ms": _ms(ended.began - ended.arrived), "compute_ms": _ms(ended.computed - ended.began)}
-    named = {"request_id": ended.request_id, "trace_id": origin.trace_id, "error": ended.message}
-    fields |= {name: text for name, text in named.items() if text}
-    log.info(
-        "request %s", " ".join(f"{name}={_shown(value)}" for name, value in fields.items()), extra={"fields": fields}
-    )
+from horngate_server.request_record import Ended, Teller
 
 
 def tracer(
@@ -167,12 +92,3 @@ def _stages(ended: Ended) -> Iterable[tuple[str, float, float]]:
         yield "queue", decoded, max(decoded, ended.began)
         yield "compute", max(decoded, ended.began), ended.computed
         yield "encode", ended.computed, ended.ended
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
-
-
-def _shown(value: str | float) -> str:
-    """Write a value so that whoever splits the line at spaces and equal signs finds it whole, whatever is in it."""
-    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
