@@ -30,6 +30,7 @@ from horngate_server.ports import write_port_file
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Teller
+from horngate_server.runtime import pages
 from horngate_server.sampling import Notes
 from horngate_server.served import Models
 from horngate_server.service import Service
@@ -155,7 +156,7 @@ class App:
             HorngateError: it cannot start.
         """
         settings_room.prepare_libraries(self._settings)
-        runtime.few_arenas()
+        pages.few_arenas()
         for library in self._settings.op_library:
             runtime.load_op_library(library)
         with self._ending_in_time():
@@ -163,7 +164,7 @@ class App:
                 if self._settings.worker is not None:
                     self._line = Line(self._settings.worker.line, self._stop.set)
                 self._begin()
-                runtime.release_pages()
+                pages.release()
                 _settle()
                 if not self._stop.is_set():
                     self._say_ready(*ports)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from horngate_server import config as config_room
-from horngate_server import hints, loading, policy, repository, runtime
+from horngate_server import hints, loading, policy, repository
 from horngate_server.attempt import Abandoned, Attempt
 from horngate_server.config import Config, ModelConfig
 from horngate_server.drift import Baseline, Drift
@@ -35,6 +35,7 @@ from horngate_server.loading import Loaded
 from horngate_server.rate_limited_log import Notes
 from horngate_server.readiness import OVERALL, Readiness
 from horngate_server.roster import Departure, Entry, Observers, Roster
+from horngate_server.runtime import pages
 from horngate_server.served import Models
 from horngate_server.settings import Settings
 from horngate_server.states import State, VersionState
@@ -585,7 +586,7 @@ class Lifecycle:
                 departure.end(f"; its model has not returned within {grace_s:g} s, and keeps its memory until it does")
                 loaded.executor.stop(None)
             loaded.executor.close()
-            runtime.trim_memory()
+            pages.trim()
             if in_time:
                 departure.end()
 

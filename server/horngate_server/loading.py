@@ -18,6 +18,7 @@ from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
 from horngate_server.request import ModelInfo
+from horngate_server.runtime import pages
 from horngate_server.served import Served
 from horngate_server.settings import Limits, Settings
 from horngate_server.signature import Batching
@@ -156,7 +157,7 @@ def load(
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
     """
-    began, memory = clock(), runtime.resident_bytes()
+    began, memory = clock(), pages.resident()
     with ThreadPoolExecutor(1, "loading", initializer=stand_back if beside else None) as thread:
         version = thread.submit(repository.read, path, alive).result()
         labels = _labels(path)
@@ -190,7 +191,7 @@ def load(
         why=prepared.device.why,
         verification=prepared.verification,
         seconds=clock() - began,
-        memory_bytes=max(0, runtime.resident_bytes() - memory),
+        memory_bytes=max(0, pages.resident() - memory),
         max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
         rungs=[
             Rung(rows, seconds * 1e3, rows / seconds)

@@ -11,6 +11,7 @@ from horngate_server.errors import ModelError
 from horngate_server.model import Array, Feed, Model
 from horngate_server.proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.repository import Version
+from horngate_server.runtime import pages
 from horngate_server.settings import Limits, Settings, cores
 from horngate_server.signature import ROWS, WHOLE, Batching
 
@@ -94,7 +95,7 @@ def prepare(
     except BaseException:
         model.close()
         raise
-    runtime.trim_memory()
+    pages.trim()
     return Prepared(model, model.device, proofs, verification)
 
 

@@ -5,10 +5,10 @@ from math import prod
 
 import numpy as np
 
-from horngate_server import runtime
 from horngate_server.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.model import Array, Model
 from horngate_server.probes import Rows
+from horngate_server.runtime import pages
 from horngate_server.signature import Signature
 
 WARM_RUNS = 3
@@ -80,13 +80,13 @@ class TrialRuns:
 
     def forget_memory(self) -> None:
         """Let `need` begin at what the process has now, all that it can spare given back."""
-        runtime.trim_memory()
-        runtime.forget_peak()
-        self._base = runtime.resident_bytes()
+        pages.trim()
+        pages.forget_peak()
+        self._base = pages.resident()
 
     def need(self) -> int:
         """Return the bytes of memory that the largest run took since; 0 where that cannot be known."""
-        return max(0, runtime.peak_bytes() - self._base)
+        return max(0, pages.peak() - self._base)
 
 
 def computed(model: Model, signature: Signature, request: Rows) -> Sequence[Array]:

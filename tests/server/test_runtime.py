@@ -14,7 +14,7 @@ import pytest
 from horngate_protos.datatypes import DATATYPES
 from horngate_server import runtime
 from horngate_server.errors import DeviceUnavailable, InputRefused, ModelError, OutOfMemory
-from horngate_server.runtime import saved_model
+from horngate_server.runtime import pages, saved_model
 from horngate_server.signature import FREE, Feature
 
 
@@ -165,10 +165,10 @@ def test_strings_leave_no_memory_behind(foreign_models: Path) -> None:
     model = runtime.load(foreign_models / "strings" / "1")
     text = b"x" * (1 << 20)
     run(model, [[text] * 16])
-    before = runtime.resident_bytes()
+    before = pages.resident()
     for _ in range(40):
         run(model, [[text] * 16])
-    assert runtime.resident_bytes() - before < 200 << 20  # 640 MB went through
+    assert pages.resident() - before < 200 << 20  # 640 MB went through
     assert not saved_model._HELD._held
     model.close()
 
@@ -292,11 +292,11 @@ def test_more_memory_than_there_is_is_an_error_of_that_request(foreign_models: P
 def test_loading_and_closing_leaves_no_memory_behind(foreign_models: Path) -> None:
     """A version that is loaded twenty times, as it proves itself anew, takes no more than once."""
     runtime.load(foreign_models / "classifier" / "1").close()
-    before = runtime.resident_bytes()
+    before = pages.resident()
     for _ in range(20):
         runtime.load(foreign_models / "classifier" / "1").close()
-    runtime.trim_memory()
-    assert runtime.resident_bytes() - before < 40 << 20
+    pages.trim()
+    assert pages.resident() - before < 40 << 20
 
 
 def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(foreign_models: Path) -> None:
@@ -311,10 +311,11 @@ def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(foreign_mo
 def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on(foreign_models: Path) -> None:
     """More than 100 MB of the libraries leave the process's memory; what serving needs comes back by itself."""
     script = (
-        "import re; from pathlib import Path; from horngate_server import runtime;"
+        "import re; from pathlib import Path;"
+        "from horngate_server import runtime; from horngate_server.runtime import pages;"
         "rss = lambda: int(re.search(r'VmRSS:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
-        "before = rss(); released = runtime.release_pages(); after = rss();"
+        "before = rss(); released = pages.release(); after = rss();"
         "feed = model.feed(model.signature, [(1, 2)]); feed.arrays[0][:] = 3;"
         "print(released > 10**8, before - after > 10**8, model.run(feed)[0].tolist())"
     )
