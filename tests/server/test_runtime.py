@@ -120,7 +120,8 @@ def run(model: runtime.SavedModel, *inputs: object, signature: str = "") -> list
 def test_tensorflow_is_quiet_once_a_model_is_loaded_unless_it_was_asked_to_talk(foreign_models: Path) -> None:
     """What a model refuses is an error of the request, not two lines on stderr with the caller's values in them."""
     script = (
-        "import sys; from pathlib import Path; from horngate_server import runtime, errors; import numpy as np;"
+        "import sys; from pathlib import Path; import numpy as np;"
+        "from horngate_server import runtime; from horngate_server import errors;"
         "model = runtime.load(Path(sys.argv[1])); feed = model.feed(model.signature, [(1, 1)]);"
         "feed.arrays[0][:] = np.nan\n"
         "try: model.run(feed)\n"
@@ -240,7 +241,9 @@ module.serve = tf.function(lambda x: {"y": triple(x)}, input_signature=[tf.Tenso
 tf.saved_model.save(module, sys.argv[2], signatures={"serving_default": module.serve})
 """
 OP_SERVE = """
-import sys; from pathlib import Path; from horngate_server import runtime; from horngate_server.errors import ModelError
+import sys; from pathlib import Path
+from horngate_server import runtime
+from horngate_server.errors import ModelError
 library, path = map(Path, sys.argv[1:])
 try:
     runtime.load(path)
