@@ -33,6 +33,14 @@ def freeaxes(folder: str) -> None:
     tf.saved_model.save(module, folder, signatures={"serving_default": serve})
 
 
+def same(folder: str) -> None:
+    """Write a model that answers what it is given."""
+    module = tf.Module()
+    x = tf.TensorSpec([None, 1], tf.float32, "x")
+    serve = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[x])
+    tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+
+
 def mobilenet(folder: str) -> None:
     """Write Keras' MobileNetV2."""
     keras.applications.MobileNetV2(weights=None).export(folder, verbose=False)
@@ -60,7 +68,7 @@ def classes32k(folder: str) -> None:
 
 
 MODELS: dict[str, Callable[[str], None]] = {
-    each.__name__: each for each in (embed, freeaxes, mobilenet, resnet50, image256, image512, classes32k)
+    each.__name__: each for each in (embed, freeaxes, same, mobilenet, resnet50, image256, image512, classes32k)
 }
 
 

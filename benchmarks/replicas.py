@@ -1,7 +1,7 @@
 """Replicas behind a name that changes: two become six, then all are replaced one by one, while callers go on calling.
 
-The replicas are small gRPC servers on 127.0.0.x, one port for all; the name is answered by a DNS server of our own.
-Horngate's client, grpcio's round robin, and grpcio's round robin with its own retries call the same replicas at the
+The replicas listen on 127.0.0.x, one port for all; the name is answered by a DNS server of our own. They are Horngate
+servers (`--servers fast`, `grpcio`), or small gRPC servers, which tell what clients do by themselves (`plain`). Horngate's client, grpcio's round robin, and grpcio's round robin with its own retries call the same replicas at the
 same time; what is counted is who answered how much of whose calls, and what failed.
 """
 
@@ -9,16 +9,21 @@ import argparse
 import json
 import socket
 import struct
+import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from serving_process import Server, foreign
 
 from horngate_client import Client, HorngateError
 from horngate_protos import open_inference_pb2 as oip
@@ -41,21 +46,64 @@ RETRIES = {
 }
 
 
-class Replica:
-    """A server of a model that returns what it is given."""
+CALLERS = ("horngate", "round_robin", "round_robin_retries")
+"""Each asks for the model that is named after it."""
+
+
+class Replica(Protocol):
+    """A server of models that return what they are given."""
+
+    @property
+    def answered(self) -> Counter[str]:
+        """How much it has answered, by caller."""
+        ...
+
+    def stop(self) -> None:
+        """Take no new calls, answer those that are there, end."""
+        ...
+
+
+class HorngateReplica:
+    """One of Horngate's."""
+
+    def __init__(self, models: Path, transport: str, host: str, port: int, age_seconds: float) -> None:
+        flags = "--grpc-port", str(port), "--transport", transport, "--max-connection-age", f"{age_seconds:g}s"
+        self._server = Server(models, *flags, host=host)
+        self._server.__enter__()
+
+    @property
+    def answered(self) -> Counter[str]:
+        """How much it has answered, by caller (`Replica.answered`)."""
+        with urllib.request.urlopen(f"{self._server.http}/metrics", timeout=10) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+        counted: Counter[str] = Counter()
+        for sample in (sample for family in families for sample in family.samples):
+            if sample.name == "horngate_requests_total" and sample.labels["code"] == "OK":
+                counted[sample.labels["model"]] += int(sample.value)
+        return counted
+
+    def stop(self) -> None:
+        """End it by SIGTERM (`Replica.stop`)."""
+        self._server.__exit__()
+
+
+class PlainReplica:
+    """A small gRPC server."""
 
     def __init__(self, host: str, port: int, age_seconds: float) -> None:
         self.answered: Counter[str] = Counter()
         tensor = oip.ModelMetadataResponse.TensorMetadata
         signature = oip.ModelMetadataResponse(
-            name="m",
+            name="horngate",
             inputs=[tensor(name="x", datatype="FP32", shape=[-1, 1])],
             outputs=[tensor(name="y", datatype="FP32", shape=[-1, 1])],
         )
 
-        def infer(request: Any, context: Any) -> Any:
-            self.answered[dict(context.invocation_metadata()).get("caller", "horngate")] += 1
-            answer = oip.ModelInferResponse(model_name="m", raw_output_contents=list(request.raw_input_contents))
+        def infer(request: Any, _context: Any) -> Any:
+            self.answered[request.model_name] += 1
+            answer = oip.ModelInferResponse(
+                model_name=request.model_name, raw_output_contents=list(request.raw_input_contents)
+            )
             answer.outputs.add(name="y", datatype="FP32", shape=list(request.inputs[0].shape))
             return answer
 
@@ -79,7 +127,7 @@ class Replica:
         self._server.start()
 
     def stop(self) -> None:
-        """Take no new calls, answer those that are there, end."""
+        """Stop it (`Replica.stop`)."""
         self._server.stop(5).wait()
 
 
@@ -106,9 +154,9 @@ def dns(addresses: Callable[[], Sequence[str]]) -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def payload() -> bytes:
-    """Encode one request."""
-    request = oip.ModelInferRequest(model_name="m", raw_input_contents=[bytes(4)])
+def payload(caller: str) -> bytes:
+    """Encode one request of a caller's."""
+    request = oip.ModelInferRequest(model_name=caller, raw_input_contents=[bytes(4)])
     request.inputs.add(name="x", datatype="FP32", shape=[1, 1])
     return request.SerializeToString()
 
@@ -155,8 +203,8 @@ def plain(target: str, caller: str, extra: dict[str, Any]) -> tuple[grpc.Channel
     config = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], **extra})
     channel = grpc.insecure_channel(target, [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)])
     rpc: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ModelInfer")
-    body, metadata = payload(), (("caller", caller),)
-    return channel, lambda: rpc(body, timeout=10, metadata=metadata)
+    body = payload(caller)
+    return channel, lambda: rpc(body, timeout=10)
 
 
 def change(alive: dict[str, Replica], start: Callable[[int], None], callers: Callers, args: Any) -> dict[str, Any]:
@@ -187,14 +235,30 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=30.0, help="seconds that new replicas get")
     parser.add_argument("--roll", type=float, default=5.0, help="seconds between two replacements")
     parser.add_argument("--age", type=float, default=10.0, help="the servers' maximum connection age in seconds")
+    parser.add_argument("--servers", choices=["fast", "grpcio", "plain"], default="fast")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as models:
+        if args.servers != "plain":
+            foreign(Path(models), "same")
+            for caller in CALLERS:
+                Path(models, caller).symlink_to(Path(models, "same"))
+        print(json.dumps({"connection_age_seconds": args.age} | measured(args, Path(models)), indent=2))
+
+
+def measured(args: Any, models: Path) -> dict[str, Any]:
+    """Run it; return what was counted."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     alive: dict[str, Replica] = {}
 
     def start(number: int) -> None:
-        alive[f"127.0.0.{number}"] = Replica(f"127.0.0.{number}", port, args.age)
+        host = f"127.0.0.{number}"
+        alive[host] = (
+            PlainReplica(host, port, args.age)
+            if args.servers == "plain"
+            else HorngateReplica(models, args.servers, host, port, args.age)
+        )
 
     class Named(Client):
         _resolve = staticmethod(lambda _host, port: [f"{address}:{port}" for address in list(alive)])
@@ -202,11 +266,11 @@ def main() -> None:
     for number in (2, 3):
         start(number)
     callers = Callers()
-    with dns(lambda: list(alive)) as dns_port, Named(f"{NAME}:{port}", model="m") as client:
+    with dns(lambda: list(alive)) as dns_port, Named(f"{NAME}:{port}", model="horngate") as client:
         x, target = np.zeros((1, 1), np.float32), f"dns://127.0.0.1:{dns_port}/{NAME}:{port}"
         channels = []
         callers.start("horngate", lambda: client.infer({"x": x}))
-        for caller, extra in (("round_robin", {}), ("round_robin_retries", RETRIES)):
+        for caller, extra in zip(CALLERS[1:], ({}, RETRIES), strict=True):
             channel, call = plain(target, caller, extra)
             channels.append(channel)
             callers.start(caller, call)
@@ -214,15 +278,14 @@ def main() -> None:
         callers.stop()
         for channel in channels:
             channel.close()
-    report |= {
+    for replica in alive.values():
+        replica.stop()
+    return report | {
         "calls": callers.calls,
         "failed": callers.failed,
         "slowest_ms": callers.slowest_ms,
         "first_failures": callers.said,
     }
-    print(json.dumps({"connection_age_seconds": args.age} | report, indent=2))
-    for replica in alive.values():
-        replica.stop()
 
 
 if __name__ == "__main__":

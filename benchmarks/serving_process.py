@@ -58,12 +58,21 @@ class Server:
         flags: of the server.
         before: what the command is put behind.
         start_s: within these seconds it must be ready.
+        host: where it listens.
     """
 
-    def __init__(self, models: Path, *flags: str, before: Sequence[str] = (), start_s: float = START_S) -> None:
+    def __init__(
+        self,
+        models: Path,
+        *flags: str,
+        before: Sequence[str] = (),
+        start_s: float = START_S,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._models = models
         self._flags = flags
         self._before = before
+        self._host = host
         self._start_s = start_s
         self._peak_mb = 0.0
 
@@ -75,7 +84,7 @@ class Server:
         self.process = subprocess.Popen(
             [
                 *self._before, sys.executable, "-m", "horngate_server.cli", "--models", str(self._models),
-                "--grpc-port", "0", "--http-port", "0", "--port-file", str(ports), *self._flags,
+                "--host", self._host, "--grpc-port", "0", "--http-port", "0", "--port-file", str(ports), *self._flags,
             ],
             stderr=self._log,
         )  # fmt: skip
@@ -84,8 +93,8 @@ class Server:
             self._peak_mb = max(self._peak_mb, status_mb(self.process.pid, "VmHWM"))
             time.sleep(0.005)
         listening = dict(line.split() for line in ports.read_text().splitlines())
-        self.grpc = f"127.0.0.1:{listening['grpc']}"
-        self.http = f"http://127.0.0.1:{listening['http']}"
+        self.grpc = f"{self._host}:{listening['grpc']}"
+        self.http = f"http://{self._host}:{listening['http']}"
         while not self._ready():
             self._alive(began)
             time.sleep(0.005)

@@ -54,7 +54,7 @@ FLUSH_S = 0.5
 BY_FORCE_S = 1.25
 """How long after the grace period the process ends, whatever hangs."""
 SILENCE_S = 0.05
-"""How long no call must have come before the port closes."""
+"""How long no call must have come until callers have moved."""
 
 
 class App:
@@ -96,6 +96,7 @@ class App:
             max_message_bytes=settings.max_message_bytes,
             doors=doors,
             max_connections=settings.max_connections,
+            max_connection_age_s=settings.max_connection_age_s,
             shared=settings.worker is not None,
             tls=settings.tls,
             clock=self._clock,
@@ -276,14 +277,15 @@ class App:
         """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""
         self._readiness.shut_down()
         ends = self._clock() + self._settings.grace_period_s
+        self._transport.drain()
+        moving = min(LAST_ANSWERS_S, self._settings.grace_period_s / 2)
+        self._service.wait_until_quiet(SILENCE_S, moving)  # while callers move, they are answered
         self.stuck |= not self._lifecycle.stop(min(LIFECYCLE_S, self._settings.grace_period_s))
         drained = self._lifecycle.drain(ends - self._clock())
         if not drained:
             self._unanswered = self.stuck = True  # a model that still computes is not closed under its own feet
             self._transport.stop(LAST_ANSWERS_S)
             return
-        left = max(SILENCE_S, min(LAST_ANSWERS_S, ends - self._clock()))
-        self._service.wait_until_quiet(SILENCE_S, left)  # meanwhile, callers get UNAVAILABLE and go elsewhere
         if not self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock())):
             log.warning("some callers had not read their answer, or ended their call, when the grace period was over")
         if not self.stuck:

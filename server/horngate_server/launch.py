@@ -76,6 +76,7 @@ def listener(settings: Settings, port: int) -> envoy.Listener:
         max_message_bytes=settings.max_message_bytes,
         max_request_bytes=settings.max_request_bytes,
         max_connections=settings.max_connections,
+        max_connection_age_s=settings.max_connection_age_s,
         tls=settings.tls,
     )
 

@@ -219,6 +219,13 @@ class Settings:
         0, "bytes of one client's requests at once; 0 for any number", values.size_or_0, "SIZE"
     )
     max_connections: int = _option(1000, "connections at once; further ones are closed", values.whole(1, 1 << 20), "N")
+    max_connection_age_s: float = _option(
+        300.0,
+        "how long a connection lives, give or take 10%, until its caller is told to open another one (GOAWAY); calls "
+        "under way are answered. Load balancers and DNS choose a server when a connection is opened: new replicas get "
+        "no calls before old connections end. 0 for ever",
+        values.age, "TIME",
+    )  # fmt: skip
     verify: str = _option(
         "strict",
         "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",

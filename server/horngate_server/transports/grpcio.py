@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -41,6 +42,10 @@ KEEPALIVE_MS = 60_000
 """A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
 CALLERS_KEEPALIVE_MS = 10_000
 """How often idle callers may ask whether we are alive; gRPC would end their connections below its own 5 minutes."""
+SILENCE_S = 0.02
+"""How long no call must have come before callers are told to go elsewhere; they have that long again to hear of it."""
+HELD_S = 0.25
+"""How long new calls are held back at most for that silence."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -55,6 +60,7 @@ class GrpcioTransport:
         tls: the files for TLS; None for none.
         doors: let calls in, and say where their bytes are counted.
         max_connections: further ones are closed.
+        max_connection_age_s: after this, give or take 10 %, callers are told to open another; 0: never.
         clock: the monotonic clock that deadlines are turned to.
         notes: say which calls are told about.
     """
@@ -71,6 +77,7 @@ class GrpcioTransport:
         max_connections: int,
         clock: Clock,
         notes: Notes = NOTHING,
+        max_connection_age_s: float = 0.0,
         shared: bool = False,
         tls: Tls | None = None,
     ) -> None:
@@ -88,6 +95,8 @@ class GrpcioTransport:
             ("grpc.http2.min_ping_interval_without_data_ms", CALLERS_KEEPALIVE_MS),
             ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
         ]
+        if max_connection_age_s:
+            self._options.append(("grpc.max_connection_age_ms", round(1000 * max_connection_age_s)))
         self._tls = tls
         self._doors = doors
         self._notes = notes
@@ -112,6 +121,14 @@ class GrpcioTransport:
         else:
             self._loop.call_soon_threadsafe(_hand_out, answers)
 
+    def drain(self) -> None:
+        """Stop listening, and send GOAWAY on every connection (`Transport.drain`).
+
+        gRPC cancels what callers send until they have read it. So new calls wait first, and with them their callers.
+        """
+        with suppress(TimeoutError):  # a model computes on the loop's thread, and does not return
+            self._call(self._drain(), HELD_S + 2 * SILENCE_S + LOOP_S)
+
     def stop(self, grace_s: float) -> bool:
         """Close (`Transport.stop`)."""
         if self._loop.is_closed():
@@ -128,7 +145,8 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        router = _Router(service, self._doors, self._clock, self._notes, self._streams)
+        self._intake = Intake(service.accept)
+        router = _Router(service, self._intake, self._doors, self._clock, self._notes, self._streams)
         self._server.add_generic_rpc_handlers((router,))
         try:
             if self._tls is None:
@@ -146,6 +164,12 @@ class GrpcioTransport:
         self._streams.end()  # they would last as long as their callers listen
         await self._server.stop(grace_s)
 
+    async def _drain(self) -> None:
+        with self._intake.holding():
+            await self._intake.silence(SILENCE_S, HELD_S)
+            self._draining = asyncio.create_task(self._server.stop(inf))
+            await asyncio.sleep(SILENCE_S)  # until callers have read it
+
     def _call(self, coroutine: Awaitable[_T], timeout_s: float | None = None) -> _T:
         async def run() -> _T:
             return await coroutine
@@ -161,8 +185,9 @@ class GrpcioTransport:
 class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
-    def __init__(self, service: Service, doors: Doors, clock: Clock, notes: Notes, streams: Streams) -> None:
-        intake = Intake(service.accept)
+    def __init__(  # noqa: PLR0917 - what a call needs
+        self, service: Service, intake: Intake, doors: Doors, clock: Clock, notes: Notes, streams: Streams
+    ) -> None:
         small = SmallMessages(HEALTH_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{
