@@ -39,6 +39,8 @@ def test_a_flag_wins_over_its_variable() -> None:
         (["--op-library", "/no/ops.so"], {}, "--op-library /no/ops.so: no such file"),
         ([], {"HORNGATE_OP_LIBRARY": ""}, "HORNGATE_OP_LIBRARY '': expected a path"),
         (["--max-message-bytes", "3TiB"], {}, "--max-message-bytes '3TiB': expected a size"),
+        (["--max-connection-age", "1d"], {}, "--max-connection-age '1d': expected a duration such as"),
+        (["--max-connection-age", "9ms"], {}, "--max-connection-age '9ms': expected a duration from 1s to 1440m, or 0"),
         (["--queue-rows", "10"], {}, "--queue-rows 10: expected at least --max-batch-rows, 1024"),
         (["--models", ""], {}, "--models '': expected a path"),
         (["--modles", "x"], {}, "unrecognized arguments: --modles x; see horngate-server --help"),
@@ -68,6 +70,15 @@ def test_a_model_has_a_fifth_of_the_memory_and_a_gibibyte_at_most(
     """The default fits the machine or the container."""
     monkeypatch.setattr(machine, "memory_bytes", lambda: there_is)
     assert settings.read([], {}).limits.model_memory_bytes == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", 0.0), ("0s", 0.0), ("1s", 1.0), ("10m", 600.0)])
+def test_connections_live_for_a_while_or_for_ever(text: str, expected: float) -> None:
+    """The default is five minutes; 0 is for ever; what a child process reads is the same."""
+    chosen = settings.read(["--max-connection-age", text], {})
+    assert chosen.max_connection_age_s == expected
+    assert settings.read([], settings.environment(chosen)).max_connection_age_s == expected
+    assert settings.read([], {}).max_connection_age_s == 300
 
 
 def test_every_version_has_the_limits_that_the_flags_say() -> None:

@@ -26,7 +26,8 @@ from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Ended
 from horngate_server.settings import Settings
-from horngate_server.transports import envoy
+from horngate_server.transports import Call, Later, envoy
+from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
 from support.desk import TERMS, Clock
 
@@ -333,6 +334,26 @@ def test_native_code_is_heard_by_all_who_listen_at_once(capfd: pytest.CaptureFix
             os.write(2, b"E0000 00:00:1.5  10 a.cc:1] one\n")
             assert second_hears() == ["both", "one"]
         assert os.fstat(2).st_ino == before
+
+
+def test_calls_that_are_held_back_are_handed_over_together_once_no_further_ones_come() -> None:
+    """A drain waits until all callers wait for an answer; none of their calls is lost."""
+
+    async def run() -> None:
+        batches: list[list[Call]] = []
+        intake = Intake(lambda calls: batches.append(list(calls)))
+        call = Call("/s/m", b"", inf, Later())
+        with intake.holding():
+            intake.take(call)
+            await intake.silence(0.001, 10.0)
+            intake.take(call)
+            assert not batches
+        assert batches == [[call, call]]
+        intake.take(call)
+        await asyncio.sleep(0)
+        assert batches[1:] == [[call]]
+
+    asyncio.run(run())
 
 
 def test_memory_has_room_again_when_it_is_given_back() -> None:

@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Self
 
 import h2.config
@@ -141,7 +142,8 @@ class Http2:
                 self._ended[stream] = self._headers.get(stream, {})
             elif isinstance(event, h2.events.StreamReset):
                 self._ended[stream] = {**self._headers.get(stream, {}), "reset": str(int(event.error_code or 0))}
-        self._flush()
+        with suppress(OSError):  # the next read tells that it was closed
+            self._flush()
 
     def _without_goaway(self, data: bytes) -> bytes:
         """Return the whole frames that have come; h2 would take a GOAWAY for the end of what is under way, too."""
