@@ -2,8 +2,8 @@
 
 The replicas listen on 127.0.0.x, one port for all; the name is answered by a DNS server of our own. They are Horngate
 servers (`--servers fast`, `grpcio`), or small gRPC servers, which show what clients do by themselves (`plain`).
-Horngate's client, grpcio's round robin, and grpcio's round robin with its own retries call the same replicas at the same
-time; what is counted is who answered how much of whose calls, and what failed.
+Horngate's client, grpcio's round robin, and grpcio's round robin with its own retries call the same replicas at the
+same time; what is counted is who answered how much of whose calls, and what failed.
 """
 
 import argparse
