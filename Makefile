@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format protos lock bench bench-smoke neighbours large soak swaps lowest fuzz smoke release clean
+.PHONY: help setup run test quick check format protos lock bench bench-smoke neighbours large soak swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -85,6 +85,9 @@ smoke:  ## the whole docker-compose stack: up, classify, watch, kill and restart
 
 test: setup  ## the whole test-suite, with a minute of fuzzing
 	@$(BIN)/pytest
+
+quick: setup  ## the tests that take less than a second each, half a minute in all
+	@$(BIN)/pytest -q -m "not slow"
 
 lowest: setup  ## test with the lowest versions that pyproject.toml allows, in environments of their own (about 2 GB)
 	@$(BIN)/python tests/lowest.py

@@ -13,6 +13,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
+SLOW_FIXTURES = {"trained", "foreign_models", "tensorflow"}
+"""They train, write SavedModels, or import TensorFlow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts servers or needs a slow fixture; other slow tests carry the marker themselves."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if item.path.is_relative_to(ROOT / "tests/e2e") or not SLOW_FIXTURES.isdisjoint(fixtures):
+            item.add_marker("slow")
+        if "node_client" in fixtures:
+            item.add_marker("net")
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

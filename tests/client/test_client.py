@@ -90,6 +90,7 @@ def test_timing_is_none_where_the_server_does_not_tell(server: FakeServer, ask: 
     assert (timing.queue, timing.compute) == (None, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 200), limit=st.integers(1, 64), window=st.integers(1, 8))
 def test_rows_come_back_in_request_order(server: FakeServer, rows: int, limit: int, window: int) -> None:
@@ -331,12 +332,14 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_silent_address_costs_no_call(server: FakeServer, silent: str, ask_many: AskMany) -> None:
     """Twenty calls of three seconds are answered by its neighbour."""
     answers = ask_many([silent, server.address], 20, timeout=3.0)
     assert [len(answer) for answer in answers] == [1] * 20
 
 
+@pytest.mark.slow
 def test_a_server_whose_model_hangs_is_passed_over(server: FakeServer, second: FakeServer, ask_many: AskMany) -> None:
     """It answers probes, so it is tried again now and then, ever less often."""
     second.gate.clear()
@@ -374,6 +377,7 @@ def test_promote_is_sent_once_where_a_server_may_have_seen_it(server: FakeServer
     assert server.count("RepositoryModelLoad") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Client, AsyncClient], ids=["sync", "async"])
 def test_a_name_that_moves_is_looked_up_again_before_giving_up(server: FakeServer, kind: type[Any]) -> None:
     """The old address refuses; the call ends at the new one."""

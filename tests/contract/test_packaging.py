@@ -39,6 +39,8 @@ def test_the_wheel_holds_every_part_with_its_data_and_types(wheel: Path) -> None
     assert not [name for name in names if "test" in name.split("/")[0]]
 
 
+@pytest.mark.net
+@pytest.mark.slow
 def test_a_bare_installation_imports_the_client_and_no_tensorflow(wheel: Path, tmp_path: Path) -> None:
     """With no extras, in an empty environment: the client works and TensorFlow is not even installed."""
     home = tmp_path / "venv"

@@ -43,6 +43,7 @@ CLASH = {"tritonclient", "kserve"}
 """Both register inference.ModelInferRequest in protobuf's default pool: with or without us, they cannot be together."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
     [pytest.param(pair, id="-".join(pair)) for pair in permutations(IMPORTS, 2) if {*pair} != CLASH],

@@ -36,6 +36,7 @@ def test_every_entry_of_the_corpus_is_read_as_protobuf_reads_it(entry: Path) -> 
     one(entry.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this machine")
 def test_half_a_minute_of_fuzzing_finds_nothing_in_the_decoders() -> None:
     """Whatever comes in is read as protobuf reads it, or refused; nothing else is ever raised."""
@@ -43,6 +44,7 @@ def test_half_a_minute_of_fuzzing_finds_nothing_in_the_decoders() -> None:
     assert "DONE" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this machine")
 def test_the_fuzzer_finds_a_decoder_that_is_broken_on_purpose() -> None:
     """One that believes that no input comes twice is caught within seconds."""

@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.mark.slow
 def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports are open and live while the model loads, but every way to ask says not ready; then every way says ready."""
     release, reached = threading.Event(), threading.Event()

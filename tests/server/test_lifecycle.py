@@ -389,6 +389,7 @@ def test_a_version_overwritten_in_place_serves_on_as_it_was_loaded(
     assert caplog.text.count("its files have changed") == 1
 
 
+@pytest.mark.slow
 def test_times_far_off_in_either_direction_do_not_matter(yard: Yard) -> None:
     """A clock set back, or files from the future: only a difference counts."""
     for version, when in ((1, 4e9), (2, 0.0), (3, 1e9)):
@@ -1171,6 +1172,7 @@ def test_an_unproved_version_that_serves_is_loaded_again_when_its_files_change(y
     assert [model.closed for model in yard.loaded] == [True, False]
 
 
+@pytest.mark.slow
 def test_an_unproved_version_without_its_weights_is_refused(yard: Yard) -> None:
     """Nobody can have an answer from it."""
     yard.unproved = {1}

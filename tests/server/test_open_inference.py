@@ -41,6 +41,7 @@ AXES = st.lists(st.integers(0, 2**31 - 1), max_size=4).filter(lambda axes: prod(
 """Shapes that a tensor can have."""
 
 
+@pytest.mark.slow
 @given(
     model=st.text(max_size=20),
     version=st.text(max_size=5),

@@ -438,6 +438,7 @@ def _many_examples() -> tuple[str, bytes]:
     return f"/{PREDICTION}/Classify", made.SerializeToString()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [

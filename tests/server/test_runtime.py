@@ -258,6 +258,7 @@ print(model.run(feed)[0].tolist())
 """
 
 
+@pytest.mark.slow
 def test_a_model_may_use_operations_of_a_library_of_the_operators_own(tmp_path: Path) -> None:
     """Without the library the model is refused with the operation's name; with it, it is served. Twice does no harm."""
     compiler = shutil.which("cc")
@@ -338,6 +339,7 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_tensorflows_library_leaves_other_libraries_their_own_symbols() -> None:
     """A library that is loaded later, such as numpy.random's, does not get TensorFlow's and crash."""
     script = "from horngate_server.runtime import capi; capi.library(); from numpy import random; print(random.rand(0))"

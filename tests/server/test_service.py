@@ -22,6 +22,7 @@ from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, requ
 INFER = {"model": "m", "protocol": "open_inference"}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20), batch=st.integers(1, 9))
 def test_scores_come_back_in_request_order(sizes: list[int], batch: int) -> None:
@@ -256,6 +257,7 @@ def test_every_request_is_counted_exactly_once() -> None:
     assert desk.sample("horngate_rows_total", {"model": "m", "version": "3"}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick_s", [pytest.param(0.0, id="own-thread"), pytest.param(inf, id="callers-threads")])
 def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quick_s: float) -> None:
     """Good, bulk, malformed, cancelled and expired callers from eight threads: no answer is lost or swapped."""

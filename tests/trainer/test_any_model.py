@@ -19,6 +19,8 @@ from horngate_trainer.savedmodel import Servable
 from horngate_trainer.written import reload
 from support.versions import check_whole
 
+pytestmark = pytest.mark.slow
+
 
 class Sampling(layers.Layer):  # type: ignore[misc] # Keras publishes no types
     """The random layer of a variational autoencoder, with a seed of its own."""

@@ -41,6 +41,7 @@ def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> N
     assert "there is a version already" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: Path, write_data: Any) -> None:
     """The last line on stdout is the version's path; pictures, JSON and TensorBoard logs are in the report."""
     file = write_data(side=10, classes=4)
@@ -65,6 +66,7 @@ def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: P
     assert not (tmp_path / "models/bands/.training").exists()
 
 
+@pytest.mark.slow
 def test_a_model_below_the_minimum_is_not_exported(
     tmp_path: Path, write_data: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +115,7 @@ def _kill_after_epoch(folder: Path, number: signal.Signals, *flags: object) -> "
     return subprocess.CompletedProcess(process.args, process.returncode, out, "".join(seen))
 
 
+@pytest.mark.slow
 def test_kill_nine_loses_at_most_one_epoch(
     tmp_path: Path, write_data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_kill_nine_loses_at_most_one_epoch(
     assert resumed.count("\nepoch ") == 150 - first
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_says_how_to_go_on(
     tmp_path: Path, write_data: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ from horngate_trainer import ExportError, VerificationError, export, publish
 from horngate_trainer.savedmodel import Servable
 from support.versions import check_whole
 
+pytestmark = pytest.mark.slow
+
 ZYGOTE = Path(__file__).with_name("exporting_zygote.py")
 
 

@@ -135,6 +135,7 @@ def test_many_classes_count(tmp_path: Path) -> None:
     assert seen[1].loading_bytes == 540 * 2 + 540 + 2 * 60 * 8 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (5, 1, 2)])
 def test_the_smallest_images_are_trained_on_and_drawn(
     shape: tuple[int, ...], tmp_path: Path, write_data: Any, capsys: pytest.CaptureFixture[str]

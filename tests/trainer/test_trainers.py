@@ -13,6 +13,8 @@ import pytest
 from horngate_trainer import publish
 from support.versions import check_whole
 
+pytestmark = pytest.mark.slow
+
 ZYGOTE = Path(__file__).with_name("training_zygote.py")
 GRAPH, WEIGHTS = "saved_model.pb", "variables/variables.data-00000-of-00001"
 RECORDED = "assets.extra/tf_serving_warmup_requests"

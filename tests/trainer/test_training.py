@@ -16,6 +16,8 @@ from horngate_trainer.evaluation import baseline, evaluate
 from horngate_trainer.recipes import RECIPES, Recipe
 from horngate_trainer.training import Progress, Training
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = {"seed": 5, "epochs": 3}
 
 
