@@ -316,7 +316,8 @@ def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on
     """More than 100 MB of the libraries leave the process's memory; what serving needs comes back by itself."""
     script = (
         "import re; from pathlib import Path;"
-        "from horngate_server import runtime; from horngate_server.runtime import pages;"
+        "from horngate_server import runtime;"
+        "from horngate_server.runtime import pages;"
         "rss = lambda: int(re.search(r'VmRSS:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "before = rss(); released = pages.release(); after = rss();"
@@ -330,7 +331,9 @@ def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on
 def test_a_server_process_never_imports_tensorflows_python_package(foreign_models: Path) -> None:
     """Loading and running a model leaves no tensorflow and no keras among the imported modules."""
     script = (
-        "import sys; from pathlib import Path; from horngate_server import app, runtime;"
+        "import sys; from pathlib import Path;"
+        "from horngate_server import app;"
+        "from horngate_server import runtime;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "feed = model.feed(model.signature, [(1, 1)]); model.run(feed);"
         "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
@@ -342,6 +345,6 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
 @pytest.mark.slow
 def test_tensorflows_library_leaves_other_libraries_their_own_symbols() -> None:
     """A library that is loaded later, such as numpy.random's, does not get TensorFlow's and crash."""
-    script = "from horngate_server.runtime import capi; capi.library(); from numpy import random; print(random.rand(0))"
+    script = "from horngate_server.runtime import capi; capi.library();from numpy import random; print(random.rand(0))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
