@@ -52,13 +52,19 @@ def children(parent: int) -> list[int]:
 
 
 class ServerProcess:
-    """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left."""
+    """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left.
+
+    Attributes:
+        log: its lines so far.
+        reading: while this is not set, nobody reads its log.
+    """
 
     def __init__(self, models: Path, scratch: Path, *flags: str) -> None:
         self._port_file = scratch / "ports"
         self._port_file.unlink(missing_ok=True)
         self.log: list[str] = []
-        self._ready = threading.Event()
+        self.reading = threading.Event()
+        self.reading.set()
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [
@@ -103,6 +109,7 @@ class ServerProcess:
     def _read(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
+            self.reading.wait()
             with self._changed:
                 self.log.append(line.rstrip())
                 self._changed.notify_all()
