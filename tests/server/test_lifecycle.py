@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server import lifecycle, loading, policy, repository, runtime
+from horngate_server import lifecycle, loading, policy, reconciler, repository, runtime
 from horngate_server.admin import Admin
 from horngate_server.admission import Plan
 from horngate_server.attempt import Abandoned
@@ -141,7 +141,7 @@ class Yard:
         for model in self.lifecycle._models.values():
             for departure in model.departures:
                 departure.thread.join(WAIT_S)
-        self.lifecycle._note_departures()
+        self.lifecycle._reconciler.note_departures()
 
     def state(self, version: int, name: str = "m") -> tuple[str, str]:
         """Return a version's state and reason."""
@@ -719,7 +719,7 @@ def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a load that gives no sign of life."""
-    monkeypatch.setattr(lifecycle, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(reconciler, "PATIENCE_S", 0.1)
     monkeypatch.setattr(lifecycle, "BEGIN_PATIENCE_S", 0.1)
 
 
@@ -733,7 +733,7 @@ class HungDisk:
 
     def _read(self, version: int) -> None:
         if version == self._version:
-            self._yard.clock.now += lifecycle.PATIENCE_S
+            self._yard.clock.now += reconciler.PATIENCE_S
             assert self.answers.wait(WAIT_S)
 
 
@@ -806,7 +806,7 @@ def test_a_version_whose_model_does_not_return_leaves_all_the_same(
     yard.lifecycle._step()
     [departure] = yard.lifecycle._models["m"].departures
     departure.wait()
-    yard.lifecycle._note_departures()
+    yard.lifecycle._reconciler.note_departures()
     assert yard.state(1) == (
         "ended",
         "version 2 answers instead; its model has not returned within 0.05 s, and keeps its memory until it does",
