@@ -7,7 +7,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick check format protos lock bench bench-smoke neighbours large soak chaos swaps lowest fuzz smoke release clean
+.PHONY: help setup run test quick check format protos lock bench bench-smoke neighbours large soak chaos shutdowns \
+    swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +71,9 @@ soak: setup  ## an hour of everything at once: memory must not grow, every reque
 
 chaos: setup  ## 40 minutes of everything that can go wrong, on both transports: no answer wrong, no call lost
 	@PYTHONPATH=tests $(BIN)/python benchmarks/chaos.py
+
+shutdowns: setup  ## forty shut-downs at random moments: each in time, with a true exit code
+	@PYTHONPATH=tests $(BIN)/python benchmarks/shutdowns.py
 
 neighbours: setup  ## good callers beside bad ones, 8 minutes: no good call may fail, and they keep their rate
 	@$(BIN)/python benchmarks/neighbours.py

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,13 +26,14 @@ from havoc import EVENTS, TO_WORKERS, World
 from hostile import attack
 from hostile_callers import ADMIN, HOSTILE
 from serving_process import foreign
-from soak import metrics
 from swaps import train
 
 GRACE_S = 10.0
 AT_ONCE = 2
-LONGEST_TURN_S = 12.0
-"""Of a hostile caller."""
+TURN_S = 12.0
+"""Of a hostile caller, where there is time for that."""
+START_S = 4.0
+"""What starting and ending one takes."""
 BUG = "This is a bug"
 
 
@@ -47,8 +49,8 @@ def chaos(
     stop = threading.Event()
     with Control(world.address, world.ca, truth) as control, ThreadPoolExecutor(AT_ONCE + 1) as threads:
         events = [name for name in EVENTS if workers > 1 or name not in TO_WORKERS]
-        running = [threads.submit(world.happen, events, stop, dice)]
-        turn_s = min(LONGEST_TURN_S, AT_ONCE * seconds / len(told))
+        running = [threads.submit(world.happen, events, stop)]
+        turn_s = min(TURN_S, AT_ONCE * seconds / len(told) - START_S)
         names = dice.sample(list(told), len(told))
         running += [
             threads.submit(_take_turns, world, turn_s, told, names[lane::AT_ONCE], stop) for lane in range(AT_ONCE)
@@ -58,6 +60,13 @@ def chaos(
         for each in running:
             each.result()
         return control.result(), told
+
+
+def restarts_of(http: str) -> int:
+    """Return how often the server has replaced a worker."""
+    with urllib.request.urlopen(f"{http}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("horngate_worker_restarts_total{"))
 
 
 def judged(outcomes: dict[str, Outcomes], told: dict[str, Counter[str]], code: int, log: list[str]) -> list[str]:
@@ -87,15 +96,12 @@ def judged(outcomes: dict[str, Outcomes], told: dict[str, Counter[str]], code: i
 def run(transport: str, workers: int, asked: argparse.Namespace, versions: tuple[Path, Path], others: Path) -> bool:
     """Run one combination and print what was seen; return whether it was as it should be."""
     print(f"\n{transport}, {workers} worker{'s' if workers > 1 else ''}, {asked.seconds:g} s", flush=True)
+    dice = random.Random(asked.seed)
     flags = ["--transport", transport, "--workers", str(workers), "--grace-period", f"{GRACE_S:g}s"]
     flags += ["--admin"] if workers == 1 else []
-    with tempfile.TemporaryDirectory() as scratch, World(Path(scratch), versions, others, *flags) as world:
-        outcomes, told = chaos(world, asked.seconds, workers, random.Random(asked.seed))
-        restarts = sum(
-            value
-            for (name, *_), value in metrics(world.server.http).items()
-            if name == "horngate_worker_restarts_total"
-        )
+    with tempfile.TemporaryDirectory() as scratch, World(Path(scratch), versions, others, dice, *flags) as world:
+        outcomes, told = chaos(world, asked.seconds, workers, dice)
+        restarts = restarts_of(world.server.http)
         began = time.monotonic()
         code = world.server.stop()
         ended_s = time.monotonic() - began

@@ -38,12 +38,16 @@ class World:
         folder: an empty one.
         versions: of ``mnist``, those with odd and those with even numbers.
         others: a root with other models.
+        dice: choose what happens when, and to which worker.
         flags: of the server.
     """
 
-    def __init__(self, folder: Path, versions: tuple[Path, Path], others: Path, *flags: str) -> None:
+    def __init__(
+        self, folder: Path, versions: tuple[Path, Path], others: Path, dice: random.Random, *flags: str
+    ) -> None:
         self._folder = folder
         self._versions = versions
+        self._dice = dice
         self._flags = flags
         self._authority = trustme.CA()
         self._tokens = folder / "tokens"
@@ -85,10 +89,10 @@ class World:
         """The authority's certificate."""
         return self._folder / "ca.pem"
 
-    def happen(self, names: list[str], stop: threading.Event, dice: random.Random) -> None:
+    def happen(self, names: list[str], stop: threading.Event) -> None:
         """Let these events happen in random order, one after the other, again and again until told to stop."""
         while not stop.is_set():
-            for name in dice.sample(names, len(names)):
+            for name in self._dice.sample(names, len(names)):
                 if stop.wait(EVERY_S):
                     break
                 EVENTS[name](self)
@@ -154,7 +158,7 @@ class World:
 
     def _signal_one(self, number: signal.Signals) -> int:
         workers = children(self.server.process.pid)
-        chosen = random.choice(workers) if workers else 0
+        chosen = self._dice.choice(workers) if workers else 0
         _signal(chosen, number)
         return chosen
 
