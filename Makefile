@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick check format protos lock bench bench-smoke neighbours large soak chaos shutdowns \
+.PHONY: help setup run test quick coverage check format protos lock bench bench-smoke neighbours large soak chaos shutdowns \
     swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
@@ -95,6 +95,12 @@ test: setup  ## the whole test-suite, with a minute of fuzzing
 
 quick: setup  ## the tests that take less than a second each, half a minute in all
 	@$(BIN)/pytest -q -m "not slow"
+
+coverage: setup  ## the whole test-suite, measured, its processes too; fails below the floor
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --timeout 300
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 lowest: setup  ## test with the lowest versions that pyproject.toml allows, in environments of their own (about 2 GB)
 	@$(BIN)/python tests/lowest.py
