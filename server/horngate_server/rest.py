@@ -3,7 +3,9 @@
 Imported when somebody asks for the first time: nobody else pays for it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -42,6 +44,8 @@ CODES = {
     "DEADLINE_EXCEEDED": 504,
 }
 """gRPC's codes in HTTP's (google/rpc/code.proto)."""
+AT_ONCE_BYTES = 1 << 16
+"""A larger body is decoded on a thread of its own, beside the port's loop: that takes milliseconds and more."""
 JSON_COST = 8
 """A byte of JSON is taken for so many in memory: numbers become objects before they become tensors."""
 FORWARDED = (PRIORITY, "authorization", REQUEST_ID, TRACEPARENT)
@@ -81,6 +85,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
         max_message_bytes: larger bodies are refused.
         notes: say which requests are told about.
     """
+    decoding = ThreadPoolExecutor(1, "json")  # one at a time: they would only pass Python's lock to each other
 
     def enter(request: Request) -> Memory:
         # The scope's path is the one that was routed by: a request's url is also made of its Host header.
@@ -89,7 +94,11 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
     async def infer(request: Request) -> Response:
         memory = enter(request)
         async with _body(request, max_message_bytes, memory, JSON_COST) as body:
-            asked = decode_json(body, *_asked(request))
+            if len(body) <= AT_ONCE_BYTES:
+                asked = decode_json(body, *_asked(request))
+            else:
+                loop = asyncio.get_running_loop()
+                asked = await loop.run_in_executor(decoding, decode_json, body, *_asked(request))
             priority = request.headers.get(PRIORITY)
             reply = Later()
             origin = None

@@ -16,7 +16,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from itertools import chain
-from math import inf, isfinite, isinf, isnan, nan
+from math import inf, isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,11 @@ from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, wanted
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
+from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.protocols.open_inference.response import classes, widen
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
-from horngate_server.request import Data, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers, strings
+from horngate_server.request import Data, InferenceRequest, InferenceResult, ModelInfo, numbers, strings
 
 PROTOCOL = "open_inference_json"
 CONTENT_TYPE = "content_type"
@@ -49,16 +50,13 @@ def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
         InvalidRequest: it is not such a body, or a tensor's data are not what its datatype and shape say.
     """
     try:
-        asked = json.loads(body)
+        asked = read_json(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     try:
-        request = _read(asked, model, version)
+        return _read(asked, model, version)
     except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
         raise InvalidRequest(f"the body has a string that is no text: {error}") from error
-    if any(map(_has_infinity, request.header.inputs, request.data)):
-        json.loads(body, parse_float=_finite)  # was it written so, or is it what json makes of 1e999?
-    return request
 
 
 def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
@@ -93,19 +91,6 @@ _MISSING = object()
 _KNOWN = {each.name: each for each in (*DATATYPES, BYTES) if each.name != "BF16"}
 """BF16 is not taken: JSON's numbers would have to be rounded."""
 _NOT_FINITE: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
-
-
-def _finite(text: str) -> float:
-    """Read a number that is written in digits."""
-    number = float(text)
-    if isinf(number):
-        raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
-    return number
-
-
-def _has_infinity(tensor: InputHeader, data: Data) -> bool:
-    kind = _KNOWN[tensor.datatype].numpy
-    return kind.kind == "f" and bool(np.isinf(np.frombuffer(numbers(data), kind)).any())
 
 
 def _read(asked: Any, model: str, version: str) -> InferenceRequest:
@@ -184,6 +169,11 @@ def _numbers(at: str, datatype: Datatype, values: list[Any]) -> bytes:
     """Return numbers as they lie in memory, none of them changed by more than a float's rounding."""
     kind = datatype.numpy.kind
     types = {type(value) for value in values}
+    if np.ndarray in types:
+        return b"".join(
+            _array(at, datatype, each) if type(each) is np.ndarray else _numbers(at, datatype, [each])
+            for each in values
+        )
     if kind == "f" and str in types:
         values = [_NOT_FINITE.get(value, value) if type(value) is str else value for value in values]
         types = {type(value) for value in values}
@@ -198,6 +188,20 @@ def _numbers(at: str, datatype: Datatype, values: list[Any]) -> bytes:
         raise InvalidRequest(
             f"{at} has {_outside(datatype, values)} among its data, which {datatype.name} cannot hold"
         ) from error
+
+
+def _array(at: str, datatype: Datatype, array: np.ndarray) -> bytes:
+    """Return numbers that were read as an array; what does not simply fit is looked at one by one."""
+    kind = datatype.numpy
+    if kind.kind == "f":
+        array = array.astype(np.float64)
+    elif not np.can_cast(array.dtype, kind):
+        return _numbers(at, datatype, array.tolist())
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(kind).tobytes()
+    except FloatingPointError:
+        return _numbers(at, datatype, array.tolist())
 
 
 def _outside(datatype: Datatype, values: list[Any]) -> str:
@@ -260,11 +264,16 @@ _TYPES: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}, "i": {int}, "
 
 def _flat(at: str, data: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
     """Return the axes of nested lists, and their values in one list."""
-    axes = [len(data)]
+    axes = [_length(data)]
     while data and any(isinstance(each, list) for each in data):
-        lengths = {len(each) if isinstance(each, list) else -1 for each in data}
+        lengths = {_length(each) if isinstance(each, list) else -1 for each in data}
         if len(lengths) > 1:
             raise InvalidRequest(f"{at}: data in lists of unequal lengths; expected them as the shape says")
         axes.append(lengths.pop())
         data = list(chain.from_iterable(data))
     return tuple(axes), data
+
+
+def _length(data: list[Any]) -> int:
+    """Count the values of a list, whose arrays are many."""
+    return sum(len(each) if type(each) is np.ndarray else 1 for each in data)

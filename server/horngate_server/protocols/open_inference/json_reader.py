@@ -1,0 +1,150 @@
+"""A JSON parser for bodies of any size: it stops at a bound, and lets other threads run.
+
+`json.loads` reads a body in one step, during which Python runs nothing else (5 s for 64 MB), and makes objects of up to
+30 times its size. Here each step reads one value or a run of numbers, a run becomes an array of the smallest type that
+holds it, and everything else is counted.
+"""
+
+import re
+from json import JSONDecodeError, JSONDecoder, loads
+from math import isinf
+from typing import Any
+
+import numpy as np
+
+from horngate_server.errors import InvalidRequest
+
+MOST_VALUES = 1 << 20
+"""Values of one body beside runs of numbers. An object counts for `OBJECT_VALUES`: it takes 200 bytes and more."""
+OBJECT_VALUES = 4
+
+
+def read_json(body: bytes) -> Any:
+    """Parse a body.
+
+    Returns:
+        What `json.loads` returns; but in the arrays of a member ``data``, numbers that follow each other are one
+        `numpy.ndarray`.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+        InvalidRequest: it has more values than `MOST_VALUES`, or a number beyond 64 bits' range.
+    """
+    return _Reader(body.decode("utf-8-sig", "surrogatepass")).whole()
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_RUN = re.compile(r"[-+.\deE, \t\n\r]{4,65536}")
+"""Numbers and what is between them: as much as a few milliseconds are enough for."""
+
+
+def _finite(text: str) -> float:
+    """Read a number that is written in digits."""
+    number = float(text)
+    if isinf(number):
+        raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
+    return number
+
+
+_scalar = JSONDecoder(parse_float=_finite).raw_decode
+
+
+class _Reader:
+    """One body's text, and how many values may still come; its methods take and return a position in the text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._left = MOST_VALUES
+
+    def whole(self) -> Any:
+        value, at = self._value(self._space(0))
+        if at != len(self._text):
+            raise JSONDecodeError("Extra data", self._text, at)
+        return value
+
+    def _value(self, at: int, *, is_data: bool = False) -> tuple[Any, int]:
+        """Read a value and the space behind it."""
+        opening = self._text[at : at + 1]
+        self._left -= OBJECT_VALUES if opening == "{" else 1
+        if self._left < 0:
+            raise InvalidRequest(
+                f"the body has more than {MOST_VALUES} values (an object counts for {OBJECT_VALUES}, numbers that "
+                "follow each other for one); expected at most so many: write data flat, or send them as bytes by gRPC"
+            )
+        value: Any
+        if opening == "[":
+            value, at = self._array(self._space(at + 1), is_data=is_data)
+        elif opening == "{":
+            value, at = self._object(self._space(at + 1))
+        else:
+            value, at = _scalar(self._text, at)
+        return value, self._space(at)
+
+    def _array(self, at: int, *, is_data: bool) -> tuple[list[Any], int]:
+        values: list[Any] = []
+        if self._text[at : at + 1] == "]":
+            return values, at + 1
+        while True:
+            while (
+                is_data and (run := _RUN.match(self._text, at)) and (comma := self._text.rfind(",", at, run.end())) > at
+            ):
+                values += self._compact(at, comma)
+                at = self._space(comma + 1)
+            value, at = self._value(at, is_data=is_data)
+            values.append(value)
+            at, over = self._next(at, "]")
+            if over:
+                return values, at
+
+    def _compact(self, at: int, end: int) -> list[Any]:
+        try:
+            return _compact(f"[{self._text[at:end]}]")
+        except JSONDecodeError as error:
+            raise JSONDecodeError(error.msg, self._text, at + error.pos - 1) from None
+
+    def _object(self, at: int) -> tuple[dict[str, Any], int]:
+        values: dict[str, Any] = {}
+        if self._text[at : at + 1] == "}":
+            return values, at + 1
+        while True:
+            if self._text[at : at + 1] != '"':
+                raise JSONDecodeError("Expecting property name enclosed in double quotes", self._text, at)
+            name, at = _scalar(self._text, at)
+            at = self._space(at)
+            if self._text[at : at + 1] != ":":
+                raise JSONDecodeError("Expecting ':' delimiter", self._text, at)
+            values[name], at = self._value(self._space(at + 1), is_data=name == "data")
+            at, over = self._next(at, "}")
+            if over:
+                return values, at
+
+    def _next(self, at: int, closing: str) -> tuple[int, bool]:
+        """Go on behind a comma, or an end; return which it was."""
+        mark = self._text[at : at + 1]
+        if mark == closing:
+            return at + 1, True
+        if mark != ",":
+            raise JSONDecodeError("Expecting ',' delimiter", self._text, at)
+        return self._space(at + 1), False
+
+    def _space(self, at: int) -> int:
+        match = _SPACE.match(self._text, at)
+        assert match
+        return match.end()
+
+
+def _compact(numbers: str) -> list[Any]:
+    """Return numbers as one array in a list, or as they are where an array would change one."""
+    values: list[Any] = loads(numbers)
+    array = np.array(values)
+    if array.dtype.kind in "iu":
+        ends = np.min_scalar_type(array.min()), np.min_scalar_type(array.max())
+        return [array.astype(np.result_type(*ends))]
+    if array.dtype.kind != "f" or float not in map(type, values):
+        return values
+    if np.isinf(array).any():
+        loads(numbers, parse_float=_finite)
+    return [array]
