@@ -130,11 +130,18 @@ class Metrics(Collector):
             self._numbers.began += requests
 
     def ended(self, model: str, protocol: str, codes: Mapping[str, int], seconds: Sequence[float]) -> None:
-        """Count inference requests out: how many with each gRPC code, and each one's seconds since it arrived."""
+        """Count inference requests out.
+
+        Args:
+            model: which.
+            protocol: whose.
+            codes: how many ended with each gRPC code.
+            seconds: since they arrived, of those that were not refused at once: that would look quick.
+        """
         numbers = self._numbers
         with self._lock:
-            numbers.ended += len(seconds)
             for code, count in codes.items():
+                numbers.ended += count
                 numbers.requests[model, protocol, code] += count
             numbers.request_seconds[model, protocol].add(seconds)
 
@@ -195,7 +202,8 @@ class Metrics(Collector):
             ("model", "protocol", "code"), numbers.requests,
         )  # fmt: skip
         yield _histogram(
-            "horngate_request_seconds", "Seconds from an inference request's arrival to its answer.",
+            "horngate_request_seconds",
+            "Seconds from an inference request's arrival to its answer; not of those refused at once.",
             ("model", "protocol"), numbers.request_seconds,
         )  # fmt: skip
         in_flight = GaugeMetricFamily("horngate_requests_in_flight", "Inference requests not answered yet.")

@@ -166,6 +166,14 @@ class Service:
 
     def finish(self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None) -> None:
         """Answer outcomes of an executor (`executor.Finish`)."""
+        self._end(info, outcomes, report)
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _end(
+        self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None, *, refused: bool = False
+    ) -> None:
+        """Answer outcomes; of those that were refused on the spot, no time counts that they took."""
         now = self._clock()
         answers: list[Answer] = []
         queue_s: list[float] = []
@@ -185,7 +193,7 @@ class Service:
         seconds = [now - work.arrived for work in works]
         failed = {place: answer.name for place, (_, answer) in enumerate(answers) if isinstance(answer, Status)}
         try:
-            self._to_metrics(info, works, seconds, failed)
+            self._to_metrics(info, works, () if refused else seconds, failed)
             if report is not None:
                 self._metrics.batch(info, report, queue_s)
         except Exception as error:  # noqa: BLE001 - they only listen: whatever it is, the batch was answered
@@ -200,17 +208,15 @@ class Service:
                     ended = outcomes[place].result if place < len(outcomes) else report
                     self._tell(work.origin, work, info, answers[place][1], ended)
 
-    # --- private --------------------------------------------------------------------------------------
-
     def _to_metrics(
         self, info: ModelInfo, works: Sequence[Work], seconds: Sequence[float], failed: Mapping[int, str]
     ) -> None:
-        """Count requests out, each once: of those that failed, the code by place."""
+        """Count requests out, each once: their seconds, if these count, and the codes of those that failed."""
         codecs = {work.codec for work in works}
         for codec in codecs:
             mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
             codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
-            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine])
+            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine] if seconds else ())
 
     def _to_statistics(
         self,
@@ -309,7 +315,7 @@ class Service:
                 if isinstance(each.result, NotReady):
                     ended += self._readmitted(executor, each, late)
             if ended:
-                self.finish(executor.info, ended, None)
+                self._end(executor.info, ended, None, refused=True)
         if late:
             self._submit(late)
 
@@ -333,7 +339,7 @@ class Service:
         status = self._refusal(error, codec.protocol)
         self._deliver([(call.reply, status)])
         try:
-            self._metrics.ended(model, codec.protocol, {status.name: 1}, [0.0])
+            self._metrics.ended(model, codec.protocol, {status.name: 1}, ())
         except Exception as failure:  # noqa: BLE001 - they only listen: whatever it is, the call was answered
             self._guard.failed("metrics", failure)
         if call.origin is not None:

@@ -124,6 +124,8 @@ def test_full_queue_refuses_without_waiting() -> None:
         assert not fits.answered
         desk.model.gate.set()
         assert fits.status() == "OK"
+    assert desk.sample("horngate_requests_in_flight") == 0
+    assert desk.sample("horngate_request_seconds_count", INFER) == 2, "the one that is held, and the one that fits"
 
 
 def test_a_request_larger_than_the_queue_is_refused_for_good() -> None:
@@ -298,7 +300,9 @@ def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quic
                 assert (reply.output("double") == x * 2).all()
     assert len(ended) == 2000
     assert all(len(reply.answers) == 1 for _, _, reply in ended)
-    assert desk.sample("horngate_request_seconds_count", INFER) == 2000
+    codes = {reply.status() for _, _, reply in ended}
+    assert sum(desk.sample("horngate_requests_total", {**INFER, "code": code}) for code in codes) == 2000
+    assert desk.sample("horngate_requests_in_flight") == 0
 
 
 def test_a_dead_executor_answers_everyone_and_tells_the_application() -> None:
