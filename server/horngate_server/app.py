@@ -27,6 +27,7 @@ from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
 from horngate_server.names import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.ports import write_port_file
+from horngate_server.protocols.codecs import CODECS
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Teller
@@ -103,6 +104,7 @@ class App:
             notes=self._notes,
         )
         self._service = Service(
+            codecs=CODECS,
             models=self._models,
             metrics=self._metrics,
             statistics=self._statistics,

@@ -30,9 +30,8 @@ from horngate_server.errors import (
 from horngate_server.executor import Clock, Executor
 from horngate_server.guard import Guard
 from horngate_server.metrics import Metrics
-from horngate_server.names import OPEN_INFERENCE, PREDICTION
 from horngate_server.origin import Origin
-from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
+from horngate_server.protocols import Codec
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
 from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
@@ -44,15 +43,6 @@ from horngate_server.transports import Answer, Call, Deliver, Reply, Status, Str
 
 log = logging.getLogger(__name__)
 
-CODECS: Mapping[str, Codec] = MappingProxyType(
-    {
-        f"/{OPEN_INFERENCE}/ModelInfer": open_inference.INFER,
-        f"/{PREDICTION}/Predict": tensorflow_serving.PREDICT,
-        f"/{PREDICTION}/Classify": examples.CLASSIFY,
-        f"/{PREDICTION}/Regress": examples.REGRESS,
-    }
-)
-"""The methods that compute."""
 SMALL_BYTES = 1 << 20
 """What a call that computes nothing may say."""
 UNKNOWN = "unknown"
@@ -75,6 +65,7 @@ class Service:
     """Answers every call exactly once (`transports.Service`).
 
     Args:
+        codecs: of the methods that compute.
         models: what is served.
         metrics: counts.
         statistics: counts per version.
@@ -87,6 +78,7 @@ class Service:
     def __init__(
         self,
         *,
+        codecs: Mapping[str, Codec],
         models: Models,
         metrics: Metrics,
         statistics: Statistics,
@@ -95,6 +87,7 @@ class Service:
         tellers: Sequence[Teller] = (),
         guard: Guard | None = None,
     ) -> None:
+        self._codecs = codecs
         self._models = models
         self._metrics = metrics
         self._statistics = statistics
@@ -111,7 +104,7 @@ class Service:
     @property
     def methods(self) -> frozenset[str]:
         """The unary methods' full names."""
-        return frozenset([*CODECS, *self._handlers, *self._deferred])
+        return frozenset([*self._codecs, *self._handlers, *self._deferred])
 
     def add(
         self,
@@ -130,8 +123,9 @@ class Service:
             self._arrivals.set()
         answers: list[Answer] = []
         infers = []
+        codecs = self._codecs
         for call in calls:
-            if call.method in CODECS:
+            if call.method in codecs:
                 infers.append(call)
             elif call.method in self._deferred:
                 self._defer(call)
@@ -278,7 +272,7 @@ class Service:
         self._began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
-            codec = decoded[0] if decoded else CODECS[call.method]
+            codec = decoded[0] if decoded else self._codecs[call.method]
             model = UNKNOWN
             try:
                 request = decoded[1] if decoded else codec.decode(call.message)

@@ -19,6 +19,7 @@ from horngate_server.metrics import Metrics
 from horngate_server.model import Array
 from horngate_server.names import INFER
 from horngate_server.origin import Origin
+from horngate_server.protocols.codecs import CODECS
 from horngate_server.queue import Line
 from horngate_server.readiness import Readiness
 from horngate_server.request import ModelInfo
@@ -162,6 +163,7 @@ class Desk:
         self.died: list[BaseException] = []
         self.statistics = Statistics()
         self.service = Service(
+            codecs=CODECS,
             models=self.models,
             metrics=self.metrics,
             statistics=self.statistics,
