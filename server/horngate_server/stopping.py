@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from horngate_server.changes import every_second
+from horngate_server.orphans import Orphans
+
 log = logging.getLogger(__name__)
 
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
@@ -21,8 +24,6 @@ STACKS: Final = signal.SIGUSR1
 OTHERS: Final = frozenset({signal.SIGUSR2, signal.SIGALRM})
 """They mean nothing here, and would end a process by default."""
 SIGNALS: Final = ENDING | OTHERS | {RELOAD, STACKS}
-REAP_AGAIN_S = 0.05
-"""Another thread waits for this child, and will have taken it by then."""
 
 
 def block_signals() -> None:
@@ -63,32 +64,28 @@ class Stop(threading.Event):
         self,
         reload: Callable[[], None] = _nothing,
         at_once: Callable[[], None] = _nothing,
-        ours: Callable[[], frozenset[int]] = frozenset,
     ) -> Iterator[None]:
         """Let `SIGNALS` do what they are for, from a thread that waits for them.
 
         Works on any thread of any process whose signals are blocked, where Python's handlers need the main one. The
-        first process of a container also takes in the ends of children that others have left to it.
+        first process of a container takes in the ends of children that others have left to it from now on, too.
 
         Args:
             reload: looks at what is on disk; must be quick.
             at_once: called before a second signal ends the process.
-            ours: the children whose ends somebody here waits for.
         """
-        first = os.getpid() == 1
-        waited = SIGNALS | {signal.SIGCHLD} if first else SIGNALS
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+        if os.getpid() == 1:
+            every_second(Orphans().look, "orphans")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         left = threading.Event()
 
         def wait() -> None:
             draining = False
             while True:
-                number = signal.Signals(signal.sigwait(waited))
+                number = signal.Signals(signal.sigwait(SIGNALS))
                 if left.is_set():
                     return
-                if number is signal.SIGCHLD:
-                    reap(ours)
-                elif number is RELOAD:
+                if number is RELOAD:
                     log.info("%s: looking at the disk now; nothing ends", number.name)
                     reload()
                 elif number is STACKS:
@@ -116,26 +113,7 @@ class Stop(threading.Event):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def reap(ours: Callable[[], frozenset[int]]) -> None:
-    """Take in the ends of children that nobody here waits for."""
-    pause = threading.Event()
-    while (ended := _ended()) is not None:
-        if ended in ours():
-            pause.wait(REAP_AGAIN_S)
-        else:
-            os.waitpid(ended, os.WNOHANG)
-
-
 # --- private ------------------------------------------------------------------------------------------
-
-
-def _ended() -> int | None:
-    """Return a child that has ended, and leave it as it is; None if there is none."""
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return found.si_pid if found else None
 
 
 def _log_stacks() -> None:
