@@ -191,8 +191,8 @@ class Settings:
     worker_timeout_s: float = _option(
         10.0,
         "a worker that gives no sign of life for this long is killed and replaced: new connections would wait for it; "
-        "0s never",
-        values.seconds, "TIME",
+        "0 never",
+        values.patience, "TIME",
     )  # fmt: skip
     tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", values.path, "FILE")
     tls_key: Path | None = _option(None, "the certificate's key (PEM)", values.path, "FILE")

@@ -6,6 +6,7 @@ nothing of each other. This process serves no gRPC; it has the HTTP port, where 
 
 import itertools
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from horngate_server.ports import reserve, write_port_file
 from horngate_server.refusals import Refusals
 from horngate_server.settings import Settings, Worker
 from horngate_server.stopping import RELOAD, Stop
-from horngate_server.worker import follow
+from horngate_server.worker import ALIVE_EVERY_S, hangs
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,12 @@ HEALTHY_S = 60.0
 """A worker that served this long begins at the first pause again."""
 BEGINS_S = 60.0
 """How long a worker may take to its first sign of life."""
-KILL_S = 1.4
+LEAVES_S = 10.0
+"""How long a worker may take to end once its end of the line is over."""
+KILL_S = 1.3
 """How long after the grace period workers are killed that have not ended: they would have ended just before."""
+KILLED_S = 0.1
+"""How long the kernel may take to end one that was killed; nobody waits longer."""
 CRASHED, HUNG, NOT_STARTED = "crashed", "hung", "not_started"
 REASONS = (CRASHED, HUNG, NOT_STARTED)
 """Why a worker was replaced, as a metric says it."""
@@ -80,7 +86,7 @@ class Supervisor:
             port=settings.http_port,
             refused=Refusals(time.monotonic).note,
         )
-        signals = self._stop.on_signals(self._reload, self._kill, self._numbers)
+        signals = self._stop.on_signals(self._reload, self._end_at_once)
         with self._scratch, signals, reserve(settings.host, settings.grpc_port) as held:
             grpc_port = held.getsockname()[1]
             http_port = server.start()
@@ -125,9 +131,10 @@ class Supervisor:
         for worker in self._workers:
             worker.kill()
 
-    def _numbers(self) -> frozenset[int]:
-        """Return the processes that are waited for."""
-        return frozenset(worker.process_number for worker in self._workers)
+    def _end_at_once(self) -> None:
+        """Leave nobody and nothing behind."""
+        self._kill()
+        shutil.rmtree(self._scratch.name, ignore_errors=True)
 
     def _ready(self) -> bool:
         return any(worker.serves() for worker in self._workers)
@@ -194,6 +201,7 @@ class _Process:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
         self._code = 0
         self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
 
@@ -233,15 +241,12 @@ class _Process:
             with self._counting:
                 self.forwarded -= 1
 
-    @property
-    def process_number(self) -> int:
-        """The process's, the last one's if there is none now; 0 before the first."""
-        return self._process.pid if self._process is not None else 0
-
     def stop(self) -> None:
         """Let it drain and end, and start no other."""
         self._stopping.set()
-        self.send(signal.SIGTERM)
+        with self._lock, suppress(OSError):  # where it has ended by itself
+            if self._line is not None:
+                self._line.shutdown(socket.SHUT_WR)
 
     def join(self, timeout_s: float) -> int:
         """Wait for its end, which comes by then at the latest; return its exit code."""
@@ -249,8 +254,8 @@ class _Process:
         if self._thread.is_alive():
             log.error("worker %d did not end within the grace period, and is killed", self.number)
             self.kill()
-            self._thread.join()
-        return self._code
+            self._thread.join(KILLED_S)
+        return -signal.SIGKILL if self._thread.is_alive() else self._code
 
     def kill(self) -> None:
         """End it at once, if it is still there, and start no other."""
@@ -267,7 +272,10 @@ class _Process:
         pause = FIRST_PAUSE_S
         while not self._stopping.is_set():
             began = time.monotonic()
-            why, how = self._run()
+            try:
+                why, how = self._run()
+            except OSError as error:
+                self._code, why, how = 1, NOT_STARTED, str(error)
             if self._stopping.is_set():
                 return
             if not self.first_ready.is_set() and self._give_up(max(1, self._code)):
@@ -281,36 +289,48 @@ class _Process:
             pause = min(2 * pause, LAST_PAUSE_S)
 
     def _run(self) -> tuple[str, str]:
-        """Start the process, and wait for its end; return what became of it, and how it ended."""
+        """Start the process, and wait for its end; return what became of it, and how it ended.
+
+        Raises:
+            OSError: it cannot be started: no memory, or no more processes or files.
+        """
         ours, theirs = socket.socketpair()
         with ours:
-            try:
-                with theirs, self._lock:
-                    process = self._started(theirs.fileno())
-            except OSError as error:  # no memory, or no more processes
-                self._code = 1
-                return NOT_STARTED, str(error)
+            ours.settimeout(ALIVE_EVERY_S)
+            with theirs:
+                process = self._started(ours, theirs.fileno())
             if process is None:
                 return CRASHED, ""
-            hung = follow(ours, self._settings.worker_timeout_s, BEGINS_S, self._serves)
+            hung = hangs(lambda: ours.recv(64), self._settings.worker_timeout_s, BEGINS_S, self._serves)
             if hung:
                 log.error("worker %d gives no sign of life, and is killed", self.number)
                 process.kill()
-            self._code = process.wait()
+            self._code = self._end_of(process)
         served, self._serving = self._serving, False
         return (HUNG if hung else CRASHED if served else NOT_STARTED), _ended(self._code)
 
-    def _started(self, line: int) -> "subprocess.Popen[bytes] | None":
-        """Start the process, unless all is to end. Holds the lock."""
-        if self._stopping.is_set():
-            return None
-        self._http.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "horngate_server.cli"],
-            env=settings_room.environment(replace(self._settings, worker=Worker(self.number, line, self._http))),
-            pass_fds=[line],
-        )
-        return self._process
+    def _started(self, ours: socket.socket, theirs: int) -> "subprocess.Popen[bytes] | None":
+        """Start the process, unless all is to end."""
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            self._http.unlink(missing_ok=True)
+            self._line = ours
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "horngate_server.cli"],
+                env=settings_room.environment(replace(self._settings, worker=Worker(self.number, theirs, self._http))),
+                pass_fds=[theirs],
+            )
+            return self._process
+
+    def _end_of(self, process: "subprocess.Popen[bytes]") -> int:
+        """Return the exit code of a process that ends; kill it where it only seems to."""
+        try:
+            return process.wait(LEAVES_S)
+        except subprocess.TimeoutExpired:
+            log.error("worker %d does not end, and is killed", self.number)
+            process.kill()
+            return process.wait()
 
     def _serves(self) -> None:
         self._serving = True

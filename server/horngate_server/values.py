@@ -11,6 +11,7 @@ from pathlib import Path
 from horngate_server import machine
 
 LEAST_MEMORY_BYTES = 1 << 20
+LEAST_PATIENCE_S = 2.0
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -58,6 +59,14 @@ def age(text: str) -> float:
     length = 0.0 if text == "0" else seconds(text)
     if length and not 1 <= length <= 86400:
         raise ValueError("expected a duration from 1s to 1440m, or 0")
+    return length
+
+
+def patience(text: str) -> float:
+    """Read how long a sign of life may take that comes every second; 0 for ever."""
+    length = 0.0 if text == "0" else seconds(text)
+    if 0 < length < LEAST_PATIENCE_S:
+        raise ValueError(f"expected a duration of at least {LEAST_PATIENCE_S:g}s, or 0")
     return length
 
 

@@ -97,7 +97,7 @@ def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str,
 
 def test_a_worker_that_hangs_holds_up_nobody_elses_probe(trained: Path, transport: str, tmp_path: Path) -> None:
     """Liveness is answered meanwhile, metrics come without it, and JSON goes to the others."""
-    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s")
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0")
     with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
         hung = children(server.process.pid)[0]
         os.kill(hung, signal.SIGSTOP)
@@ -137,7 +137,7 @@ def test_a_worker_that_hangs_is_replaced_and_counted(trained: Path, transport: s
 
 def test_the_end_does_not_wait_for_a_worker_that_hangs(trained: Path, transport: str, tmp_path: Path) -> None:
     """Two seconds after the grace period all is over, nobody is left behind, and the exit code tells."""
-    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s", "--grace-period", "1s")
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0", "--grace-period", "1s")
     with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
         workers = children(server.process.pid)
         os.kill(workers[0], signal.SIGSTOP)
@@ -149,7 +149,7 @@ def test_the_end_does_not_wait_for_a_worker_that_hangs(trained: Path, transport:
 
 def test_a_second_signal_leaves_no_worker_behind(trained: Path, transport: str, tmp_path: Path) -> None:
     """Also one that hangs is gone when the supervisor is."""
-    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0s")
+    flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0")
     with ServerProcess(trained.parents[1], tmp_path, *flags) as server:
         workers = children(server.process.pid)
         os.kill(workers[0], signal.SIGSTOP)
@@ -157,6 +157,15 @@ def test_a_second_signal_leaves_no_worker_behind(trained: Path, transport: str, 
         server.wait_for("SIGTERM: draining")
         assert server.stop() == 128 + signal.SIGTERM
         until(lambda: not any(alive(number) for number in workers))
+
+
+def test_a_signal_that_goes_to_all_processes_is_one_signal(trained: Path, transport: str, tmp_path: Path) -> None:
+    """As a terminal's Ctrl-C and systemd's stop do: every worker drains, and none takes it for the second one."""
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, "--workers", "2") as server:
+        for number in (server.process.pid, *children(server.process.pid)):
+            os.kill(number, signal.SIGTERM)
+        assert server.process.wait(WAIT_S) == 0
+    assert sum("every accepted request was answered" in line for line in server.log) == 2
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

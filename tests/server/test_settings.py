@@ -33,6 +33,7 @@ def test_a_flag_wins_over_its_variable() -> None:
         ([], {"HORNGATE_GRPC_PORT": "x"}, "HORNGATE_GRPC_PORT 'x': expected a whole number"),
         (["--device", "tpu"], {}, "--device 'tpu': expected one of auto, cpu, gpu"),
         (["--max-queue-delay", "5"], {}, "--max-queue-delay '5': expected a duration such as"),
+        (["--worker-timeout", "1s"], {}, "--worker-timeout '1s': expected a duration of at least 2s, or 0"),
         (["--target-batch-time", "2m"], {}, "--target-batch-time '2m': expected a duration from 1ms to 60s"),
         (["--model-memory", "101%"], {}, "--model-memory '101%': expected at least 1MiB, such as 800MB"),
         (["--model-memory", "80"], {}, "--model-memory '80': expected at least 1MiB, such as 800MB"),
