@@ -29,6 +29,7 @@ class Calls:
         callers: how many call at once, each with one call after the other.
         pause_s: from an answer to the next call.
         checked: every so many answers, one is held against the first (its first output, float32); 0 for none.
+        metadata: of each call.
     """
 
     target: str
@@ -36,6 +37,7 @@ class Calls:
     callers: int
     pause_s: float = 0.0
     checked: int = 1
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -133,13 +135,13 @@ async def _call(calls: Calls, seconds: float) -> Seen:
     async with grpc.aio.insecure_channel(calls.target, options=sizes) as channel:
         infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
         await channel.channel_ready()
-        first = _output(await infer(calls.body, timeout=TIMEOUT_S)) if calls.checked else b""
+        first = _output(await infer(calls.body, timeout=TIMEOUT_S, metadata=calls.metadata)) if calls.checked else b""
         began = time.perf_counter()
 
         async def caller() -> None:
             while (sent := time.perf_counter()) < began + seconds:
                 try:
-                    answer = await infer(calls.body, timeout=TIMEOUT_S)
+                    answer = await infer(calls.body, timeout=TIMEOUT_S, metadata=calls.metadata)
                 except grpc.aio.AioRpcError as error:
                     code = error.code().name
                     seen.messages.setdefault(code, error.details() or "")

@@ -1,7 +1,7 @@
-"""A command in a cgroup (version 2) whose memory is bounded, where there is the right to make one."""
+"""A command in a control group whose memory is bounded, where there is the right to make one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,27 +33,47 @@ def limited(name: str, most_bytes: int) -> Iterator[list[str]]:
 
 
 def _made(name: str, most_bytes: int) -> Path | None:
-    """Make a cgroup; None where memory is not bounded by version 2 here.
+    """Make a group of version 2, or of version 1; None where neither bounds memory here.
 
     Raises:
         OSError: this process has no right to.
     """
-    mounted = re.search(r"^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 ", Path("/proc/self/mountinfo").read_text(), re.MULTILINE)
-    own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
-    if not mounted or not own:
-        return None
-    above = Path(mounted[1], own[1])
+    for kind, own, limits in (
+        (r"cgroup2 ", r"^0::/(.*)$", {"memory.max": most_bytes, "memory.swap.max": 0}),
+        (
+            r"cgroup .*\bmemory\b", r"^\d+:(?:\w+,)*memory(?:,\w+)*:/(.*)$",
+            {"memory.limit_in_bytes": most_bytes, "memory.memsw.limit_in_bytes": most_bytes},
+        ),
+    ):  # fmt: skip
+        mounted = re.search(rf"^\S+ \S+ \S+ \S+ (\S+) .* - {kind}", _read("mountinfo"), re.MULTILINE)
+        path = re.search(own, _read("cgroup"), re.MULTILINE)
+        if mounted and path and _bounds_memory(above := Path(mounted[1], path[1])):
+            return _limited(above / name, limits)
+    return None
+
+
+def _read(file: str) -> str:
+    return Path("/proc/self", file).read_text()
+
+
+def _bounds_memory(above: Path) -> bool:
+    """Whether a group's children may have their memory bounded; asks for it where it must be asked for."""
+    if (above / "memory.limit_in_bytes").exists():
+        return True
+    control = above / "cgroup.subtree_control"
     if "memory" not in (above / "cgroup.controllers").read_text().split():
-        return None
-    if "memory" not in (above / "cgroup.subtree_control").read_text().split():
-        (above / "cgroup.subtree_control").write_text("+memory")
-    folder = above / name
+        return False
+    if "memory" not in control.read_text().split():
+        control.write_text("+memory")
+    return True
+
+
+def _limited(folder: Path, limits: Mapping[str, int]) -> Path:
     folder.mkdir(exist_ok=True)
     try:
-        (folder / "memory.max").write_text(str(most_bytes))
-        swap = folder / "memory.swap.max"
-        if swap.exists():
-            swap.write_text("0")
+        for file, value in limits.items():
+            if (folder / file).exists():  # not every kernel accounts for swap
+                (folder / file).write_text(str(value))
     except OSError:
         folder.rmdir()
         raise

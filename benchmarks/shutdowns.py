@@ -40,7 +40,7 @@ LOADING_S = 3.0
 CALLERS = 8
 REFUSED = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """What a call may hear that was not accepted."""
-UNANSWERED = ("the grace period ended", "stopped by force")
+UNANSWERED = ("the grace period ended", "did not end within the grace period", "stopped by force")
 """What a server says that exits with 1."""
 MODEL = "loop_by_values"
 HUNG = infer_body(MODEL, "x", "FP32", (1, 4), np.full((1, 4), np.inf, np.float32).tobytes())
