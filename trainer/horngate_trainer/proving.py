@@ -4,7 +4,7 @@ The requests that are found here to be accepted are recorded; the answers only w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -83,18 +83,24 @@ def prove(served: Servable, effects: Effects, predict: Predict, given: Request |
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """Requests that were accepted, with the answers; ``refused`` is what the model said of others."""
+    """Requests that were accepted, with the answers.
+
+    Attributes:
+        refused: what the model said of others.
+        fit: their shapes are right by Keras's own arithmetic.
+    """
 
     requests: list[Request] = field(default_factory=list)
     answers: list[dict[str, npt.NDArray[Any]]] = field(default_factory=list)
     refused: str = ""
+    fit: bool = True
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int]:
-        """More is better: any at all, none of them empty, none with NaN, how many."""
+        """More is better: any at all, of right shapes and none of them empty, none with NaN, how many."""
         empty = any(not array.size for answer in self.answers for array in answer.values())
         numbers = not any(_has_nan(answer) for answer in self.answers)
-        return bool(self.requests), not empty, numbers, len(self.requests)
+        return bool(self.requests), self.fit and not empty, numbers, len(self.requests)
 
 
 def _accepted(served: Servable, predict: Predict, given: Request | None) -> _Tried:
@@ -114,7 +120,8 @@ def _accepted(served: Servable, predict: Predict, given: Request | None) -> _Tri
         if guess.size != size and some and full:
             break  # other sizes will not make it better
         size = guess.size
-        tried = _try(served, predict, guess.draw(served.inputs))
+        rows = guess.draw(served.inputs)
+        tried = replace(_try(served, predict, rows), fit=served.fits(rows))
         if tried.rank > best.rank or not best.requests:
             best = tried
         if not best.refused and all(best.rank):

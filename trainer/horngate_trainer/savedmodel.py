@@ -78,6 +78,19 @@ class Servable:
             result["classes"] = np.argmax(result[self.classes_of], axis=-1)
         return result
 
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether Keras's arithmetic of shapes takes these inputs; False only where it says that it does not.
+
+        TensorFlow does not always ask: oneDNN's convolutions answer inputs that are too small with what was in memory.
+        """
+        try:
+            self.model.compute_output_shape([tensors[each.name].shape for each in self.inputs])
+        except ValueError:
+            return False
+        except Exception:  # noqa: BLE001 - a layer of the user's may raise anything, and then has said nothing
+            return True
+        return True
+
     @property
     def half(self) -> bool:
         """Whether some of it computes in half precision."""
