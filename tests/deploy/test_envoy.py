@@ -29,7 +29,7 @@ A = 1
 pytestmark = pytest.mark.skipif(envoy.why_not() is not None, reason="no Envoy here")
 
 
-class Names:
+class FakeDns:
     """A DNS server: any name is this machine's, or nobody's."""
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ class Names:
 
 
 @pytest.fixture
-def names() -> Names:
+def dns() -> FakeDns:
     """The DNS that Envoy asks."""
-    return Names()
+    return FakeDns()
 
 
 @pytest.fixture
-def balancer(names: Names, server: ServerProcess, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def balancer(dns: FakeDns, server: ServerProcess, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Envoy's address for callers, and its admin's."""
     configuration = yaml.safe_load(CONFIGURATION.read_text())
     [listener] = configuration["static_resources"]["listeners"]
@@ -73,7 +73,7 @@ def balancer(names: Names, server: ServerProcess, tmp_path: Path) -> Iterator[tu
         "name": "envoy.network.dns_resolver.cares",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-            "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": names.port}}],
+            "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": dns.port}}],
         },
     }
     path = tmp_path / "envoy.json"
@@ -105,7 +105,7 @@ def hosts(admin: str) -> list[dict[str, Any]]:
 
 
 def test_a_replica_that_dns_forgets_for_a_moment_is_kept_while_it_is_healthy(
-    names: Names, server: ServerProcess, balancer: tuple[str, str]
+    dns: FakeDns, server: ServerProcess, balancer: tuple[str, str]
 ) -> None:
     """An empty answer, as container networks give while they restart something, costs no request; a dead one goes."""
     address, admin = balancer
@@ -113,9 +113,9 @@ def test_a_replica_that_dns_forgets_for_a_moment_is_kept_while_it_is_healthy(
     with grpc.insecure_channel(address) as channel:
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
         assert infer(GOOD, timeout=10, wait_for_ready=True)
-        names.known = False
-        asked = names.asked
-        until(lambda: names.asked >= asked + 3)
+        dns.known = False
+        asked = dns.asked
+        until(lambda: dns.asked >= asked + 3)
         assert infer(GOOD, timeout=10)
         assert server.stop() == 0
         until(lambda: not hosts(admin))

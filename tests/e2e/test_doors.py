@@ -41,7 +41,7 @@ INFER_JSON = "/v2/models/mnist/infer"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
-class Site:
+class SecuredServer:
     """A server with all of its doors closed, and what it takes to open them."""
 
     def __init__(self, server: ServerProcess, folder: Path, tokens: dict[str, str]) -> None:
@@ -112,7 +112,9 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(trained: Path, transport: str, pems: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    trained: Path, transport: str, pems: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SecuredServer]:
     """Mutual TLS, tokens, limits per client, few connections, no reflection."""
     folder = tmp_path_factory.mktemp("site")
     for path in pems.iterdir():
@@ -127,7 +129,7 @@ def site(trained: Path, transport: str, pems: Path, tmp_path_factory: pytest.Tem
     ]  # fmt: skip
     scratch = tmp_path_factory.mktemp("scratch")
     with ServerProcess(trained.parents[1], scratch, "--transport", transport, *map(str, flags)) as server:
-        yield Site(server, folder, tokens)
+        yield SecuredServer(server, folder, tokens)
         assert server.stop() == 0
         assert not [line for line in server.log if "Traceback" in line or "This is a bug" in line], server.log
 
@@ -151,19 +153,19 @@ def table(transport: str) -> Iterator[list[str]]:
 TABLES: dict[str, list[str]] = {}
 
 
-def plaintext(site: Site) -> str:
+def plaintext(site: SecuredServer) -> str:
     """Call without TLS."""
     with grpc.insecure_channel(site.server.grpc) as channel:
         return site.ask(site.bearer("alice"), channel=channel)
 
 
-def with_certificate(site: Site, name: str | None) -> str:
+def with_certificate(site: SecuredServer, name: str | None) -> str:
     """Call with this certificate."""
     with site.channel(name) as channel:
         return site.ask(site.bearer("alice"), channel=channel)
 
 
-def reflection(site: Site) -> str:
+def reflection(site: SecuredServer) -> str:
     """Ask which methods there are."""
     with site.channel() as channel:
         call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REFLECTION)
@@ -175,7 +177,7 @@ def reflection(site: Site) -> str:
     return "OK"
 
 
-def stream_without_a_token(site: Site) -> str:
+def stream_without_a_token(site: SecuredServer) -> str:
     """Open a stream."""
     with site.channel() as channel:
         call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM_INFER)
@@ -187,7 +189,7 @@ def stream_without_a_token(site: Site) -> str:
     return "OK"
 
 
-def bomb(site: Site) -> str:
+def bomb(site: SecuredServer) -> str:
     """Send what expands a thousandfold."""
     message = gzip.compress(bytes(1024 * MIB), compresslevel=1)
     body = struct.pack(">BI", 1, len(message)) + message
@@ -196,7 +198,7 @@ def bomb(site: Site) -> str:
     return grpc_name(ended["grpc-status"])
 
 
-def many_at_once(site: Site) -> str:
+def many_at_once(site: SecuredServer) -> str:
     """Alice has more in flight than she may; Bob does not notice."""
     with site.channel() as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
@@ -210,7 +212,7 @@ def many_at_once(site: Site) -> str:
     return "RESOURCE_EXHAUSTED"
 
 
-def slow_readers(site: Site) -> str:
+def slow_readers(site: SecuredServer) -> str:
     """Ask for much and read nothing, on many connections."""
     body = struct.pack(">BI", 0, len(MUCH)) + MUCH
     with ExitStack() as stack:
@@ -223,7 +225,7 @@ def slow_readers(site: Site) -> str:
     return "bounded"
 
 
-def slow_writers(site: Site) -> str:
+def slow_writers(site: SecuredServer) -> str:
     """Announce much, and send half of it."""
     with ExitStack() as stack:
         for _ in range(20):
@@ -234,7 +236,7 @@ def slow_writers(site: Site) -> str:
     return "bounded"
 
 
-def idle_connections(site: Site) -> str:
+def idle_connections(site: SecuredServer) -> str:
     """Ten thousand that say nothing: who is there goes on, and before long others may come again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 12_000), hard))
@@ -251,7 +253,7 @@ def idle_connections(site: Site) -> str:
     return "closed"
 
 
-def json(site: Site, path: str, authorization: str | None = None) -> str:
+def json(site: SecuredServer, path: str, authorization: str | None = None) -> str:
     """Ask by HTTP."""
     headers = {"authorization": authorization} if authorization else {}
     try:
@@ -262,7 +264,7 @@ def json(site: Site, path: str, authorization: str | None = None) -> str:
             return str(error.code)
 
 
-def by_hand(site: Site, target: str, host: str, more: str = "") -> str:
+def by_hand(site: SecuredServer, target: str, host: str, more: str = "") -> str:
     """Ask by HTTP with any path and Host header; return the status."""
     name, port = site.server.http.removeprefix("http://").split(":")
     with socket.create_connection((name, int(port)), timeout=10) as caller:
@@ -270,7 +272,7 @@ def by_hand(site: Site, target: str, host: str, more: str = "") -> str:
         return caller.recv(4096).split()[1].decode()
 
 
-def gauge(site: Site, name: str) -> float:
+def gauge(site: SecuredServer, name: str) -> float:
     """The value of a metric without labels."""
     with urllib.request.urlopen(f"{site.server.http}/metrics", timeout=10) as response:
         lines = response.read().decode().splitlines()
@@ -282,7 +284,7 @@ def grpc_name(number: str) -> str:
     return next(code.name for code in grpc.StatusCode if str(code.value[0]) == number)
 
 
-ROWS: list[tuple[str, str, Callable[[Site], str]]] = [
+ROWS: list[tuple[str, str, Callable[[SecuredServer], str]]] = [
     ("a good token", "OK", lambda site: site.ask(site.bearer("alice"))),
     ("no token", "UNAUTHENTICATED", lambda site: site.ask()),
     ("a wrong token", "UNAUTHENTICATED", lambda site: site.ask((("authorization", "Bearer hg_nobodys"),))),
@@ -319,7 +321,12 @@ ROWS: list[tuple[str, str, Callable[[Site], str]]] = [
 
 @pytest.mark.parametrize(("what", "expected", "tried"), ROWS, ids=[row[0] for row in ROWS])
 def test_what_is_not_let_in(
-    site: Site, transport: str, table: list[str], what: str, expected: str, tried: Callable[[Site], str]
+    site: SecuredServer,
+    transport: str,
+    table: list[str],
+    what: str,
+    expected: str,
+    tried: Callable[[SecuredServer], str],
 ) -> None:
     """The right status, a server that goes on serving, and bounded memory."""
     status = Path(f"/proc/{site.server.process.pid}/status")
@@ -337,7 +344,7 @@ def test_what_is_not_let_in(
     assert site.ask(site.bearer("bob")) == "OK"
 
 
-def test_tokens_are_rotated_without_a_restart(site: Site) -> None:
+def test_tokens_are_rotated_without_a_restart(site: SecuredServer) -> None:
     """Both are good until the old line goes; a typo elsewhere, in the same edit, does not keep it."""
     path = site.folder / "tokens"
     old = site.bearer("bob")
@@ -358,7 +365,7 @@ def test_tokens_are_rotated_without_a_restart(site: Site) -> None:
 
 
 @pytest.mark.parametrize("change", ["emptied", "deleted"])
-def test_a_file_of_tokens_that_is_gone_lets_nobody_in(site: Site, change: str) -> None:
+def test_a_file_of_tokens_that_is_gone_lets_nobody_in(site: SecuredServer, change: str) -> None:
     """Not even who was in before: an open stream ends with its next message. Health is answered all the same."""
     path = site.folder / "tokens"
     whole = path.read_text()
@@ -392,7 +399,7 @@ def test_a_file_of_tokens_that_is_gone_lets_nobody_in(site: Site, change: str) -
     until(lambda: site.ask(site.bearer("bob")) == "OK")
 
 
-def test_who_may_ask_for_health_alone_is_not_told_the_models(site: Site) -> None:
+def test_who_may_ask_for_health_alone_is_not_told_the_models(site: SecuredServer) -> None:
     """A name that there is not is NOT_FOUND, and the sentence has no other one."""
     with site.channel() as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
@@ -403,7 +410,7 @@ def test_who_may_ask_for_health_alone_is_not_told_the_models(site: Site) -> None
     assert "mnist" not in str(refused.value.details())
 
 
-def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: Site) -> None:
+def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: SecuredServer) -> None:
     """New connections get it; connections that are there go on; a key of another certificate changes nothing."""
     host, port = site.server.grpc.split(":")
     context = ssl.create_default_context(cafile=str(site.folder / "ca.pem"))
@@ -434,7 +441,7 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(site: Site) -> No
         assert site.ask(site.bearer("alice"), channel=channel) == "OK"
 
 
-def test_refusals_are_counted(site: Site) -> None:
+def test_refusals_are_counted(site: SecuredServer) -> None:
     """An operator sees somebody trying tokens."""
     with urllib.request.urlopen(f"{site.server.http}/metrics", timeout=10) as response:
         text = response.read().decode()
