@@ -160,7 +160,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
 
 
 def forwarding(
-    ask: Callable[[str, str, bytes, Mapping[str, str]], unix_http.Answer], doors: Doors, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_http.Answer], doors: Doors, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
@@ -208,7 +208,7 @@ def _peer(request: Request) -> str:
 
 
 @asynccontextmanager
-async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -> AsyncIterator[bytes]:
+async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -> AsyncIterator[bytearray]:
     """Receive a body. Its memory, ``cost`` for a byte, is taken before the first one, until the block is left."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequest("the body is compressed; expected JSON as it is")
@@ -218,8 +218,11 @@ async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -
     if size > at_most:
         raise MessageTooLarge(f"a body of {size} bytes; expected at most {at_most} (--max-message-bytes)")
     memory.take(size * cost)
+    body = bytearray()  # grows in place: Starlette's own would be in memory twice
     try:
-        yield await request.body()
+        async for piece in request.stream():
+            body += piece
+        yield body
     finally:
         memory.give(size * cost)
 

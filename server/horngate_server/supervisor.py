@@ -159,7 +159,7 @@ class Supervisor:
 
         turn = itertools.count()
 
-        def ask(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> unix_http.Answer:
+        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_http.Answer:
             first = next(turn) % len(self._workers)
             in_turn = self._workers[first:] + self._workers[:first]
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
@@ -227,7 +227,7 @@ class _Process:
             return ""
         return answer.body.decode() if answer.status == 200 else ""
 
-    def forward(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> unix_http.Answer:
+    def forward(self, method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_http.Answer:
         """Let it answer what this process cannot.
 
         Raises:

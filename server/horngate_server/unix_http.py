@@ -23,7 +23,7 @@ def ask(
     url: str,
     *,
     method: str = "GET",
-    body: bytes = b"",
+    body: bytes | bytearray = b"",
     headers: Mapping[str, str] = MappingProxyType({}),
     timeout_s: float = TIMEOUT_S,
 ) -> Answer:

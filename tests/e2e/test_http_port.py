@@ -7,11 +7,13 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -25,6 +27,7 @@ from support.odd_http import ODD
 from support.process import ServerProcess
 from support.waiting import until
 
+MIB = 1 << 20
 LIMITS = ["--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB"]
 GOOD = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()
 IMAGE = json.dumps({"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}]})
@@ -58,8 +61,8 @@ def connect_with(server: ServerProcess, sent: bytes) -> socket.socket:
     return connection
 
 
-def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
-    """Read an error's status and body."""
+def answer(connection: socket.socket) -> tuple[int, Any]:
+    """Read an answer's status and body."""
     with connection, connection.makefile("rb") as stream:
         status = int(stream.readline().split()[1])
         while stream.readline().strip():
@@ -124,6 +127,78 @@ def slowhttptest(mode: str, url: str) -> str:
     command = ["slowhttptest", mode, "-i", "1", "-c", "300", "-r", "150", "-l", "5", "-p", "3", "-u", url]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+
+
+def test_large_json_holds_up_nobody(trained: Path, transport: str, tmp_path: Path) -> None:
+    """63 MiB of objects are refused with little memory; probes and gRPC go on beside that, and beside good data."""
+    zeros = b"[" + b"0," * (8000 * 784 - 1) + b"0]"
+    tensor = b'{"name":"images","datatype":"UINT8","shape":[8000,28,28],"data":%b}' % zeros
+    junk = b'{"inputs":[' + b'{"a":1},' * (63 * MIB // 8 - 2) + b"{}]}"
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport) as server:
+        before = reset_peak(server)
+        paused = []
+        for body, expected in ((b'{"inputs":[%b]}' % tensor, 200), (junk, 400), (junk, 400)):
+            with Beside(server) as beside:
+                status, said = answer(
+                    connect_with(server, f"{INFER}content-length: {len(body)}\r\n\r\n".encode() + body)
+                )
+            assert status == expected
+            paused.append(beside.longest_s)
+            if status == 200:
+                assert said["outputs"][0]["shape"] == [8000]
+                assert len(set(said["outputs"][0]["data"])) == 1
+            else:
+                assert "the body has more than 1048576 values" in said["error"]
+        assert min(paused) < 0.25  # all of them, on a machine that does nothing else
+        assert peak_mib(server) - before < 4 * len(junk) / MIB
+
+
+class Beside:
+    """Callers of both ports, one call after the other, and the longest that any of them waited."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._over = threading.Event()
+        self.longest_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(2)
+        self._running = [self._threads.submit(each) for each in (self._probe, self._infer)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._threads.shutdown()
+        self.longest_s = max(each.result() for each in self._running)
+
+    def _probe(self) -> float:
+        return self._longest(lambda: urllib.request.urlopen(f"{self._server.http}/livez", timeout=20).close())
+
+    def _infer(self) -> float:
+        with grpc.insecure_channel(self._server.grpc) as channel:
+            infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+            infer(GOOD, timeout=20)
+            return self._longest(lambda: infer(GOOD, timeout=20))
+
+    def _longest(self, call: Callable[[], object]) -> float:
+        longest = 0.0
+        while not self._over.wait(0.005):
+            began = time.monotonic()
+            call()
+            longest = max(longest, time.monotonic() - began)
+        return longest
+
+
+def reset_peak(server: ServerProcess) -> float:
+    """Forget the peak of memory so far; return it as it is now, in MiB."""
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return peak_mib(server)
+
+
+def peak_mib(server: ServerProcess) -> float:
+    """Return the most resident memory that the server had."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def test_odd_requests_are_refused_and_hardly_logged(server: ServerProcess) -> None:

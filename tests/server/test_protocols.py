@@ -17,7 +17,9 @@ from horngate_server.errors import InvalidRequest
 from horngate_server.model import Array
 from horngate_server.names import INFER, PREDICTION
 from horngate_server.origin import Origin
+from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.signature import Signature, TensorSpec
@@ -26,6 +28,7 @@ from horngate_server.transports import Answer, Call, Later, Status, Terms
 from horngate_server.transports.intake import Intake
 from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
 
+MANY = 1 << 14
 PREDICT = f"/{PREDICTION}/Predict"
 TFS = {"model": "m", "protocol": "tensorflow_serving"}
 OIP = {"model": "m", "protocol": "open_inference"}
@@ -481,6 +484,58 @@ def test_strings_among_jsons_numbers_are_refused_before_they_take_memory() -> No
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+JUNK = {
+    "objects": b'{"inputs": [' + b'{"a":1},' * MANY,
+    "objects-as-data": b'{"inputs": [{"name": "x", "data": [' + b'{"a":1},' * MANY,
+    "empty-objects": b'{"inputs": [' + b"{}," * MANY,
+    "lists": b'{"inputs": [{"data": [' + b"[]," * 2 * MANY,
+    "lists-of-one": b'{"inputs": [{"data": [' + b"[0]," * 2 * MANY,
+    "strings": b'{"inputs": [{"data": [' + b'"ab",' * 2 * MANY,
+    "numbers-where-none-belong": b'{"inputs": [' + b"1.5," * 2 * MANY,
+}
+
+
+@pytest.mark.parametrize("body", JUNK.values(), ids=JUNK)
+def test_json_of_many_values_is_refused_before_they_take_memory(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight bytes of JSON can be 250 in memory: there is a bound, whatever they are."""
+    monkeypatch.setattr(json_reader, "MOST_VALUES", MANY)
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match=f"the body has more than {MANY} values"):
+        decode_json(body, "m", "")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(body) + MANY * 90
+
+
+@pytest.mark.parametrize("data", ["[0]", "[[1, 2], [3, 4]]", "[1.5, 2, -3e5]", "[18446744073709551615, -1]", "[]"])
+@pytest.mark.parametrize("spread", ["", " ", "\n\t"], ids=["tight", "spaced", "lines"])
+def test_numbers_in_json_are_what_jsons_own_parser_reads(data: str, spread: str) -> None:
+    """However they are written; runs of numbers are arrays of the smallest type that changes none."""
+    written = data.replace(",", f"{spread},{spread}").replace("]", f"{spread}]")
+
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [
+                inner for each in value for inner in ([plain(each)] if type(each) is not np.ndarray else each.tolist())
+            ]
+        return value
+
+    assert plain(read_json(f'{{"data":{written}}}'.encode())["data"]) == json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"data": [1,,2]}', '{"data": [,1]}', '{"data": [ ,1]}', '{"data": [1,]}', '{"data": [1, 2', '{"data": [1 2, 3]}',
+     '{"data": [01, 2]}', '{"data": [+1, 2]}', '{"data": [1, 2,}', '{"a" 1}', '{"a": 1,}', "{1: 2}", '{"a": 1} x', "{"],
+)  # fmt: skip
+def test_what_is_no_json_is_refused_as_jsons_own_parser_refuses_it(body: str) -> None:
+    """With the same place, within runs of numbers too."""
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(body)
+    with pytest.raises(json.JSONDecodeError):
+        read_json(body.encode())
 
 
 def test_a_question_that_is_longer_than_any_is_refused() -> None:

@@ -38,7 +38,7 @@ BASE64 = "base64"
 """A tensor's parameter and its value where all of its strings are written in base64; other values mean nothing here."""
 
 
-def decode_json(body: bytes, model: str, version: str) -> InferenceRequest:
+def decode_json(body: bytes | bytearray, model: str, version: str) -> InferenceRequest:
     """Read an infer request's body.
 
     Args:

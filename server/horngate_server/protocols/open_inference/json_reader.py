@@ -16,10 +16,10 @@ from horngate_server.errors import InvalidRequest
 
 MOST_VALUES = 1 << 20
 """Values of one body beside runs of numbers. An object counts for `OBJECT_VALUES`: it takes 200 bytes and more."""
-OBJECT_VALUES = 4
+OBJECT_VALUES = 8
 
 
-def read_json(body: bytes) -> Any:
+def read_json(body: bytes | bytearray) -> Any:
     """Parse a body.
 
     Returns:
