@@ -24,6 +24,7 @@ from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, Re
 from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.request import InferenceRequest
 from horngate_server.sampling import NOTHING, Notes
 from horngate_server.status import status_of
@@ -44,8 +45,6 @@ CODES = {
     "DEADLINE_EXCEEDED": 504,
 }
 """gRPC's codes in HTTP's (google/rpc/code.proto)."""
-AT_ONCE_BYTES = 1 << 16
-"""A larger body is decoded on a thread of its own, beside the port's loop: that takes milliseconds and more."""
 JSON_COST = 8
 """A byte of JSON is taken for so many in memory: numbers become objects before they become tensors."""
 FORWARDED = (PRIORITY, "authorization", REQUEST_ID, TRACEPARENT)
@@ -94,9 +93,10 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
     async def infer(request: Request) -> Response:
         memory = enter(request)
         async with _body(request, max_message_bytes, memory, JSON_COST) as body:
-            if len(body) <= AT_ONCE_BYTES:
+            if len(body) <= WHOLE_BYTES:
                 asked = decode_json(body, *_asked(request))
             else:
+                # On a thread of its own, so that the port's loop answers others meanwhile.
                 loop = asyncio.get_running_loop()
                 asked = await loop.run_in_executor(decoding, decode_json, body, *_asked(request))
             priority = request.headers.get(PRIORITY)

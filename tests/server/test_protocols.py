@@ -326,9 +326,11 @@ def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> N
     assert desk.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
 
 
+@pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
 @pytest.mark.parametrize("name", [each.name for each in DATATYPES if each.name != "BF16"])
-def test_json_carries_every_datatype(name: str) -> None:
+def test_json_carries_every_datatype(name: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers become the bytes that they would have been raw; what the datatype cannot hold is refused."""
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)
     datatype = BY_NAME[name].numpy
     good = {"b": "[true, false]", "f": "[1.5, -2]"}.get(datatype.kind, "[0, 127]")
     bad = {"b": "[0, 1]", "f": "[true]"}.get(datatype.kind, "[0.5]")
@@ -501,6 +503,7 @@ JUNK = {
 def test_json_of_many_values_is_refused_before_they_take_memory(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight bytes of JSON can be 250 in memory: there is a bound, whatever they are."""
     monkeypatch.setattr(json_reader, "MOST_VALUES", MANY)
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
     tracemalloc.start()
     with pytest.raises(InvalidRequest, match=f"the body has more than {MANY} values"):
         decode_json(body, "m", "")
@@ -511,8 +514,11 @@ def test_json_of_many_values_is_refused_before_they_take_memory(body: bytes, mon
 
 @pytest.mark.parametrize("data", ["[0]", "[[1, 2], [3, 4]]", "[1.5, 2, -3e5]", "[18446744073709551615, -1]", "[]"])
 @pytest.mark.parametrize("spread", ["", " ", "\n\t"], ids=["tight", "spaced", "lines"])
-def test_numbers_in_json_are_what_jsons_own_parser_reads(data: str, spread: str) -> None:
+def test_numbers_in_json_are_what_jsons_own_parser_reads(
+    data: str, spread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However they are written; runs of numbers are arrays of the smallest type that changes none."""
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
     written = data.replace(",", f"{spread},{spread}").replace("]", f"{spread}]")
 
     def plain(value: object) -> object:
@@ -530,8 +536,9 @@ def test_numbers_in_json_are_what_jsons_own_parser_reads(data: str, spread: str)
     ['{"data": [1,,2]}', '{"data": [,1]}', '{"data": [ ,1]}', '{"data": [1,]}', '{"data": [1, 2', '{"data": [1 2, 3]}',
      '{"data": [01, 2]}', '{"data": [+1, 2]}', '{"data": [1, 2,}', '{"a" 1}', '{"a": 1,}', "{1: 2}", '{"a": 1} x', "{"],
 )  # fmt: skip
-def test_what_is_no_json_is_refused_as_jsons_own_parser_refuses_it(body: str) -> None:
-    """With the same place, within runs of numbers too."""
+def test_what_is_no_json_is_refused_as_jsons_own_parser_refuses_it(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within runs of numbers too."""
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
     with pytest.raises(json.JSONDecodeError):
         json.loads(body)
     with pytest.raises(json.JSONDecodeError):

@@ -17,25 +17,33 @@ from horngate_server.errors import InvalidRequest
 MOST_VALUES = 1 << 20
 """Values of one body beside runs of numbers. An object counts for `OBJECT_VALUES`: it takes 200 bytes and more."""
 OBJECT_VALUES = 8
+LONG_RUN = 256
+"""Numbers for which it pays to find the smallest type that holds them."""
+WHOLE_BYTES = 1 << 16
+"""What `json.loads` reads in a few milliseconds, and makes no more than 2 MB of."""
 
 
 def read_json(body: bytes | bytearray) -> Any:
     """Parse a body.
 
     Returns:
-        What `json.loads` returns; but in the arrays of a member ``data``, numbers that follow each other are one
-        `numpy.ndarray`.
+        What `json.loads` returns; but in the arrays of a member ``data`` of a large body, numbers that follow each
+        other may be one `numpy.ndarray`.
 
     Raises:
         ValueError: it is not JSON.
         RecursionError: it is nested too deeply.
         InvalidRequest: it has more values than `MOST_VALUES`, or a number beyond 64 bits' range.
     """
+    if len(body) <= WHOLE_BYTES:
+        return loads(body, parse_float=_finite if _MAYBE_INFINITE.search(body) else None)
     return _Reader(body.decode("utf-8-sig", "surrogatepass")).whole()
 
 
 # --- private ------------------------------------------------------------------------------------------
 
+_MAYBE_INFINITE = re.compile(rb"\d{200}|[eE]\+?\d{3}")
+"""Other numbers are smaller than 10^300."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _RUN = re.compile(r"[-+.\deE, \t\n\r]{4,65536}")
 """Numbers and what is between them: as much as a few milliseconds are enough for."""
@@ -88,11 +96,17 @@ class _Reader:
         if self._text[at : at + 1] == "]":
             return values, at + 1
         while True:
-            while (
-                is_data and (run := _RUN.match(self._text, at)) and (comma := self._text.rfind(",", at, run.end())) > at
-            ):
-                values += self._compact(at, comma)
-                at = self._space(comma + 1)
+            while is_data and (run := _RUN.match(self._text, at)):
+                end = run.end()
+                over = self._text[end : end + 1] == "]"
+                if not over:
+                    end = self._text.rfind(",", at, end)
+                    if end <= at:
+                        break
+                values += self._compact(at, end)
+                if over:
+                    return values, end + 1
+                at = self._space(end + 1)
             value, at = self._value(at, is_data=is_data)
             values.append(value)
             at, over = self._next(at, "]")
@@ -141,6 +155,8 @@ def _compact(numbers: str) -> list[Any]:
     values: list[Any] = loads(numbers)
     array = np.array(values)
     if array.dtype.kind in "iu":
+        if array.size < LONG_RUN:
+            return [array]
         ends = np.min_scalar_type(array.min()), np.min_scalar_type(array.max())
         return [array.astype(np.result_type(*ends))]
     if array.dtype.kind != "f" or float not in map(type, values):
