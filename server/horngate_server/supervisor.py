@@ -43,7 +43,7 @@ FORWARD_S = 600.0
 HEALTHY_S = 60.0
 """A worker that served this long begins at the first pause again."""
 BEGINS_S = 60.0
-"""How long a worker may take to its first sign of life."""
+"""How long a worker may give no sign of life until it serves."""
 LEAVES_S = 10.0
 """How long a worker may take to end once its end of the line is over."""
 KILL_S = 1.3

@@ -79,7 +79,7 @@ def hangs(listen: Callable[[], bytes], patience_s: float, begins_s: float, ready
     Args:
         listen: returns what the worker says, nothing where its end is over; TimeoutError after `ALIVE_EVERY_S` without.
         patience_s: how long nothing may come; 0 waits for ever.
-        begins_s: the same before the first sign: a process has to start.
+        begins_s: the same until it serves: libraries are loaded meanwhile, without a turn for other threads.
         ready: called when the worker says that it serves.
 
     Returns:
@@ -98,6 +98,7 @@ def hangs(listen: Callable[[], bytes], patience_s: float, begins_s: float, ready
             return False
         if not said:
             return False
-        silent, most = 0, patience_s / ALIVE_EVERY_S
+        silent = 0
         if READY in said:
+            most = patience_s / ALIVE_EVERY_S
             ready()
