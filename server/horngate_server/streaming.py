@@ -5,14 +5,12 @@ What is wrong with one request is said in its answer, and the stream goes on.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
-from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelStreamInferResponse
+from horngate_protos.open_inference_pb2 import ModelStreamInferResponse
 from horngate_server.errors import RequestError
 from horngate_server.names import INFER
+from horngate_server.protocols.open_inference.request import identity
 from horngate_server.protocols.wire import field
 from horngate_server.transports import Call, Later, Status, Stream, Terms
 
@@ -73,6 +71,5 @@ def _response(message: bytes, answer: bytes | Status) -> bytes:
     if not isinstance(answer, Status):
         return field(2, answer)
     response = ModelStreamInferResponse(error_message=f"[StatusCode.{answer.name}] {answer.message}")
-    with suppress(DecodeError):
-        response.infer_response.id = ModelInferRequest.FromString(message).id
+    response.infer_response.id = identity(message)
     return response.SerializeToString()

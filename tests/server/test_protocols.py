@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +257,24 @@ def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
             assert answer.infer_response.id == str(n)
             values = np.frombuffer(answer.infer_response.raw_output_contents[0], np.int64)
             assert values.tolist() == [2 * n, 2 * n]
+
+
+def test_a_refused_message_of_a_stream_is_not_parsed_for_its_id() -> None:
+    """Its id is said where it is among the first fields; millions of others never become objects."""
+    message = ModelInferRequest(id="7").SerializeToString() + b"\x2a\0" * (2 << 20)
+    with Desk() as desk:
+        desk.service._deliver = deliver
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _peak_bytes()
+        [answer] = asyncio.run(Stream(desk).run([message]))
+        grown = _peak_bytes() - before
+    assert answer.error_message.startswith("[StatusCode.INVALID_ARGUMENT] ")
+    assert answer.infer_response.id == "7"
+    assert grown < 64 << 20
+
+
+def _peak_bytes() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 
 
 def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:

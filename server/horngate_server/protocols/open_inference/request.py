@@ -23,9 +23,11 @@ from horngate_server.protocols.wire import (
     LENGTH_DELIMITED,
     MOST_FIELDS,
     PARSED_BYTES,
+    NotUsual,
     check_fields,
     check_head,
     check_parsed,
+    varint_at,
 )
 from horngate_server.request import Buffer, Data, InferenceRequest
 
@@ -57,6 +59,24 @@ def decode(message: bytes | memoryview) -> InferenceRequest:
     if len(data) == 1 and not identity:
         _remember(header, bytes(message[: len(message) - len(data[0])]), len(message))
     return InferenceRequest(header, identity, data)
+
+
+def identity(message: bytes | memoryview) -> str:
+    """Return a request's id where it is among the first `MOST_FIELDS` fields, without making anything of the others."""
+    found = ""
+    position = 0
+    try:
+        for _ in range(MOST_FIELDS):
+            tag = message[position]
+            if tag & 7 != LENGTH_DELIMITED or tag > 0x7F:
+                break
+            length, start = varint_at(message, position + 1)
+            position = start + length
+            if tag == _ID:
+                found = str(message[start:position], "utf-8")
+    except (IndexError, NotUsual, UnicodeDecodeError):  # the message ends, or is none
+        pass
+    return found
 
 
 # --- private ------------------------------------------------------------------------------------------
