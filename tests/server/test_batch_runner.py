@@ -58,7 +58,7 @@ def test_a_bad_value_fails_its_own_request_and_no_neighbours() -> None:
         assert ran_rows(desk) == [4, 2, 2, 1, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     requests=st.lists(st.lists(st.sampled_from([1, 2, 3, BAD]), min_size=1, max_size=12), min_size=1, max_size=10),
     batch=st.integers(1, 9),

@@ -23,7 +23,7 @@ INFER = {"model": "m", "protocol": "open_inference"}
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20), batch=st.integers(1, 9))
 def test_scores_come_back_in_request_order(sizes: list[int], batch: int) -> None:
     """Whatever the sizes of requests and batches, every caller gets its own rows, in its own order."""

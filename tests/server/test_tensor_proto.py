@@ -105,7 +105,7 @@ def decoded(tensor: TensorProto) -> tuple[str, list[int], Any]:
     return header.datatype, list(header.shape), in_hex(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(tensor=tensors())
 def test_every_tensor_is_read_as_tensorflow_reads_it(tensorflow: Read, tensor: TensorProto) -> None:
     """Whatever its type and its form: the same shape, the same elements, missing ones as TensorFlow fills them."""
@@ -115,7 +115,7 @@ def test_every_tensor_is_read_as_tensorflow_reads_it(tensorflow: Read, tensor: T
     assert decoded(TensorProto.FromString(bytes.fromhex(expected["written"]))) == found, "as TensorFlow's Python has it"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tensor=tensors())
 def test_tensorflow_reads_every_answer(tensorflow: Read, tensor: TensorProto) -> None:
     """Numbers as contents, complex ones and strings in their lists: TensorFlow finds what the model returned."""
