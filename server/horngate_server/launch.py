@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from horngate_server import logs, tls
 from horngate_server import settings as settings_room
@@ -49,17 +49,12 @@ def serve(settings: Settings) -> int:
     if settings.workers > 1:
         from horngate_server.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
 
-        return Supervisor(settings).run()
+        return _run(Supervisor(settings))
     if settings.transport != "grpcio" and reason is None:
         _become_envoy(settings)
     from horngate_server.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
 
-    app = App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked")
-    code = app.run()
-    if app.stuck:
-        logs.leave()
-        os._exit(code)
-    return code
+    return _run(App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked"))
 
 
 def envoy_threads() -> int:
@@ -82,6 +77,21 @@ def listener(settings: Settings, port: int) -> envoy.Listener:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+class _Server(Protocol):
+    stuck: bool
+
+    def run(self) -> int: ...
+
+
+def _run(server: _Server) -> int:
+    """Let it serve; return the exit code, or end the process at once where it must wait for nothing more."""
+    code = server.run()
+    if server.stuck:
+        logs.leave()
+        os._exit(code)
+    return code
 
 
 def _allow_open_files(wanted: int) -> None:

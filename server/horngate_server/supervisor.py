@@ -60,6 +60,9 @@ class Supervisor:
 
     Args:
         settings: all of them; each worker gets the same but for its share of the cores.
+
+    Attributes:
+        stuck: after `run`, whether a worker had not ended when the grace period was over: there is no time left.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,6 +73,7 @@ class Supervisor:
             _Process(number, Path(self._scratch.name), settings, self._give_up) for number in range(settings.workers)
         ]
         self._failed = 0
+        self.stuck = False
         # Who has no token is told so here, before a body is taken in; limits of each client are the workers'.
         self._doors = Doors.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
 
@@ -96,10 +100,12 @@ class Supervisor:
                 write_port_file(settings, grpc_port, http_port)
                 threading.Thread(target=self._banner, args=(grpc_port, http_port), daemon=True).start()
                 self._stop.wait()
-                ends = time.monotonic() + settings.grace_period_s + KILL_S
+                ends = time.monotonic() + settings.grace_period_s
                 for worker in self._workers:
                     worker.stop()
-                codes = [worker.join(ends - time.monotonic()) for worker in self._workers]
+                self.stuck = not all(worker.ends(by=ends) for worker in self._workers)
+                server.end()
+                codes = [worker.join(by=ends + KILL_S) for worker in self._workers]
             finally:
                 self._kill()
                 server.stop()
@@ -248,14 +254,19 @@ class _Process:
             if self._line is not None:
                 self._line.shutdown(socket.SHUT_WR)
 
-    def join(self, timeout_s: float) -> int:
+    def ends(self, *, by: float) -> bool:
+        """Wait for its end; False if it has not come by then."""
+        self._thread.join(max(0.0, by - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def join(self, *, by: float) -> int:
         """Wait for its end, which comes by then at the latest; return its exit code."""
-        self._thread.join(max(0.0, timeout_s))
-        if self._thread.is_alive():
+        if not self.ends(by=by):
             log.error("worker %d did not end within the grace period, and is killed", self.number)
             self.kill()
-            self._thread.join(KILLED_S)
-        return -signal.SIGKILL if self._thread.is_alive() else self._code
+            if not self.ends(by=time.monotonic() + KILLED_S):
+                return -signal.SIGKILL
+        return self._code
 
     def kill(self) -> None:
         """End it at once, if it is still there, and start no other."""
