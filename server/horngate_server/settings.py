@@ -436,6 +436,8 @@ def _parser() -> argparse.ArgumentParser:
             "  horngate-server --models /srv/models --host 0.0.0.0 --device gpu\n"
             "  HORNGATE_LOG_FORMAT=json horngate-server --queue-rows 65536\n\n"
             "Every flag has a variable: --grpc-port is HORNGATE_GRPC_PORT. A flag wins over its variable.\n"
+            "Signals: TERM, INT, QUIT drain, a second one ends at once; HUP looks at models and --config now;\n"
+            "USR1 logs what every thread is doing.\n"
             "Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage."
         ),
     )
