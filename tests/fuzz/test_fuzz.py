@@ -54,7 +54,7 @@ def test_the_fuzzer_finds_a_decoder_that_is_broken_on_purpose() -> None:
 
 @pytest.mark.parametrize(
     "transport",
-    ["grpcio", pytest.param("fast", marks=pytest.mark.skipif(envoy.why_not() is not None, reason="no pyvoy"))],
+    ["grpcio", pytest.param("fast", marks=pytest.mark.skipif(envoy.why_not() is not None, reason="no Envoy here"))],
 )
 def test_a_fuzzed_server_answers_rightly_afterwards(transport: str, trained: Path) -> None:
     """No message over the wire brings about INTERNAL, an end, a hang or growth."""
