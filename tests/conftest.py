@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, by its name
+
 # No test fails because the machine is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-
-from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, by its name
 
 # A job in the background is started with SIGINT ignored, and so would be all that the tests start, and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

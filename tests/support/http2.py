@@ -28,6 +28,7 @@ class Http2:
     def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         host, port = target.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         config = h2.config.H2Configuration(

@@ -20,6 +20,12 @@ WINDOW_BYTES = (256 << 10, 4 << 20)
 RESETS = 5000
 """Cancelled calls a second on one connection before it is closed as an attack (CVE-2023-44487). The usual 33 would
 punish everyone who shares a connection with callers that hedge, or whose deadlines pass while the server is busy."""
+JUDGED_STREAMS = 4000
+"""Of so many calls on a connection, and of all from then on, half must have been answered or have lived for a second:
+otherwise it is closed. Envoy's own 500 would punish callers whose deadlines a busy server has missed for a second."""
+STREAMS_AT_ONCE = 8
+"""Calls of a connection that are begun in one turn of Envoy's loop. Of those that were cancelled in the bytes that came
+with them, Python hears nothing, and other connections have their turn."""
 RELEASED_BYTES = 64 << 20
 """Free memory that goes back to the system every second, at most."""
 REQUEST_S = 300
@@ -202,8 +208,13 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
         "layers": [
             {
                 "name": "horngate",
-                # Envoy's other guard, half of 500 streams reset within a second of their start: as for RESETS.
-                "static_layer": {"overload": {"premature_reset_total_stream_count": 1 << 32}},
+                "static_layer": {
+                    "overload": {
+                        "premature_reset_total_stream_count": JUDGED_STREAMS,
+                        "premature_reset_min_stream_lifetime_seconds": 0,
+                    },
+                    "http": {"max_requests_per_io_cycle": STREAMS_AT_ONCE},
+                },
             }
         ]
     }

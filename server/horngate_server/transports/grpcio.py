@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 import grpc
 
 from horngate_server.doors import OPEN, Doors
-from horngate_server.errors import NotImplementedHere, RequestError, SettingsError
+from horngate_server.errors import InvalidRequest, NotImplementedHere, RequestError, SettingsError
 from horngate_server.executor import Clock
 from horngate_server.names import HEALTH_BYTES
 from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
@@ -24,12 +25,20 @@ from horngate_server.tls import Certificates, Pems, read
 from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
-from horngate_server.transports.small import SmallMessages
+from horngate_server.transports.small import SmallMessages, first
 from horngate_server.transports.streams import Streams
 
 _T = TypeVar("_T")
-PENDING_CALLS = 100_000
-"""Calls that gRPC holds until Python takes them. Beyond its own 1,000 it would end some, at random, with CANCELLED."""
+PENDING_CALLS = 4096
+"""Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
+some, at random."""
+STREAMS_PER_CONNECTION = 2048
+"""Calls of a connection, cancelled ones included, until Python has seen that they are; gRPC refuses further ones. So a
+caller may have far more than it has in flight."""
+SETTINGS_MS = 1000
+"""How long a caller may take to say that it has read our limits. gRPC knows no limit for headers until then."""
+MAX_HEADERS = 256
+"""Those of a call with more are let go of at once."""
 # A caller that went before its answer is no error, and certainly no traceback.
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: "ExecuteBatchError" not in record.getMessage())
 LOOP_S = 0.5
@@ -47,6 +56,8 @@ SILENCE_S = 0.02
 HELD_S = 0.25
 """How long new calls are held back at most for that silence."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+_Enter: TypeAlias = "Callable[[_Context], tuple[Memory, Terms]]"
+_Compute: TypeAlias = "Callable[[bytes, Memory, Terms, _Context], Awaitable[bytes]]"
 
 
 class GrpcioTransport:
@@ -88,6 +99,8 @@ class GrpcioTransport:
             ("grpc.max_allowed_incoming_connections", max_connections),
             ("grpc.server.max_pending_requests", PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
+            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+            ("grpc.http2.settings_timeout", SETTINGS_MS),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -189,56 +202,93 @@ class _Router(grpc.GenericRpcHandler):
         self, service: Service, intake: Intake, doors: Doors, clock: Clock, notes: Notes, streams: Streams
     ) -> None:
         small = SmallMessages(HEALTH_BYTES)
-        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            **{
-                method: grpc.unary_unary_rpc_method_handler(_unary(method, intake, doors, clock, notes))
-                for method in service.methods
-            },
-            **{
-                method: grpc.stream_stream_rpc_method_handler(_streaming(method, stream, doors, clock, notes, streams))
-                for method, stream in service.streams.items()
-            },
-        }
-        for method in OPEN & service.methods:
-            unary = _unary(method, intake, doors, clock, notes)
-            self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_unary(unary, small))
+        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        for method in service.methods:
+            enter = partial(_enter, method, doors=doors, clock=clock, notes=notes)
+            answer = partial(_answer, method, intake)
+            handler: grpc.RpcMethodHandler[bytes, bytes]
+            if method in OPEN:
+                handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, small.first, answer))
+            elif doors.wide_open:  # nobody is refused, and gRPC is faster where it takes the message in by itself
+                handler = grpc.unary_unary_rpc_method_handler(_unary(enter, answer))
+            else:
+                handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, first, answer))
+            self._handlers[method] = handler
+        for method, stream in service.streams.items():
+            streaming = _streaming(method, stream, doors, clock, notes, streams)
+            self._handlers[method] = grpc.stream_stream_rpc_method_handler(streaming)
         for method in OPEN & service.streams.keys():
             streaming = _streaming(method, service.streams[method], doors, clock, notes, streams)
             self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_streaming(streaming, small))
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        return self._handlers.get(details.method) or grpc.unary_unary_rpc_method_handler(_absent(details.method))
+        if len(details.invocation_metadata) > MAX_HEADERS:
+            return _refusal(InvalidRequest(f"more than {MAX_HEADERS} headers; expected fewer"))
+        return self._handlers.get(details.method) or _refusal(NotImplementedHere(f"no method {details.method}"))
 
 
-def _unary(
-    method: str, intake: Intake, doors: Doors, clock: Clock, notes: Notes
-) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-    """Wrap one unary method: a future is its reply; gRPC cancels it when the caller goes."""
+def _unary(enter: _Enter, answer: _Compute) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    """Return what answers a message that gRPC has taken in."""
 
     async def handle(message: bytes, context: _Context) -> bytes:
-        future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
-        size = len(message)
-        refused = None
         try:
-            memory, terms = _enter(method, context, doors, clock, notes)
-            memory.take(size)
+            memory, terms = enter(context)
         except RequestError as error:
             refused = status_of(error)
-        if refused is not None:
+        else:
+            answered = answer(message, memory, terms, context)
             del message  # gRPC keeps the exception that ends a call, and with it this frame, until it is collected
-            await _abort(context, refused)
-        try:
-            intake.take(Call(method, message, terms.deadline, future, terms.bulk, terms.origin()))
-            del message
-            answer = await future
-        finally:
-            memory.give(size)
-        if isinstance(answer, Status):
-            await _abort(context, answer)
-        assert isinstance(answer, bytes)
-        return answer
+            return await answered
+        del message
+        await _abort(context, refused)
+        raise AssertionError  # it was aborted
 
     return handle
+
+
+def _asked_first(
+    enter: _Enter, receive: Callable[[AsyncIterator[bytes]], Awaitable[bytes]], answer: _Compute
+) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
+    """Return what asks who calls, and only then takes the message in.
+
+    Of a call that is refused, gRPC holds no more than HTTP/2's window.
+    """
+
+    async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        try:
+            memory, terms = enter(context)
+            answered = answer(await receive(messages), memory, terms, context)
+        except RequestError as error:
+            await _abort(context, status_of(error))
+        yield await answered
+
+    return handle
+
+
+async def _answer(  # noqa: PLR0917 - half of it is bound once a method
+    method: str, intake: Intake, message: bytes, memory: Memory, terms: Terms, context: _Context
+) -> bytes:
+    """Answer one message: a future is its reply; gRPC cancels it when the caller goes."""
+    size = len(message)
+    future: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
+    refused = None
+    try:
+        memory.take(size)
+    except RequestError as error:
+        refused = status_of(error)
+    if refused is not None:
+        del message
+        await _abort(context, refused)
+    try:
+        intake.take(Call(method, message, terms.deadline, future, terms.bulk, terms.origin()))
+        del message
+        answer = await future
+    finally:
+        memory.give(size)
+    if isinstance(answer, Status):
+        await _abort(context, answer)
+    assert isinstance(answer, bytes)
+    return answer
 
 
 def _streaming(  # noqa: PLR0917 - what a call needs
@@ -252,7 +302,7 @@ def _streaming(  # noqa: PLR0917 - what a call needs
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         counted: deque[int] = deque()
         try:
-            memory, terms = _enter(method, context, doors, clock, notes)
+            memory, terms = _enter(method, context, doors=doors, clock=clock, notes=notes)
         except RequestError as error:
             await _abort(context, status_of(error))
 
@@ -277,37 +327,22 @@ def _streaming(  # noqa: PLR0917 - what a call needs
     return handle
 
 
-def _small_unary(
-    unary: Callable[[bytes, _Context], Awaitable[bytes]], small: SmallMessages
-) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
-    """Let a unary method wait for its message itself: gRPC would before it asks who calls."""
-
-    async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-        try:
-            message = await small.first(messages)
-        except RequestError as error:
-            await _abort(context, status_of(error))
-        yield await unary(message, context)
-
-    return handle
-
-
 def _small_streaming(
     streaming: Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]], small: SmallMessages
 ) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
-    """The same for a stream, which gets its first message alone: no further one is taken in."""
+    """Let a stream have its first message alone, if it is small: no further one is taken in."""
 
-    async def first(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def only(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield await small.first(messages)
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-        async for answer in streaming(first(messages), context):
+        async for answer in streaming(only(messages), context):
             yield answer
 
     return handle
 
 
-def _enter(method: str, context: _Context, doors: Doors, clock: Clock, notes: Notes) -> tuple[Memory, Terms]:
+def _enter(method: str, context: _Context, *, doors: Doors, clock: Clock, notes: Notes) -> tuple[Memory, Terms]:
     """Let a call in: where its bytes are counted, and what its metadata say."""
     metadata = dict(context.invocation_metadata() or ())
     memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
@@ -324,14 +359,14 @@ def _enter(method: str, context: _Context, doors: Doors, clock: Clock, notes: No
     return memory, Terms(deadline, priority is not None and bulk(priority), origin)
 
 
-def _absent(method: str) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-    """Return what answers a method that there is not: gRPC's own words are no sentence."""
+def _refusal(error: RequestError) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """Return what refuses a call before its message comes."""
 
-    async def handle(_message: bytes, context: _Context) -> bytes:
-        await _abort(context, status_of(NotImplementedHere(f"no method {method}")))
-        raise AssertionError  # it was aborted
+    async def handle(_messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        await _abort(context, status_of(error))
+        yield b""
 
-    return handle
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _bytes(value: str | bytes | None) -> bytes:

@@ -16,6 +16,17 @@ WAIT_S = 10.0
 """How long a message may take."""
 
 
+async def first(messages: AsyncIterator[bytes]) -> bytes:
+    """Return a call's first message, however long it takes.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    async for message in messages:
+        return message
+    raise InvalidRequest("no message came; expected one")
+
+
 class SmallMessages:
     """Receives first messages of calls. On one asyncio loop.
 
@@ -39,7 +50,7 @@ class SmallMessages:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.cancel()
-        task = asyncio.ensure_future(_next(messages))
+        task = asyncio.ensure_future(first(messages))
         self._waiting[task] = None
         task.add_done_callback(lambda task: self._waiting.pop(task, None))
         try:
@@ -52,12 +63,3 @@ class SmallMessages:
         if len(message) > self._max_bytes:
             raise MessageTooLarge(f"a message of {len(message)} bytes; expected at most {self._max_bytes}")
         return message
-
-
-# --- private ------------------------------------------------------------------------------------------
-
-
-async def _next(messages: AsyncIterator[bytes]) -> bytes:
-    async for message in messages:
-        return message
-    raise InvalidRequest("no message came; expected one")
