@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
@@ -163,14 +163,21 @@ class App:
         for library in self._settings.op_library:
             runtime.load_op_library(library)
         with self._ending_in_time():
-            with self._stop.on_signals(self._lifecycle.look_now), self._listening() as ports:
-                if self._settings.worker is not None:
+            with self._stop.on_signals(self._lifecycle.look_now), ExitStack() as ports:
+                if self._settings.worker is None:
+                    grpc_port = ports.enter_context(self._listening())
+                    http_port = ports.enter_context(self._answering_http())
+                    write_port_file(self._settings, grpc_port, http_port)
+                    self._begin()
+                else:  # the others answer meanwhile: no caller is to come here before it can
+                    http_port = ports.enter_context(self._answering_http())
                     self._line = Line(self._settings.worker.line, self._stop.set)
-                self._begin()
+                    self._begin()
+                    grpc_port = ports.enter_context(self._listening())
                 pages.release()
                 _settle()
                 if not self._stop.is_set():
-                    self._say_ready(*ports)
+                    self._say_ready(grpc_port, http_port)
                     self._stop.wait()
                 self._drain()
             self._in_time(self._flush, FLUSH_S)
@@ -262,18 +269,22 @@ class App:
         self._statistics.forget(model, version)
 
     @contextmanager
-    def _listening(self) -> Iterator[tuple[int, int]]:
-        """Open both ports, live but not ready, and close them at the end."""
-        grpc_port = self._transport.start(self._service)
+    def _listening(self) -> Iterator[int]:
+        """Open the gRPC port, and close it at the end."""
+        port = self._transport.start(self._service)
         try:
-            http_port = self._http.start()
-            try:
-                write_port_file(self._settings, grpc_port, http_port)
-                yield grpc_port, http_port
-            finally:
-                self.stuck |= not self._http.stop()
+            yield port
         finally:
             self.stuck |= not self._transport.stop(0)
+
+    @contextmanager
+    def _answering_http(self) -> Iterator[int]:
+        """Open the HTTP port, live but not ready, and close it at the end."""
+        port = self._http.start()
+        try:
+            yield port
+        finally:
+            self.stuck |= not self._http.stop()
 
     def _drain(self) -> None:
         """Undo the flow in reverse: refuse, compute what was accepted, let the answers leave, close the models."""

@@ -1,6 +1,7 @@
 """The server inside Envoy: pyvoy imports this there, calls `app` for every call, and the rest runs beside it.
 
-Importing it starts the server, since Envoy listens as soon as it is imported: the model loads meanwhile.
+Importing it starts the server, since Envoy listens as soon as it is imported: the model loads meanwhile. A worker's
+import ends only once its models are there: others listen on its port.
 """
 
 import os
@@ -51,3 +52,5 @@ logs.set_up(_settings.log_format, _settings.log_level, _settings.worker.number i
 if _settings.tls is not None:
     tls.renew(tls.Certificates(_settings.tls, time.monotonic), partial(envoy.write_secrets, _scratch))
 threading.Thread(target=_main, name="main").start()
+if _settings.worker is not None:
+    app.wanted.wait()  # Envoy listens once this module is there

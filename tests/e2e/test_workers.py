@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,8 +89,7 @@ def test_a_crashed_worker_is_replaced_and_counted(trained: Path, transport: str,
         assert len(before) == 2
         os.kill(before[0], signal.SIGKILL)
         server.wait_for("crashed: killed by SIGKILL")
-        ask(server, 8)
-        until(lambda: sum(samples(server, "horngate_worker_up").values()) == 2)
+        until(lambda: ask(server, 4) == 4 and both_serve(server))  # no caller comes to the new one while it loads
         assert replaced(server) == {"crashed": 1, "hung": 0, "not_started": 0}
         assert len(set(children(server.process.pid)) - set(before)) == 1
         assert server.stop() == 0
@@ -128,7 +128,7 @@ def test_a_worker_that_hangs_is_replaced_and_counted(trained: Path, transport: s
         before = children(server.process.pid)
         os.kill(before[0], signal.SIGSTOP)
         server.wait_for("gives no sign of life, and is killed")
-        until(lambda: samples(server, "horngate_model_load_seconds").keys() == {"0", "1"})
+        until(lambda: ask(server, 4) == 4 and both_serve(server))
         assert len(set(children(server.process.pid)) - set(before)) == 1
         assert replaced(server) == {"hung": 1, "crashed": 0, "not_started": 0}
         ask(server, 8)
@@ -182,6 +182,25 @@ def test_signals_that_are_no_end_end_nothing(trained: Path, transport: str, tmp_
             server.wait_for(said)
         assert ask(server, 2) == 2
         assert server.stop(signal.SIGQUIT) == 0
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(trained: Path, transport: str, tmp_path: Path) -> None:
+    """For as long as it takes: the others serve, and once nothing is in its way, so does it."""
+    models, away = tmp_path / "models", tmp_path / "away"
+    shutil.copytree(trained.parents[1], models)
+    with ServerProcess(models, tmp_path, "--transport", transport, "--workers", "2") as server:
+        models.rename(away)
+        os.kill(children(server.process.pid)[0], signal.SIGKILL)
+        until(lambda: replaced(server)["not_started"] > 1)
+        assert ask(server, 4) == 4
+        away.rename(models)
+        until(lambda: both_serve(server))
+        assert server.stop() == 0
+
+
+def both_serve(server: ServerProcess) -> bool:
+    """Whether two workers have loaded their model."""
+    return samples(server, "horngate_model_load_seconds").keys() == {"0", "1"}
 
 
 def alive(number: int) -> bool:

@@ -88,9 +88,11 @@ class FastTransport:
         self._under_way = Streams()
         self._sending: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.wanted = threading.Event()
 
     def start(self, service: Service) -> int:
-        """Wait until Envoy listens (`Transport.start`)."""
+        """Let Envoy listen, and wait until it does (`Transport.start`)."""
+        self.wanted.set()
         self._methods, self._streams = service.methods, service.streams
         self._service = service
         ends = self._clock() + START_S
