@@ -6,6 +6,7 @@ Probes need neither: whatever fills this, ``/livez`` and ``/readyz`` are answere
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -55,7 +56,9 @@ class Room:
         if self._taken >= self._places:
             oldest = next(iter(self._unfinished), None)
             if oldest is None:
-                await _refuse(send, f"{self._taken} requests are being answered; expected at most {self._places}")
+                await _refuse(
+                    send, f"the port is busy: {self._taken} requests at once; expected at most {self._places}"
+                )
                 return
             del self._unfinished[oldest]
             self._evicted.add(oldest)
@@ -75,8 +78,10 @@ class Room:
             await self._app(scope, receive_noting_the_end, send)
         except asyncio.CancelledError:
             if task not in self._evicted or task.uncancel():
+                with suppress(RuntimeError):  # a part of its answer has left
+                    await _refuse(send, "the server stops")
                 raise
-            await _refuse(send, "the body took longer than anyone else's, and its place was needed")
+            await _refuse(send, "the port is busy: the body took longer than others, and its place was needed")
         finally:
             self._taken -= 1
             self._unfinished.pop(task, None)
@@ -105,5 +110,5 @@ class Page:
 
 
 async def _refuse(send: Send, why: str) -> None:
-    body = json.dumps({"error": f"the HTTP port is busy: {why}; try again"}).encode()
+    body = json.dumps({"error": f"{why}; try again"}).encode()
     await respond(send, 503, JSON, body, (b"retry-after", b"1"), (b"connection", b"close"))

@@ -4,9 +4,11 @@ Imported when somebody asks for the first time: nobody else pays for it.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -84,7 +86,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
         max_message_bytes: larger bodies are refused.
         notes: say which requests are told about.
     """
-    decoding = ThreadPoolExecutor(1, "json")  # one at a time: they would only pass Python's lock to each other
+    reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
     def enter(request: Request) -> Memory:
         # The scope's path is the one that was routed by: a request's url is also made of its Host header.
@@ -96,9 +98,8 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
             if len(body) <= WHOLE_BYTES:
                 asked = decode_json(body, *_asked(request))
             else:
-                # On a thread of its own, so that the port's loop answers others meanwhile.
-                loop = asyncio.get_running_loop()
-                asked = await loop.run_in_executor(decoding, decode_json, body, *_asked(request))
+                async with reading:
+                    asked = await _aside(partial(decode_json, body, *_asked(request)))
             priority = request.headers.get(PRIORITY)
             reply = Later()
             origin = None
@@ -225,6 +226,21 @@ async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -
         yield body
     finally:
         memory.give(size * cost)
+
+
+async def _aside(decode: Callable[[], InferenceRequest]) -> InferenceRequest:
+    """Decode on a thread of its own, so that the loop answers others meanwhile; the process's end waits for none."""
+    decoded: Future[InferenceRequest] = Future()
+    decoded.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            decoded.set_result(decode())
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            decoded.set_exception(error)
+
+    threading.Thread(target=run, name="json", daemon=True).start()
+    return await asyncio.wrap_future(decoded)
 
 
 def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:

@@ -119,6 +119,26 @@ def test_callers_who_only_listen_or_never_finish_hold_up_nothing(trained: Path, 
     assert any(ANSWERED in line for line in server.log)
 
 
+def test_json_that_is_being_read_does_not_hold_up_the_end(trained: Path, transport: str, tmp_path: Path) -> None:
+    """Its caller is told to try again: what has not been read is not accepted."""
+    count = 30_000
+    tensor = b'{"name":"images","datatype":"UINT8","shape":[%d,28,28],"data":[%b0]}' % (
+        count,
+        b"0," * (count * 784 - 1),
+    )
+    head = b"POST /v2/models/mnist/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    body = b'{"inputs":[%b]}' % tensor
+    with ServerProcess(trained.parents[1], tmp_path, "--transport", transport, *FLAGS) as server:
+        where = urlparse(server.http)
+        with socket.create_connection((where.hostname or "", where.port or 0), timeout=WAIT_S) as caller:
+            caller.sendall(head % len(body) + body)
+            with ending_in_time(server) as code:
+                pass
+            assert caller.recv(12) == b"HTTP/1.1 503"
+    assert code == [0]
+    assert not any("Traceback" in line for line in server.log)
+
+
 def request_of(trained: Path) -> bytes:
     """Return one good request."""
     return request({"images": np.zeros((1, 28, 28), np.uint8)}, model=trained.parent.name).SerializeToString()
