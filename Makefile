@@ -64,7 +64,7 @@ bench: setup  ## measure trainer, start and serving beside their limits and peer
 	@$(BIN)/python benchmarks/render.py
 
 bench-smoke: setup  ## every benchmark once, with the smallest settings, saving nothing: do they still work?
-	@$(BIN)/python benchmarks/smoke.py
+	@PYTHONPATH=tests $(BIN)/python benchmarks/smoke.py
 
 soak: setup  ## an hour of everything at once: memory must not grow, every request must be counted once
 	@$(BIN)/python benchmarks/soak.py

@@ -22,11 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from control import Control, Outcomes, table, truth_of
-from havoc import EVENTS, TO_WORKERS, World
+from havoc import EVENTS, TO_WORKERS, World, prepared
 from hostile import attack
 from hostile_callers import ADMIN, HOSTILE
-from serving_process import foreign
-from swaps import train
 
 GRACE_S = 10.0
 AT_ONCE = 2
@@ -129,11 +127,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         models = asked.models or Path(scratch)
-        foreign(models / "others", "embed", "freeaxes")
-        first, second = (models / f"{seed}/mnist/1" for seed in (1, 2))
-        for seed, version in enumerate((first, second), 1):
-            if not version.exists():
-                train(models, seed)
+        first, second = prepared(models, 1, 2)
         good = [
             run(transport, int(workers), asked, (first, second), models / "others")
             for transport in asked.transport.split(",")

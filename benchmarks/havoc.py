@@ -13,11 +13,14 @@ from typing import Self
 
 import trustme
 from address import Address
-from serving_process import tree_mb
+from serving_process import foreign, tree_mb
+from swaps import train
 
 from horngate_server.tokens import add
 from support.process import ServerProcess, children
 
+OTHERS = ("embed", "freeaxes")
+"""Models that hostile callers ask besides ``mnist``."""
 FOR_S = 8.0
 """How long a worker is stopped, and a log not read."""
 EVERY_S = 3.0
@@ -37,7 +40,7 @@ class World:
     Args:
         folder: an empty one.
         versions: of ``mnist``, those with odd and those with even numbers.
-        others: a root with other models.
+        others: a root with `OTHERS`.
         dice: choose what happens when, and to which worker.
         flags: of the server.
     """
@@ -56,7 +59,8 @@ class World:
         self.happened: Counter[str] = Counter()
         self.peak_mb = 0.0
         self._ended = threading.Event()
-        shutil.copytree(others, self.models)
+        for name in OTHERS:
+            shutil.copytree(others / name, self.models / name)
 
     def __enter__(self) -> Self:
         token, admin = (
@@ -185,6 +189,16 @@ EVENTS: dict[str, Callable[[World], None]] = {
 """All of them by name."""
 TO_WORKERS = frozenset({"killed worker", "stopped worker"})
 """Those that only a server with workers survives."""
+
+
+def prepared(models: Path, *seeds: int) -> tuple[Path, ...]:
+    """Write what is missing below a folder: `OTHERS`, and a version of ``mnist`` for each seed; return these."""
+    foreign(models / "others", *OTHERS)
+    versions = tuple(models / f"{seed}/mnist/1" for seed in seeds)
+    for seed, version in zip(seeds, versions, strict=True):
+        if not version.exists():
+            train(models, seed)
+    return versions
 
 
 def _signal(process: int, number: signal.Signals) -> None:

@@ -23,9 +23,10 @@ from typing import Self
 
 from address import Address
 from callers import Callers, Calls
+from havoc import OTHERS, prepared
 from hostile_callers import HOSTILE, Stop, images
 from memory_limit import limited
-from serving_process import Server, foreign, status_mb, trained
+from serving_process import Server, status_mb
 
 from horngate_server.tokens import add
 
@@ -144,17 +145,21 @@ def main() -> int:
     chosen.add_argument("--all", action="store_true", help=f"all of them: {', '.join(HOSTILE)}")
     chosen.add_argument("--only", default="", metavar="NAME,...")
     parser.add_argument("--transport", default="fast,grpcio")
-    parser.add_argument("--models", type=Path, help="a model root with mnist, embed and freeaxes")
+    parser.add_argument("--models", type=Path, help="keep the models here (default: in a temporary folder)")
     asked = parser.parse_args()
     names = list(HOSTILE) if asked.all else asked.only.split(",")
     transports = asked.transport.split(",")
     survived = True
     print(f"| way to fill memory or hold the loop | its bound | {' | '.join(transports)} |")
     print(f"| --- | --- |{' --- |' * len(transports)}", flush=True)
-    with tempfile.TemporaryDirectory() as scratch, trained(asked.models) as models:
-        foreign(models, "embed", "freeaxes")
+    with tempfile.TemporaryDirectory() as scratch:
+        models, root = asked.models or Path(scratch), Path(scratch, "root")
+        [mnist] = prepared(models, 1)
+        root.mkdir()
+        for model in (mnist.parent, *(models / "others" / name for name in OTHERS)):
+            (root / model.name).symlink_to(model.resolve())
         for name in names:
-            figures = [measure(name, each, models, Path(scratch)) for each in transports]
+            figures = [measure(name, each, root, Path(scratch)) for each in transports]
             print(f"| {name} | {BOUNDS[name]} | {' | '.join(map(str, figures))} |", flush=True)
             for transport, each in zip(transports, figures, strict=True):
                 heard = ", ".join(f"{what} {count}" for what, count in sorted(each.told.items()))

@@ -1,6 +1,6 @@
 """Every benchmark once, with the smallest settings, and nothing saved: do they still work?
 
-python benchmarks/smoke.py [--only NAME,...]
+PYTHONPATH=tests python benchmarks/smoke.py [--only NAME,...]
 
 Two at a time, so the figures that they print mean nothing; they are shown where one fails, and the exit code is 1 then.
 """
@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from serving_process import foreign, trained
+from serving_process import foreign
 from swaps import train
 
 HERE = Path(__file__).parent
@@ -22,16 +23,19 @@ AT_ONCE = 2
 FOREIGN = ("embed", "freeaxes", "image256")
 ONCE = ["--rounds", "1", "--no-save"]
 SMALLEST = {
+    "chaos": ["--seconds", "45", "--transport", "grpcio", "--workers", "2"],
+    "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-grpcio"],
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
-    "trainer": [*ONCE, "--epochs", "1"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
-    "serving": [*ONCE, "--seconds", "1", "--only", "C API,echo,horngate,horngate-grpcio"],
+    "shutdowns": ["--count", "3"],
+    "trainer": [*ONCE, "--epochs", "1"],
+    "hostile": ["--only", "zero axis", "--transport", "grpcio"],
     "swaps": ["--no-save", "--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5"],
     "start": ONCE,
     "soak": ["--no-save", "--minutes", "0.02"],
     "scaling": ["--requests", "2000"],
 }
-"""The longest ones first."""
+"""The longest ones first. What `chaos` finds counts, however short."""
 NEEDS = {"serving": ("h2load", "apt-get install nghttp2-client")}
 """Programs that are no Python packages."""
 
@@ -41,14 +45,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SMALLEST))
     names = parser.parse_args().only.split(",")
-    with tempfile.TemporaryDirectory() as folder, trained(None) as mnist:
+    with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        models: dict[str, list[str]] = {name: ["--models", str(mnist)] for name in ("serving", "start", "soak")}
-        if not {"large_models", "neighbours"}.isdisjoint(names):
-            foreign(scratch, *FOREIGN)
-            models |= {name: ["--models", folder] for name in ("large_models", "neighbours")}
-        if "swaps" in names:  # two models that answer differently
-            models["swaps"] = [str(mnist / "mnist/1"), str(train(scratch, seed=2))]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            pool.submit(foreign, scratch / "others", *FOREIGN)
+            first, second = pool.map(partial(train, scratch), (1, 2))
+        mnist, others = str(scratch / "1"), str(scratch / "others")
+        models = {name: ["--models", mnist] for name in ("serving", "start", "soak", "shutdowns")}
+        models |= {name: ["--models", others] for name in ("large_models", "neighbours")}
+        models |= {"chaos": ["--models", folder], "hostile": ["--models", folder], "swaps": [str(first), str(second)]}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             works = list(pool.map(lambda name: run(name, [*SMALLEST[name], *models.get(name, [])]), names))
     return 0 if all(works) else 1
