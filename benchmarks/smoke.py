@@ -23,7 +23,7 @@ AT_ONCE = 2
 FOREIGN = ("embed", "freeaxes", "image256")
 ONCE = ["--rounds", "1", "--no-save"]
 SMALLEST = {
-    "chaos": ["--seconds", "45", "--transport", "grpcio", "--workers", "2"],
+    "chaos": ["--seconds", "45", "--transport", "auto", "--workers", "2"],
     "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-grpcio"],
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
