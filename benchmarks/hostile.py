@@ -9,6 +9,7 @@ was resident at most than before, the longest wait of the good caller, and that 
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -117,7 +118,7 @@ def measure(name: str, transport: str, models: Path, scratch: Path) -> Figures:
     token, admin = (add(tokens, each, admin=each == "admin") for each in ("caller", "admin"))
     flags = ["--transport", transport, "--tokens", str(tokens), "--admin"]
     with (
-        limited("horngate-hostile", MOST_BYTES) as before,
+        limited(f"horngate-hostile-{os.getpid()}", MOST_BYTES) as before,
         Server(models, *flags, before=before) as server,
         Callers() as good,
     ):
@@ -130,9 +131,9 @@ def measure(name: str, transport: str, models: Path, scratch: Path) -> Figures:
         with _Probe(server.http) as probe:
             good.start(calls, seconds + 2 * LAST_WORDS_S)
             told = attack(name, address, seconds, threading.Event())
-            if server.process.poll() is not None:
-                return Figures(0, 0, 0, {}, told, server.process.returncode)
             seen = good.result()
+        if server.process.poll() is not None:
+            return Figures(0, 0, 0, {}, told, server.process.returncode)
         failed = {code: count for code, count in seen.codes.items() if code != "OK"}
         failed |= {what: count for what, count in (("WRONG", seen.wrong), ("/livez", probe.failed)) if count}
         return Figures(status_mb(pid, "VmHWM") - resident, seen.ms(1.0), probe.longest_s * 1e3, failed, told, None)
@@ -203,7 +204,11 @@ def _attack(name: str, address: Address, stop: Event, line: Connection) -> None:
     line.send("started")
     told: Counter[str] = Counter()
     while not stop.is_set():
-        told += HOSTILE[name](address, stop)
+        try:
+            told += HOSTILE[name](address, stop)
+        except OSError as error:
+            told[type(error).__name__] += 1
+            stop.wait(0.1)
     line.send(told)
 
 

@@ -31,6 +31,8 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 HOLD_S = 20.0
 """How long what is unfinished stays so."""
+REFERRING_CALLS = 3840
+"""On a connection, by `hpack_references`: 15 MiB of headers."""
 PAUSE_S = 0.05
 """Between calls of those who would otherwise only measure how fast a client can send."""
 Told = Counter[str]
@@ -119,7 +121,7 @@ def rapid_reset(address: Address, stop: Stop) -> Told:
 def hpack_references(address: Address, stop: Stop) -> Told:
     """Send a long header once, and then four thousand references to it with each call."""
     block = frames.call_headers(INFER)
-    entry = b"\x40" + _string(b"x") + _string(b"v" * 3900)
+    entry = b"\x40" + frames.literal(b"x") + frames.literal(b"v" * 3900)
     told: Told = Counter()
     ends = time.monotonic() + 2.0
     with address.raw() as connection:
@@ -127,11 +129,12 @@ def hpack_references(address: Address, stop: Stop) -> Told:
         stream = 1
         try:
             connection.sendall(frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block + entry))
-            while time.monotonic() < ends and not stop.is_set():
+            while time.monotonic() < ends and stream < 2 * REFERRING_CALLS and not stop.is_set():
                 stream += 2
                 references = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block + b"\xbe" * 4000)
                 connection.sendall(references)
                 told["calls"] += 1
+            stop.wait(max(0.0, ends - time.monotonic()))
         except OSError:
             told["connection closed"] += 1
     return told
@@ -254,18 +257,6 @@ def _together(count: int, call: Callable[[], Told]) -> Told:
 def _repeated(address: Address, stop: Stop, path: str, body: bytes, at_most: int = 1 << 30) -> Told:
     with address.channel() as channel:
         return Counter(unary(channel, path, body, address.metadata) for _ in _until(stop, at_most))
-
-
-def _string(text: bytes) -> bytes:
-    """Write a string as HPACK has it, without Huffman's code: its length with a prefix of seven bits."""
-    length = len(text)
-    if length < 127:
-        return bytes([length]) + text
-    written, length = bytearray([127]), length - 127
-    while length >= 128:
-        written.append(length % 128 + 128)
-        length //= 128
-    return bytes(written) + bytes([length]) + text
 
 
 def _unfinished(caller: Http2, path: str, size: int) -> None:

