@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 WAIT_S = 20.0
@@ -20,12 +21,17 @@ GOAWAY = 7
 class Http2:
     """One connection to ``host:port``, with TLS where it gets a context. It sends what it is told, however wrong.
 
+    Args:
+        target: host and port.
+        tls: for TLS.
+        reads: whether it takes answers in; otherwise the window of its streams is 0.
+
     Attributes:
         closed: the server has closed it.
         going_away: the last stream that each of its GOAWAY frames named; what is under way is still answered.
     """
 
-    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None, *, reads: bool = True) -> None:
         host, port = target.split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -36,6 +42,8 @@ class Http2:
         )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
+        if not reads:
+            self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
         self._flush()
         self._ended: dict[int, dict[str, str]] = {}
         self._headers: dict[int, dict[str, str]] = {}

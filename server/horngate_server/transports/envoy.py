@@ -30,6 +30,8 @@ RELEASED_BYTES = 64 << 20
 """Free memory that goes back to the system every second, at most."""
 REQUEST_S = 300
 """How long a request may take to arrive whole."""
+UNREAD_S = 60
+"""How long the end of an answer may wait for a caller to make room for it."""
 HANDSHAKE_S = 10
 """How long a new connection may take until it speaks TLS, or HTTP/2 where there is none."""
 IDLE_S = 300
@@ -171,6 +173,18 @@ def _age(seconds: float) -> dict[str, Any]:
     return {"max_connection_duration": f"{seconds:.3f}s", "max_connection_duration_jitter": jitter}
 
 
+def _routes(body_bytes: int) -> dict[str, Any]:
+    """Return one route to nowhere: by it, Envoy ends calls at their deadlines, and holds so much of a request."""
+    until = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}  # 0: any length
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "none", "timeout": "0s", "max_stream_duration": until},
+        "request_body_buffer_limit": body_bytes,
+    }
+    hosts = [{"name": "all", "domains": ["*"], "routes": [route]}]
+    return {"virtual_hosts": hosts, "validate_clusters": False}
+
+
 def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
     """Take pyvoy's configuration, which holds the Python part and TLS, and set what it leaves open."""
     from pyvoy import PyvoyServer  # noqa: PLC0415 - optional
@@ -219,8 +233,8 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
         ]
     }
     [opened] = configuration["static_resources"]["listeners"]
-    # A message that Python has not come round to reading must fit, or Envoy refuses it with 413.
-    opened["per_connection_buffer_limit_bytes"] = listener.max_message_bytes + listener.window_bytes
+    # An answer that is not read waits in Python, where it counts.
+    opened["per_connection_buffer_limit_bytes"] = listener.window_bytes
     opened["connection_balance_config"] = {"exact_balance": {}}
     [chain] = opened["filter_chains"]
     manager = chain["filters"][-1]["typed_config"]
@@ -242,6 +256,9 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
     manager["drain_timeout"] = f"{GOAWAY_S}s"
     manager["codec_type"] = "HTTP2"
     manager["stream_idle_timeout"] = "0s"  # health.Watch is idle for days
+    manager["stream_flush_timeout"] = f"{UNREAD_S}s"
+    # A message that Python has not come round to reading must fit, or Envoy refuses it with 413.
+    manager["route_config"] = _routes(listener.max_message_bytes + listener.window_bytes)
     manager["request_timeout"] = f"{REQUEST_S}s"
     manager["stream_error_on_invalid_http_message"] = True  # one bad request does not end its neighbours' connection
     manager["http2_protocol_options"] = {
