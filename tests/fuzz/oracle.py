@@ -6,6 +6,7 @@ message, the fast paths read the same.
 
 from contextlib import suppress
 from math import prod
+from unittest.mock import patch
 
 from google.protobuf.message import DecodeError
 
@@ -16,6 +17,7 @@ from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_server.admission import arrange, plan
 from horngate_server.errors import RequestError
 from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
+from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.strings import pack
 from horngate_server.request import Data, InferenceRequest, InferenceResult, ModelInfo
@@ -62,7 +64,7 @@ def one(data: bytes) -> None:
     method, message = METHODS[data[0] % len(METHODS)], data[1:]
     codec = CODECS[method]
     with suppress(RequestError):
-        request = decode_json(message, "m", "") if method == "json" else codec.decode(message)
+        request = _read_json(message) if method == "json" else codec.decode(message)
         _compare(method, message, request)
         info = INFOS.get(request.header.model, INFOS["m"])
         if method == "json" and any(each.datatype == BYTES.name for each in request.header.inputs):
@@ -87,6 +89,24 @@ def _result(info: ModelInfo, rows: int) -> InferenceResult:
         for spec, shape in zip(info.signature.outputs, shapes, strict=True)
     ]
     return InferenceResult(rows, shapes, data, 0.0, 0.0)
+
+
+def _read_json(message: bytes) -> InferenceRequest:
+    """Read JSON as a small body and as a large one: the same comes out, or both are refused."""
+    read: list[InferenceRequest | RequestError] = []
+    for whole_bytes in (json_reader.WHOLE_BYTES, 0):
+        with patch.object(json_reader, "WHOLE_BYTES", whole_bytes):
+            try:
+                read.append(decode_json(message, "m", ""))
+            except RequestError as error:
+                read.append(error)
+    small, large = read
+    if isinstance(small, RequestError):
+        assert isinstance(large, RequestError), (small, large)
+        raise small
+    deep = isinstance(large, RequestError) and "recursion" in str(large)  # json's own parser goes deeper
+    assert deep or repr(small) == repr(large), (small, large)
+    return small
 
 
 def _compare(method: str, message: bytes, request: InferenceRequest) -> None:

@@ -17,6 +17,7 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_protos.wire import varint
 from horngate_server.errors import InvalidRequest
+from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference import request as reading
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.open_inference.json import decode_json, encode_json
@@ -207,6 +208,14 @@ def test_strings_go_through_json_unchanged(elements: list[bytes]) -> None:
     assert given_json("BYTES", json.dumps(output["data"])) == elements
     for element, written in zip(elements, output["data"], strict=True):
         assert written == {"b64": b64encode(element).decode()} or written == element.decode()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_numbers_among_jsons_strings_are_refused(large: bool) -> None:
+    """In a body of any size."""
+    strings = ['"a"'] * (json_reader.WHOLE_BYTES if large else 1)
+    with pytest.raises(InvalidRequest, match="input 'x' has 1 among its data; expected strings"):
+        given_json("BYTES", f"[{', '.join([*strings, '1', '2', *strings])}]")
 
 
 def test_a_tensors_strings_may_all_be_base64() -> None:

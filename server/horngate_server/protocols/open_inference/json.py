@@ -131,6 +131,8 @@ _KINDS: Mapping[type, str] = {str: "a string", list: "an array", dict: "an objec
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()[0]
     return _KINDS.get(type(value)) or json.dumps(value)[:40]
 
 

@@ -6,7 +6,7 @@ holds it, and everything else is counted.
 """
 
 import re
-from json import JSONDecodeError, JSONDecoder, loads
+from json import JSONDecodeError, JSONDecoder, detect_encoding, loads
 from math import isinf
 from typing import Any
 
@@ -37,7 +37,7 @@ def read_json(body: bytes | bytearray) -> Any:
     """
     if len(body) <= WHOLE_BYTES:
         return loads(body, parse_float=_finite if _MAYBE_INFINITE.search(body) else None)
-    return _Reader(body.decode("utf-8-sig", "surrogatepass")).whole()
+    return _Reader(body.decode(detect_encoding(body), "surrogatepass")).whole()
 
 
 # --- private ------------------------------------------------------------------------------------------
