@@ -363,6 +363,17 @@ def test_json_carries_every_datatype(name: str, whole: int, monkeypatch: pytest.
         decode_json(body(bad), "m", "")
 
 
+@pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
+@pytest.mark.parametrize("data", ["[1e400, 2]", "[1, 1E+400, 18446744073709551616, 3]", "[[0.5, -1e999]]", "[1e309]"])
+def test_json_numbers_beyond_64_bits_are_no_infinities(data: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands beside them, in a body of any size."""
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)
+    with pytest.raises(InvalidRequest, match="expected none beyond what 64 bits hold"):
+        decode_json(
+            f'{{"inputs": [{{"name": "x", "shape": [4], "datatype": "FP64", "data": {data}}}]}}'.encode(), "m", ""
+        )
+
+
 def test_classes_are_the_highest_values_with_their_labels() -> None:
     """``value:index[:label]``, the highest first, equals by index; raw as BYTES, typed as strings."""
     model = FakeModel()

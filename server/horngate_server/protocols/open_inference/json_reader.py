@@ -35,14 +35,13 @@ def read_json(body: bytes | bytearray) -> Any:
         RecursionError: it is nested too deeply.
         InvalidRequest: it has more values than `MOST_VALUES`, or a number beyond 64 bits' range.
     """
-    if len(body) <= WHOLE_BYTES:
-        return loads(body, parse_float=_finite if _MAYBE_INFINITE.search(body) else None)
-    return _Reader(body.decode(detect_encoding(body), "surrogatepass")).whole()
+    text = body.decode(detect_encoding(body), "surrogatepass")
+    return _loads(text) if len(body) <= WHOLE_BYTES else _Reader(text).whole()
 
 
 # --- private ------------------------------------------------------------------------------------------
 
-_MAYBE_INFINITE = re.compile(rb"\d{200}|[eE]\+?\d{3}")
+_MAYBE_INFINITE = re.compile(r"\d{200}|[eE]\+?\d{3}")
 """Other numbers are smaller than 10^300."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _RUN = re.compile(r"[-+.\deE, \t\n\r]{4,65536}")
@@ -55,6 +54,10 @@ def _finite(text: str) -> float:
     if isinf(number):
         raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
     return number
+
+
+def _loads(text: str) -> Any:
+    return loads(text, parse_float=_finite if _MAYBE_INFINITE.search(text) else None)
 
 
 _scalar = JSONDecoder(parse_float=_finite).raw_decode
@@ -152,7 +155,7 @@ class _Reader:
 
 def _compact(numbers: str) -> list[Any]:
     """Return numbers as one array in a list, or as they are where an array would change one."""
-    values: list[Any] = loads(numbers)
+    values: list[Any] = _loads(numbers)
     array = np.array(values)
     if array.dtype.kind in "iu":
         if array.size < LONG_RUN:
@@ -161,6 +164,4 @@ def _compact(numbers: str) -> list[Any]:
         return [array.astype(np.result_type(*ends))]
     if array.dtype.kind != "f" or float not in map(type, values):
         return values
-    if np.isinf(array).any():
-        loads(numbers, parse_float=_finite)
     return [array]
