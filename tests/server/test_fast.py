@@ -213,6 +213,25 @@ def test_a_streams_messages_are_cut_and_expanded_and_count_as_memory_until_they_
         asyncio.run(_inbox(zipped, b"", limit=250, memory=Memory(750)))
 
 
+def test_a_streams_message_counts_from_its_first_bytes() -> None:
+    """With the length that it announces; what was never whole is given back at the end."""
+
+    async def run() -> None:
+        memory = Memory(100)
+        caller = FakeCaller(framing.frame(bytes(60))[:10], b"", b"")
+        inbox = asgi.Inbox(caller.receive, b"", 100, memory)
+        reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            memory.take(41)
+        reader.cancel()
+        inbox.close()
+        memory.take(100)
+
+    asyncio.run(run())
+
+
 def test_a_streams_memory_comes_back() -> None:
     """With every answer, and at the end."""
 

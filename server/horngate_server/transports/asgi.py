@@ -55,7 +55,8 @@ async def stream(method: Stream, inbox: "Inbox", terms: Terms, send: Send, strea
 class Inbox:
     """The messages of a stream, as they come; no further ones are received before these are taken.
 
-    A message counts as being in memory until as many answers were given, or the stream has ended.
+    A message counts as being in memory from its first bytes, by the length that they announce, until as many answers were
+    given, or the stream has ended.
 
     Args:
         receive: ASGI's.
@@ -70,6 +71,7 @@ class Inbox:
         self._max_message_bytes = max_message_bytes
         self._memory = memory
         self._counted: deque[int] = deque()
+        self._arriving: int | None = None
         self._messages: asyncio.Queue[bytes | RequestError | None] = asyncio.Queue(1)
         self._pending = bytearray()
 
@@ -87,6 +89,7 @@ class Inbox:
 
     def close(self) -> None:
         """Count nothing any more."""
+        self._arrived()
         while self._counted:
             self._memory.give(self._counted.popleft())
 
@@ -116,13 +119,22 @@ class Inbox:
         """Receive; pyvoy sets the result of what it promised even where nobody waits for it any more."""
         return await asyncio.shield(asyncio.ensure_future(self._receive()))
 
+    def _arrived(self) -> None:
+        """Count no message as arriving any more."""
+        if self._arriving is not None:
+            self._memory.give(self._arriving)
+            self._arriving = None
+
     def _cut(self) -> bytes | None:
         """Take a whole message off the front; None while there is none."""
         if len(self._pending) < framing.PREFIX_BYTES:
             return None
         length = framing.length(self._pending)
-        if length > self._max_message_bytes:
-            raise framing.too_large(length, self._max_message_bytes)
+        if self._arriving is None:
+            if length > self._max_message_bytes:
+                raise framing.too_large(length, self._max_message_bytes)
+            self._memory.take(length)
+            self._arriving = length
         end = framing.PREFIX_BYTES + length
         if len(self._pending) < end:
             return None
@@ -130,6 +142,7 @@ class Inbox:
         del self._pending[:end]
         if compressed:
             message = framing.expand(message, self._encoding, self._max_message_bytes)
+        self._arrived()
         self._memory.take(len(message))
         self._counted.append(len(message))
         return bytes(message)
