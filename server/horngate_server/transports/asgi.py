@@ -55,8 +55,8 @@ async def stream(method: Stream, inbox: "Inbox", terms: Terms, send: Send, strea
 class Inbox:
     """The messages of a stream, as they come; no further ones are received before these are taken.
 
-    A message counts as being in memory from its first bytes, by the length that they announce, until as many answers were
-    given, or the stream has ended.
+    A message counts as being in memory from its first bytes, by the length that they announce, until as many answers
+    were given, or the stream has ended.
 
     Args:
         receive: ASGI's.
