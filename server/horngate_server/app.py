@@ -297,7 +297,8 @@ class App:
         drained = self._lifecycle.drain(ends - self._clock())
         if not drained:
             self._unanswered = self.stuck = True  # a model that still computes is not closed under its own feet
-            self._transport.stop(LAST_ANSWERS_S)
+            self._http.end()
+            self._transport.stop(LAST_ANSWERS_S / 2)  # those of the model that hangs never leave
             return
         if not self._transport.stop(max(LAST_ANSWERS_S, ends - self._clock())):
             log.warning("some callers had not read their answer, or ended their call, when the grace period was over")
