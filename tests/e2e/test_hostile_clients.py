@@ -233,8 +233,8 @@ def test_calls_that_are_cancelled_as_fast_as_they_come_hold_nobody_up(server: Se
     assert grown_mib(server, before) < 128 + SLACK_MIB
 
 
-def test_headers_that_are_remembered_cannot_be_multiplied(server: ServerProcess) -> None:
-    """A reference is one byte, and stands for thousands: others are answered, and the memory hardly grows."""
+def test_headers_that_are_remembered_cannot_be_multiplied(server: ServerProcess, transport: str) -> None:
+    """A reference is one byte, and stands for thousands: others are answered, and the memory stays bounded."""
     before = _reset_peak(server)
     attacker = threading.Thread(target=hostile.header_references, args=(server.grpc, MODEL_INFER, 1.5))
     attacker.start()
@@ -242,7 +242,7 @@ def test_headers_that_are_remembered_cannot_be_multiplied(server: ServerProcess)
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
         while attacker.is_alive():
             assert infer(GOOD, timeout=10)
-    assert grown_mib(server, before) < 512
+    assert grown_mib(server, before) < (SLACK_MIB if transport == "fast" else 1024)  # grpcio: half a MiB a stream
 
 
 def test_who_cancels_many_calls_keeps_the_connection(server: ServerProcess) -> None:
