@@ -364,7 +364,7 @@ def test_json_carries_every_datatype(name: str, whole: int, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
-@pytest.mark.parametrize("data", ["[1e400, 2]", "[1, 1E+400, 18446744073709551616, 3]", "[[0.5, -1e999]]", "[1e309]"])
+@pytest.mark.parametrize("data", ["[1e400, 2]", "[1, 1E+400, 18446744073709551616, 3]", "[0.5, -1e999, 1]", "[1e309]"])
 def test_json_numbers_beyond_64_bits_are_no_infinities(data: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands beside them, in a body of any size."""
     monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)

@@ -25,12 +25,12 @@ from horngate_protos.datatypes import BYTES, DATATYPES, Datatype
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
 from horngate_server.errors import InvalidRequest
 from horngate_server.protocols import Codec, wanted
+from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
-from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.protocols.open_inference.response import classes, widen
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
-from horngate_server.request import Data, InferenceRequest, InferenceResult, ModelInfo, numbers, strings
+from horngate_server.request import Data, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers, strings
 
 PROTOCOL = "open_inference_json"
 CONTENT_TYPE = "content_type"
@@ -50,13 +50,16 @@ def decode_json(body: bytes | bytearray, model: str, version: str) -> InferenceR
         InvalidRequest: it is not such a body, or a tensor's data are not what its datatype and shape say.
     """
     try:
-        asked = read_json(body)
+        asked = json_reader.read_json(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     try:
-        return _read(asked, model, version)
+        request = _read(asked, model, version)
     except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
         raise InvalidRequest(f"the body has a string that is no text: {error}") from error
+    if len(body) <= json_reader.WHOLE_BYTES and any(map(_has_infinity, request.header.inputs, request.data)):
+        json.loads(body, parse_float=json_reader.finite)  # was it written so, or is it what json makes of 1e999?
+    return request
 
 
 def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceResult) -> bytes:
@@ -91,6 +94,11 @@ _MISSING = object()
 _KNOWN = {each.name: each for each in (*DATATYPES, BYTES) if each.name != "BF16"}
 """BF16 is not taken: JSON's numbers would have to be rounded."""
 _NOT_FINITE: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
+
+
+def _has_infinity(tensor: InputHeader, data: Data) -> bool:
+    kind = _KNOWN[tensor.datatype].numpy
+    return kind.kind == "f" and bool(np.isinf(np.frombuffer(numbers(data), kind)).any())
 
 
 def _read(asked: Any, model: str, version: str) -> InferenceRequest:

@@ -7,7 +7,7 @@ holds it, and everything else is counted.
 
 import re
 from json import JSONDecodeError, JSONDecoder, detect_encoding, loads
-from math import isinf
+from math import inf, isinf
 from typing import Any
 
 import numpy as np
@@ -33,34 +33,32 @@ def read_json(body: bytes | bytearray) -> Any:
     Raises:
         ValueError: it is not JSON.
         RecursionError: it is nested too deeply.
-        InvalidRequest: it has more values than `MOST_VALUES`, or a number beyond 64 bits' range.
+        InvalidRequest: a large body has more values than `MOST_VALUES`, or a number that `finite` refuses.
     """
     text = body.decode(detect_encoding(body), "surrogatepass")
-    return _loads(text) if len(body) <= WHOLE_BYTES else _Reader(text).whole()
+    return loads(text) if len(body) <= WHOLE_BYTES else _Reader(text).whole()
 
 
-# --- private ------------------------------------------------------------------------------------------
+def finite(text: str) -> float:
+    """Read a number that is written in digits (`json.loads`' ``parse_float``).
 
-_MAYBE_INFINITE = re.compile(r"\d{200}|[eE]\+?\d{3}")
-"""Other numbers are smaller than 10^300."""
-_SPACE = re.compile(r"[ \t\n\r]*")
-_RUN = re.compile(r"[-+.\deE, \t\n\r]{4,65536}")
-"""Numbers and what is between them: as much as a few milliseconds are enough for."""
-
-
-def _finite(text: str) -> float:
-    """Read a number that is written in digits."""
+    Raises:
+        InvalidRequest: it is beyond what 64 bits hold, and would become an infinity.
+    """
     number = float(text)
     if isinf(number):
         raise InvalidRequest(f"the body has the number {text[:40]}; expected none beyond what 64 bits hold")
     return number
 
 
-def _loads(text: str) -> Any:
-    return loads(text, parse_float=_finite if _MAYBE_INFINITE.search(text) else None)
+# --- private ------------------------------------------------------------------------------------------
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_RUN = re.compile(r"[-+.\deE, \t\n\r]{4,65536}")
+"""Numbers and what is between them: as much as a few milliseconds are enough for."""
 
 
-_scalar = JSONDecoder(parse_float=_finite).raw_decode
+_scalar = JSONDecoder(parse_float=finite).raw_decode
 
 
 class _Reader:
@@ -155,13 +153,13 @@ class _Reader:
 
 def _compact(numbers: str) -> list[Any]:
     """Return numbers as one array in a list, or as they are where an array would change one."""
-    values: list[Any] = _loads(numbers)
+    values: list[Any] = loads(numbers)
     array = np.array(values)
     if array.dtype.kind in "iu":
         if array.size < LONG_RUN:
             return [array]
         ends = np.min_scalar_type(array.min()), np.min_scalar_type(array.max())
         return [array.astype(np.result_type(*ends))]
-    if array.dtype.kind != "f" or float not in map(type, values):
-        return values
-    return [array]
+    if inf in map(abs, values):
+        loads(numbers, parse_float=finite)
+    return [array] if array.dtype.kind == "f" and float in map(type, values) else values
