@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server.config import STABLE, ModelConfig
-from horngate_server.errors import InvalidRequest, RequestError
-from horngate_server.executor import Clock
-from horngate_server.names import LOAD, RELOAD, UNLOAD
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import InvalidRequest, RequestError
+from horngate_server.core.methods import LOAD, RELOAD, UNLOAD
 
 if TYPE_CHECKING:  # for the types alone
     from horngate_server.lifecycle import Lifecycle

@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 
-from horngate_server.errors import InvalidRequest, MessageTooLarge
-from horngate_server.request import Data, Header, InferenceRequest, InputHeader, ModelInfo, numbers
-from horngate_server.signature import FREE, Signature, TensorSpec
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge
+from horngate_server.core.inference import Data, Header, InferenceRequest, InputHeader, ModelInfo, numbers
+from horngate_server.core.signature import FREE, Signature, TensorSpec
 
 FREE_FILL_BYTES = 1 << 16
 """An input with axes of any length is filled up to so many bytes: the signature bounds it no further."""

@@ -14,18 +14,20 @@ from datetime import UTC, datetime
 from horngate_protos import __version__
 from horngate_server import access_log, http, http_room, logs, metrics, runtime, tracing
 from horngate_server import reflection as reflection_room
-from horngate_server import settings as settings_room
 from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.admin import Admin
+from horngate_server.core import settings as settings_room
+from horngate_server.core.errors import SettingsError
+from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.rpc import Transport
+from horngate_server.core.settings import Settings
 from horngate_server.doors import Doors
-from horngate_server.errors import SettingsError
-from horngate_server.guard import Guard
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
-from horngate_server.names import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.ports import write_port_file
 from horngate_server.protocols.codecs import CODECS
 from horngate_server.readiness import Readiness
@@ -35,11 +37,9 @@ from horngate_server.runtime import pages
 from horngate_server.sampling import Notes
 from horngate_server.served import Models
 from horngate_server.service import Service
-from horngate_server.settings import Settings
 from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop
 from horngate_server.streaming import model_stream_infer
-from horngate_server.transports import Transport
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
 from horngate_server.worker import Line

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
 from horngate_server.loading import Loaded
 
 

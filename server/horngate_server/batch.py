@@ -6,11 +6,11 @@ from typing import cast
 
 import numpy as np
 
-from horngate_server.errors import ModelFailed, NotInRows
-from horngate_server.model import Array, Feed, Model
+from horngate_server.core.errors import ModelFailed, NotInRows
+from horngate_server.core.inference import Buffer, Data, ModelInfo, Outputs, numbers, strings
+from horngate_server.core.model import Array, Feed, Model
+from horngate_server.core.signature import Signature
 from horngate_server.queue import Batch, Slice
-from horngate_server.request import Buffer, Data, ModelInfo, Outputs, numbers, strings
-from horngate_server.signature import Signature
 
 SMALL_BYTES = 8192
 """Requests smaller than this are joined first and copied together: a NumPy call each would cost more."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from horngate_server.batch import join, joined, outputs
+from horngate_server.core.errors import InputRefused, ModelFailed, NotInRows, OutOfMemory, RequestError
+from horngate_server.core.inference import InferenceResult, ModelInfo, Outputs
+from horngate_server.core.model import Array, Model
+from horngate_server.core.rate_limited_log import Notes
 from horngate_server.costs import Costs
-from horngate_server.errors import InputRefused, ModelFailed, NotInRows, OutOfMemory, RequestError
-from horngate_server.model import Array, Model
 from horngate_server.queue import Batch, Slice, Work
-from horngate_server.rate_limited_log import Notes
-from horngate_server.request import InferenceResult, ModelInfo, Outputs
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from horngate_server.errors import HorngateError, SettingsError
+from horngate_server.core.errors import HorngateError, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,8 @@ def _import_nothing_from_here() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from horngate_server import launch, logs, settings  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server import launch, logs  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server.core import settings  # noqa: PLC0415 - --help and wrong flags answer at once
 
     chosen = settings.read(arguments)
     try:
@@ -68,7 +69,8 @@ def _health(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
     parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
     asked = parser.parse_args(arguments)
-    from horngate_server import health_probe, settings  # noqa: PLC0415 - see above
+    from horngate_server import health_probe  # noqa: PLC0415 - see above
+    from horngate_server.core import settings  # noqa: PLC0415 - see above
 
     if asked.server is not None:
         serving = health_probe.ask(asked.server, asked.model, asked.timeout)
@@ -113,7 +115,8 @@ def _inspect(arguments: Sequence[str]) -> int:
     import json  # noqa: PLC0415 - see above
     from dataclasses import replace  # noqa: PLC0415
 
-    from horngate_server import config, settings  # noqa: PLC0415
+    from horngate_server import config  # noqa: PLC0415
+    from horngate_server.core import settings  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="horngate-server inspect",

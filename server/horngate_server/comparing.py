@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horngate_protos.datatypes import Datatype
-from horngate_server.model import Array
+from horngate_server.core.model import Array
 
 
 @dataclass(frozen=True, slots=True)

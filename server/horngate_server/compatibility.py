@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from horngate_server.request import ModelInfo
+from horngate_server.core.inference import ModelInfo
 
 
 def why_not(mine: Mapping[str, ModelInfo], theirs: Mapping[str, ModelInfo]) -> str:

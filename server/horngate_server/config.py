@@ -24,9 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from horngate_server import values
-from horngate_server.errors import SettingsError
-from horngate_server.settings import BATCHING, Limits, Settings
+from horngate_server.core import parsing as values
+from horngate_server.core.errors import SettingsError
+from horngate_server.core.settings import BATCHING, Limits, Settings
 
 STABLE = "stable"
 """The label whose version answers those who ask for none."""

@@ -8,11 +8,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from horngate_server.changes import every_second
-from horngate_server.errors import Forbidden, QueueFull, RequestError, Unauthenticated
-from horngate_server.names import ADMIN, CHECK, WATCH
+from horngate_server.core.errors import Forbidden, QueueFull, RequestError, Unauthenticated
+from horngate_server.core.file_changes import every_second
+from horngate_server.core.methods import ADMIN, CHECK, WATCH
+from horngate_server.core.settings import Settings
 from horngate_server.refusals import Refusals
-from horngate_server.settings import Settings
 from horngate_server.tokens import UNKNOWN, Client, Tokens
 from horngate_server.transports.memory import Memory
 

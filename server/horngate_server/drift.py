@@ -20,8 +20,8 @@ import numpy as np
 
 from horngate_server import scores
 from horngate_server.batch_runner import BatchReport
-from horngate_server.executor import Clock
-from horngate_server.request import ModelInfo
+from horngate_server.core.clock import Clock
+from horngate_server.core.inference import ModelInfo
 
 log = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from horngate_server.batch_runner import BatchReport, BatchRunner, Outcome
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
+from horngate_server.core.inference import ModelInfo
+from horngate_server.core.model import Model
 from horngate_server.costs import Costs
-from horngate_server.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
-from horngate_server.model import Model
 from horngate_server.queue import Batch, Line, Work
-from horngate_server.request import ModelInfo
 
 log = logging.getLogger(__name__)
 
-Clock = Callable[[], float]
 
 QUICK_S = 0.003
 """A batch expected to take no longer than this may hold up the thread that takes requests in."""

@@ -7,7 +7,7 @@ from functools import partial
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from horngate_server.errors import InvalidRequest, ModelNotFound
+from horngate_server.core.errors import InvalidRequest, ModelNotFound
 from horngate_server.readiness import Readiness
 
 _Response = HealthCheckResponse

@@ -5,7 +5,7 @@ import urllib.request
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from horngate_server.names import CHECK
+from horngate_server.core.methods import CHECK
 
 
 def ask(address: str, model: str, timeout_s: float) -> bool:

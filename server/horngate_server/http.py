@@ -12,7 +12,7 @@ import uvicorn
 from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from horngate_server.errors import SettingsError
+from horngate_server.core.errors import SettingsError
 from horngate_server.http_room import JSON, App, Message, Page, Receive, Room, Send, respond
 from horngate_server.metrics import CONTENT_TYPE
 

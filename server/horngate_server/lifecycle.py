@@ -16,25 +16,19 @@ from types import MappingProxyType
 
 from horngate_server import config as config_room
 from horngate_server import repository
-from horngate_server.changes import Changes
 from horngate_server.config import Config, ModelConfig
-from horngate_server.errors import (
-    HorngateError,
-    ModelError,
-    ModelNotFound,
-    Refused,
-    RequestError,
-    SettingsError,
-)
-from horngate_server.executor import Clock, Executor, Finish
-from horngate_server.guard import Guard
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import HorngateError, ModelError, ModelNotFound, Refused, RequestError, SettingsError
+from horngate_server.core.file_changes import Changes
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.settings import Settings
+from horngate_server.executor import Executor, Finish
 from horngate_server.loading import Loaded
-from horngate_server.rate_limited_log import Notes
 from horngate_server.readiness import Readiness
 from horngate_server.reconciler import Reconciler
 from horngate_server.roster import Roster
 from horngate_server.served import Models
-from horngate_server.settings import Settings
 from horngate_server.states import VersionState
 from horngate_server.watching import Watch
 from horngate_server.wishes import Wishes

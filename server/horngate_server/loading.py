@@ -9,19 +9,20 @@ from typing import Any
 
 from horngate_server import hints, repository, runtime
 from horngate_server.batch import ladder
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import ModelError
+from horngate_server.core.inference import ModelInfo
+from horngate_server.core.model import Model
+from horngate_server.core.settings import Limits, Settings
+from horngate_server.core.signature import Batching
 from horngate_server.costs import Costs
-from horngate_server.errors import ModelError
-from horngate_server.executor import Clock, Executor, Finish
-from horngate_server.model import Model
+from horngate_server.executor import Executor, Finish
 from horngate_server.preparing import prepare
 from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
-from horngate_server.request import ModelInfo
 from horngate_server.runtime import pages
 from horngate_server.served import Served
-from horngate_server.settings import Limits, Settings
-from horngate_server.signature import Batching
 
 LABELS = "assets.extra/labels.txt"
 """The classes' names by index, one a line, as Triton has them."""

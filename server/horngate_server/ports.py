@@ -3,8 +3,8 @@
 import socket
 from pathlib import Path
 
-from horngate_server.errors import SettingsError
-from horngate_server.settings import Settings
+from horngate_server.core.errors import SettingsError
+from horngate_server.core.settings import Settings
 
 
 def reserve(host: str, port: int) -> socket.socket:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from horngate_server.admission import alike
 from horngate_server.batch_ladder import climb, scale
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
+from horngate_server.core.model import Model
+from horngate_server.core.settings import Limits
+from horngate_server.core.signature import FREE, ROWS, WHOLE, Batching, Signature
 from horngate_server.independence import ALONE_ROWS, Doubt, Seen, rows_alone, without_rows
-from horngate_server.model import Model
 from horngate_server.probes import SIZES, Guess, Rows, guesses
-from horngate_server.settings import Limits
-from horngate_server.signature import FREE, ROWS, WHOLE, Batching, Signature
 from horngate_server.trial_runs import TrialRuns, size_of
 
 LARGER = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096, 8192)

@@ -11,19 +11,17 @@ from collections.abc import Callable
 
 from horngate_server import compatibility, hints, loading, policy, repository
 from horngate_server.attempt import Abandoned, Attempt
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import DeviceUnavailable, HorngateError
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.settings import Settings
 from horngate_server.drift import Baseline, Drift
-from horngate_server.errors import (
-    DeviceUnavailable,
-    HorngateError,
-)
-from horngate_server.executor import Clock, Finish
-from horngate_server.guard import Guard
+from horngate_server.executor import Finish
 from horngate_server.loading import Loaded
 from horngate_server.readiness import OVERALL, Readiness
 from horngate_server.roster import Departure, Entry, Observers, Roster
 from horngate_server.runtime import pages
 from horngate_server.served import Models
-from horngate_server.settings import Settings
 from horngate_server.states import State
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as ALPHA
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from horngate_protos.pool import POOL
-from horngate_server.errors import InvalidRequest
-from horngate_server.transports import Stream, Terms
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.rpc import Stream, Terms
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 

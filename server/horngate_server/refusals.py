@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from horngate_server.rate_limited_log import Notes
+from horngate_server.core.rate_limited_log import Notes
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from horngate_server import hints
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
 from horngate_server.hints import GRAPH
 
 MANIFEST = "assets.extra/horngate.json"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from horngate_server.origin import Origin
+from horngate_server.core.request_context import Origin
 
 ID_CHARACTERS = 128
 """Longer ids are cut."""

@@ -21,16 +21,16 @@ from starlette.routing import Route
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server import unix_http
 from horngate_server.about.open_inference import OpenInference
+from horngate_server.core.codec import Codec
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.core.inference import InferenceRequest
+from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
+from horngate_server.core.rpc import PRIORITY, Later, Reply, Status, bulk
 from horngate_server.doors import Doors
-from horngate_server.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
-from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
-from horngate_server.protocols import Codec
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
-from horngate_server.request import InferenceRequest
 from horngate_server.sampling import NOTHING, Notes
 from horngate_server.status import status_of
-from horngate_server.transports import PRIORITY, Later, Reply, Status, bulk
 from horngate_server.transports.memory import Memory
 
 CODES = {

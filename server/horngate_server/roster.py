@@ -13,15 +13,16 @@ from horngate_server import policy, repository
 from horngate_server.attempt import Attempt
 from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.config import ModelConfig
+from horngate_server.core.clock import Clock
+from horngate_server.core.inference import ModelInfo
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.signature import Signature
 from horngate_server.drift import Baseline, Drift
-from horngate_server.executor import Clock, Finish
-from horngate_server.guard import Guard
+from horngate_server.executor import Finish
 from horngate_server.loading import Loaded
 from horngate_server.repository import Fingerprint
-from horngate_server.request import ModelInfo
 from horngate_server.served import Served
 from horngate_server.shadow import Shadow
-from horngate_server.signature import Signature
 from horngate_server.states import State, VersionState
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import re
 import secrets
 from collections.abc import Callable
 
-from horngate_server.origin import Origin
-from horngate_server.settings import Settings
+from horngate_server.core.request_context import Origin
+from horngate_server.core.settings import Settings
 
 _TRACEPARENT = re.compile(  # W3C Trace Context: ff is no version, and zeros are no ids
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-.*)?"

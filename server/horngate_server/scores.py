@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from horngate_server.batch_runner import BatchReport
-from horngate_server.model import Array
+from horngate_server.core.model import Array
 
 PROBABILITIES = "probabilities"
 """The output that is looked at, by its name: float32 [N, classes] of the reference model and its like."""

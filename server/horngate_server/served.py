@@ -7,9 +7,9 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from horngate_server.admission import Plan, plan
-from horngate_server.errors import LabelNotFound, ModelNotFound, NotReady, SignatureNotFound
+from horngate_server.core.errors import LabelNotFound, ModelNotFound, NotReady, SignatureNotFound
+from horngate_server.core.inference import Header, ModelInfo
 from horngate_server.executor import Executor
-from horngate_server.request import Header, ModelInfo
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,9 @@ from google.protobuf.message import DecodeError
 from horngate_server import answers as answers_room
 from horngate_server.admission import arrange
 from horngate_server.batch_runner import BatchReport, Outcome
-from horngate_server.errors import (
+from horngate_server.core.clock import Clock
+from horngate_server.core.codec import Codec
+from horngate_server.core.errors import (
     CallerGone,
     DeadlineExpired,
     InvalidRequest,
@@ -27,19 +29,18 @@ from horngate_server.errors import (
     QueueFull,
     RequestError,
 )
-from horngate_server.executor import Clock, Executor
-from horngate_server.guard import Guard
+from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.request_context import Origin
+from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
+from horngate_server.executor import Executor
 from horngate_server.metrics import Metrics
-from horngate_server.origin import Origin
-from horngate_server.protocols import Codec
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.request_record import Ended, Teller
 from horngate_server.served import Models
 from horngate_server.statistics import Statistics
 from horngate_server.status import OK, status_of
-from horngate_server.transports import Answer, Call, Deliver, Reply, Status, Stream
 
 log = logging.getLogger(__name__)
 

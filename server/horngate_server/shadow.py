@@ -15,15 +15,16 @@ from typing import NamedTuple
 import numpy as np
 
 from horngate_server.batch_runner import BatchReport
-from horngate_server.errors import ModelFailed, RequestError
-from horngate_server.executor import Clock, Executor
-from horngate_server.guard import Guard
-from horngate_server.model import Array, Model
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import ModelFailed, RequestError
+from horngate_server.core.inference import Data, numbers, strings
+from horngate_server.core.model import Array, Model
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.signature import Signature
+from horngate_server.executor import Executor
 from horngate_server.priority import stand_back
-from horngate_server.rate_limited_log import Notes
-from horngate_server.request import Data, numbers, strings
 from horngate_server.scores import PROBABILITIES
-from horngate_server.signature import Signature
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from horngate_server.batch_runner import BatchReport
-from horngate_server.request import ModelInfo
+from horngate_server.core.inference import ModelInfo
 
 
 @dataclass(slots=True)

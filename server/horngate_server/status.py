@@ -4,8 +4,8 @@ import grpc
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import errors
-from horngate_server.transports import Status
+from horngate_server.core import errors
+from horngate_server.core.rpc import Status
 
 OK = "OK"
 

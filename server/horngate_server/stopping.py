@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from horngate_server.changes import every_second
+from horngate_server.core.file_changes import every_second
 from horngate_server.orphans import Orphans
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from horngate_protos.open_inference_pb2 import ModelStreamInferResponse
-from horngate_server.errors import RequestError
-from horngate_server.names import INFER
+from horngate_server.core.errors import RequestError
+from horngate_server.core.methods import INFER
+from horngate_server.core.rpc import Call, Later, Status, Stream, Terms
 from horngate_server.protocols.open_inference.request import identity
 from horngate_server.protocols.wire import field
-from horngate_server.transports import Call, Later, Status, Stream, Terms
 
 WINDOW = 256
 """Requests of a stream that are worked on at once; further ones are left to flow control."""

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from horngate_server.changes import Changes, every_second
-from horngate_server.errors import SettingsError
-from horngate_server.settings import Tls
+from horngate_server.core.errors import SettingsError
+from horngate_server.core.file_changes import Changes, every_second
+from horngate_server.core.settings import Tls
 
 log = logging.getLogger(__name__)
 

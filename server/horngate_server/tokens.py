@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from horngate_server.changes import Changes
-from horngate_server.errors import SettingsError, Unauthenticated
+from horngate_server.core.errors import SettingsError, Unauthenticated
+from horngate_server.core.file_changes import Changes
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from math import prod
 
 import numpy as np
 
-from horngate_server.errors import InputRefused, ModelFailed, OutOfMemory
-from horngate_server.model import Array, Model
+from horngate_server.core.errors import InputRefused, ModelFailed, OutOfMemory
+from horngate_server.core.model import Array, Model
+from horngate_server.core.signature import Signature
 from horngate_server.probes import Rows
 from horngate_server.runtime import pages
-from horngate_server.signature import Signature
 
 WARM_RUNS = 3
 """The first run of a size compiles and allocates, and others may be unlucky: the fastest one is its cost."""

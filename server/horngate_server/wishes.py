@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from horngate_server.config import ModelConfig
-from horngate_server.errors import ModelNotFound, Refused
+from horngate_server.core.errors import ModelNotFound, Refused
 from horngate_server.roster import Roster
 
 log = logging.getLogger(__name__)

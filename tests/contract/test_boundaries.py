@@ -41,7 +41,7 @@ def test_a_room_that_imports_what_is_not_its_own_fails_the_lint(file: str, line:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("client/horngate_client", "import horngate_server.errors"),
+        ("client/horngate_client", "import horngate_server.core.errors"),
         ("server/horngate_server", "import horngate_trainer"),
         ("trainer/horngate_trainer", "import horngate_client"),
         ("protos/horngate_protos", "import horngate_client"),
@@ -73,7 +73,7 @@ def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, fil
 def test_who_does_not_ask_for_traces_or_json_pays_for_neither() -> None:
     """A server that is built loads no OpenTelemetry, no Starlette and no TensorFlow."""
     program = (
-        "import sys; from horngate_server.app import App; from horngate_server.settings import Settings;"
+        "import sys; from horngate_server.app import App; from horngate_server.core.settings import Settings;"
         "App(Settings());"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
         " & {'opentelemetry', 'starlette', 'tensorflow', 'keras'}))"

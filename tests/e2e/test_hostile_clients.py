@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse
 from horngate_server import health_probe, tokens
-from horngate_server.names import HEALTH_BYTES
+from horngate_server.core.methods import HEALTH_BYTES
 from horngate_server.transports import small
 from support import hostile
 from support.desk import request

@@ -25,7 +25,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
-from horngate_server.names import PREDICTION
+from horngate_server.core.methods import PREDICTION
 from support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from horngate_server.names import STREAM_INFER
+from horngate_server.core.methods import STREAM_INFER
 from support.desk import request
 from support.http2 import MODEL_INFER
 from support.process import ServerProcess

@@ -15,13 +15,13 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["horngate_server.protocols", "horngate_server.admission"]):
+with atheris.instrument_imports(include=["horngate_server.core.codec", "horngate_server.admission"]):
     from fuzz.oracle import one
 
 from fuzz.mutations import mutate, mutate_json
 from fuzz.seeds import CORPUS, METHODS, corpus
+from horngate_server.core.inference import Header
 from horngate_server.protocols import tensorflow_serving
-from horngate_server.request import Header
 
 SEEDS = corpus()
 GROWTH_BYTES = 256 << 20

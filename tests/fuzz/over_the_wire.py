@@ -19,7 +19,7 @@ import numpy as np
 from fuzz.mutations import mutate
 from fuzz.seeds import odd_seeds, seeds
 from horngate_client import AsyncClient
-from horngate_server import names
+from horngate_server.core import methods as names
 from support.process import ServerProcess
 
 IMAGES = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"

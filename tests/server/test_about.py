@@ -11,10 +11,10 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
 from horngate_server.about.tensorflow_serving import TensorflowServing
-from horngate_server.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
-from horngate_server.request import ModelInfo
+from horngate_server.core.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
+from horngate_server.core.inference import ModelInfo
+from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.served import Models, Served
-from horngate_server.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.states import State, VersionState
 from support.desk import SIGNATURE, Clock, Desk
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horngate_server.changes import EVERY_S, Changes
+from horngate_server.core.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
+from horngate_server.core.file_changes import EVERY_S, Changes
+from horngate_server.core.methods import CHECK, INFER, LOAD
 from horngate_server.doors import Doors
-from horngate_server.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
-from horngate_server.names import CHECK, INFER, LOAD
 from horngate_server.sampling import Notes
 from horngate_server.tokens import Tokens, add
 from horngate_server.transports.memory import Memory

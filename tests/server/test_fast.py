@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
+from horngate_server.core.rpc import Call, Status, Stream
 from horngate_server.doors import Doors
-from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
-from horngate_server.transports import Call, Status, Stream, asgi, framing
+from horngate_server.transports import asgi, framing
 from horngate_server.transports.fast import PIECE_BYTES, FastTransport
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.streams import Streams

@@ -26,7 +26,7 @@ from horngate_server.admin import Admin
 from horngate_server.admission import Plan
 from horngate_server.attempt import Abandoned
 from horngate_server.config import ModelConfig
-from horngate_server.errors import (
+from horngate_server.core.errors import (
     InputRefused,
     InvalidRequest,
     ModelError,
@@ -36,17 +36,17 @@ from horngate_server.errors import (
     RequestError,
     SettingsError,
 )
-from horngate_server.guard import Guard
+from horngate_server.core.inference import Header, InferenceRequest
+from horngate_server.core.observer_guard import Guard
+from horngate_server.core.settings import Limits, Settings
+from horngate_server.core.signature import Signature
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Work
 from horngate_server.readiness import Readiness
-from horngate_server.request import Header, InferenceRequest
 from horngate_server.roster import Entry, Observers
 from horngate_server.served import Models
-from horngate_server.settings import Limits, Settings
-from horngate_server.signature import Signature
 from horngate_server.states import TRANSITIONS, State
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until

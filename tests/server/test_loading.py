@@ -14,9 +14,9 @@ from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
 from horngate_server import golden, loading, repository
 from horngate_server.admission import alike
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
+from horngate_server.core.settings import Settings
 from horngate_server.loading import Loaded
-from horngate_server.settings import Settings
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from horngate_server import machine
+from horngate_server.core import machine
 
 MEMINFO = "MemTotal:        8000000 kB\nMemFree:         1000 kB\n"
 TOTAL = 8000000 << 10

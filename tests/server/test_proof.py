@@ -9,11 +9,11 @@ from google.protobuf.message import DecodeError
 
 from horngate_protos.datatypes import BY_NAME
 from horngate_protos.tensorflow_pb2 import Example
-from horngate_server.errors import InputRefused, ModelError, ModelFailed, OutOfMemory
-from horngate_server.model import Array
+from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, OutOfMemory
+from horngate_server.core.model import Array
+from horngate_server.core.settings import Limits
+from horngate_server.core.signature import ROWS, WHOLE, Feature, Signature, TensorSpec
 from horngate_server.proof import Bench, Proof, prove, seconds_of_one
-from horngate_server.settings import Limits
-from horngate_server.signature import ROWS, WHOLE, Feature, Signature, TensorSpec
 from support.desk import Clock, FakeModel
 
 LIMITS = Limits(max_batch_rows=64, queue_rows=1000, max_queue_delay_s=0.0)

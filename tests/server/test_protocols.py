@@ -14,18 +14,18 @@ from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from horngate_protos.tensorflow_pb2 import Example
 from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, PredictRequest, PredictResponse
-from horngate_server.errors import InvalidRequest
-from horngate_server.model import Array
-from horngate_server.names import INFER, PREDICTION
-from horngate_server.origin import Origin
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import ModelInfo
+from horngate_server.core.methods import INFER, PREDICTION
+from horngate_server.core.model import Array
+from horngate_server.core.request_context import Origin
+from horngate_server.core.rpc import Answer, Call, Later, Status, Terms
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import read_json
-from horngate_server.request import ModelInfo
 from horngate_server.served import Served
-from horngate_server.signature import Signature, TensorSpec
 from horngate_server.streaming import WINDOW, model_stream_infer
-from horngate_server.transports import Answer, Call, Later, Status, Terms
 from horngate_server.transports.intake import Intake
 from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horngate_server.admission import Plan
-from horngate_server.errors import CallerGone, DeadlineExpired, QueueFull
+from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull
+from horngate_server.core.inference import Header, InferenceRequest, ModelInfo
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import MOST_PASSED, Batch, Line, Work
-from horngate_server.request import Header, InferenceRequest, ModelInfo
 from support.desk import SIGNATURE, FakeReply
 
 NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())

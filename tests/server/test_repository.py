@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from horngate_server import hints, repository
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -13,9 +13,9 @@ import pytest
 
 from horngate_protos.datatypes import DATATYPES
 from horngate_server import runtime
-from horngate_server.errors import DeviceUnavailable, InputRefused, ModelError, OutOfMemory
+from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, OutOfMemory
+from horngate_server.core.signature import FREE, Feature
 from horngate_server.runtime import pages, saved_model
-from horngate_server.signature import FREE, Feature
 
 
 def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -> None:
@@ -121,7 +121,7 @@ def test_tensorflow_is_quiet_once_a_model_is_loaded_unless_it_was_asked_to_talk(
     """What a model refuses is an error of the request, not two lines on stderr with the caller's values in them."""
     script = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from horngate_server import runtime; from horngate_server import errors;"
+        "from horngate_server import runtime; from horngate_server.core import errors;"
         "model = runtime.load(Path(sys.argv[1])); feed = model.feed(model.signature, [(1, 1)]);"
         "feed.arrays[0][:] = np.nan\n"
         "try: model.run(feed)\n"
@@ -243,7 +243,7 @@ tf.saved_model.save(module, sys.argv[2], signatures={"serving_default": module.s
 OP_SERVE = """
 import sys; from pathlib import Path
 from horngate_server import runtime
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
 library, path = map(Path, sys.argv[1:])
 try:
     runtime.load(path)

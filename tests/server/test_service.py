@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horngate_server.admission import alike
-from horngate_server.errors import ModelFailed, ModelNotFound, NotReady
-from horngate_server.model import Array
-from horngate_server.names import INFER as METHOD
-from horngate_server.origin import Origin
+from horngate_server.core.errors import ModelFailed, ModelNotFound, NotReady
+from horngate_server.core.methods import INFER as METHOD
+from horngate_server.core.model import Array
+from horngate_server.core.request_context import Origin
+from horngate_server.core.rpc import Call
 from horngate_server.request_record import Ended
 from horngate_server.served import Models
-from horngate_server.transports import Call
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
 
 INFER = {"model": "m", "protocol": "open_inference"}

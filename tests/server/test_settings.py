@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from horngate_server import machine, settings
-from horngate_server.errors import SettingsError
+from horngate_server.core import machine, settings
+from horngate_server.core.errors import SettingsError
 
 
 def test_defaults_are_the_contract() -> None:

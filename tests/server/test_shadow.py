@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from horngate_server.batch_runner import BatchReport
-from horngate_server.errors import ModelFailed
+from horngate_server.core.errors import ModelFailed
 from horngate_server.shadow import ROWS, WAITING, Shadow
 from support.desk import Desk, FakeModel
 from support.waiting import until

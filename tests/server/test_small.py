@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.transports import small
 from horngate_server.transports.small import AT_ONCE, SmallMessages
 

@@ -16,7 +16,9 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_protos.wire import varint
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import InferenceRequest, InferenceResult, ModelInfo
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference import request as reading
 from horngate_server.protocols.open_inference.header import InferHeader
@@ -25,8 +27,6 @@ from horngate_server.protocols.open_inference.request import decode
 from horngate_server.protocols.open_inference.response import encode
 from horngate_server.protocols.strings import MOST_STRINGS
 from horngate_server.protocols.wire import PARSED_BYTES
-from horngate_server.request import InferenceRequest, InferenceResult, ModelInfo
-from horngate_server.signature import Signature, TensorSpec
 
 STRINGS = st.lists(st.binary(max_size=300) | st.text(max_size=30).map(str.encode), max_size=20)
 

@@ -145,7 +145,7 @@ def test_a_process_to_which_children_are_left_takes_them_in() -> None:
     program = """if True:
         import ctypes, os, subprocess, threading
         from pathlib import Path
-        from horngate_server import changes
+        from horngate_server.core import file_changes as changes
         from horngate_server.stopping import Stop, block_signals
 
         block_signals()

@@ -11,10 +11,10 @@ from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
 from horngate_server.admission import arrange, plan
-from horngate_server.errors import InvalidRequest, LabelNotFound, MessageTooLarge, RequestError
+from horngate_server.core.errors import InvalidRequest, LabelNotFound, MessageTooLarge, RequestError
+from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo, numbers
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.tensorflow_serving import decode, encode
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, numbers
-from horngate_server.signature import Signature, TensorSpec
 
 
 def proto(array: np.ndarray, *, typed: int | None = None) -> TensorProto:

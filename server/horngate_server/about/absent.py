@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from horngate_server.errors import NotImplementedHere
-from horngate_server.names import MODEL, OPEN_INFERENCE, PREDICTION
+from horngate_server.core.errors import NotImplementedHere
+from horngate_server.core.methods import MODEL, OPEN_INFERENCE, PREDICTION
 
 _ADMIN = "this server takes no administrator's calls; start it with --admin"
 _MEMORY = "tensors come in the message: this server shares no memory with its callers"

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from horngate_protos import tensorflow_pb2 as tf
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server.errors import InvalidRequest, ModelNotFound
-from horngate_server.names import MODEL, PREDICTION
+from horngate_server.core.errors import InvalidRequest, ModelNotFound
+from horngate_server.core.methods import MODEL, PREDICTION
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.model_spec import Asked, read_spec, write_spec
 from horngate_server.served import Models
-from horngate_server.signature import Signature, TensorSpec
 from horngate_server.states import State, VersionState
 
 SIGNATURES = "signature_def"

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from horngate_server.names import OPEN_INFERENCE, PREDICTION
-from horngate_server.protocols import Codec, examples, open_inference, tensorflow_serving
+from horngate_server.core.codec import Codec
+from horngate_server.core.methods import OPEN_INFERENCE, PREDICTION
+from horngate_server.protocols import examples, open_inference, tensorflow_serving
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {

@@ -24,20 +24,14 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
-from horngate_server.errors import InvalidRequest, ModelFailed
-from horngate_server.protocols import Codec
+from horngate_server.core.codec import Codec
+from horngate_server.core.errors import InvalidRequest, ModelFailed
+from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.features import Rows, serialized, takes_examples, tensor
 from horngate_server.protocols.model_spec import read_spec, write_spec
 from horngate_server.protocols.tensorflow_serving import PROTOCOL
 from horngate_server.protocols.wire import check_parsed
-from horngate_server.request import (
-    Header,
-    InferenceRequest,
-    InferenceResult,
-    InputHeader,
-    ModelInfo,
-)
-from horngate_server.signature import Signature, TensorSpec
 
 SCORES = ("scores", "probabilities")
 """What the output with the scores is called; where none is, it is the only one of floats with a value per class."""

@@ -17,10 +17,10 @@ import numpy as np
 
 from horngate_protos.datatypes import BYTES
 from horngate_protos.tensorflow_pb2 import Example, Feature
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import Data, InputHeader, numbers, strings
+from horngate_server.core.signature import FREE, Signature, TensorSpec
 from horngate_server.protocols.wire import PARSED_BYTES
-from horngate_server.request import Data, InputHeader, numbers, strings
-from horngate_server.signature import FREE, Signature, TensorSpec
 
 SERIALIZED = ("inputs", "examples")
 """What an input of serialized examples is called, where the graph does not tell that it is one."""

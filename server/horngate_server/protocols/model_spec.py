@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from horngate_protos.tensorflow_serving_pb2 import ModelSpec
-from horngate_server.errors import InvalidRequest, LabelNotFound
+from horngate_server.core.errors import InvalidRequest, LabelNotFound
 
 
 class Asked(NamedTuple):

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator, Sequence
 
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
 from horngate_server.protocols.wire import LENGTH_DELIMITED, MOST_FIELDS, NotUsual, varint_at
 
 MOST_STRINGS = 1 << 20

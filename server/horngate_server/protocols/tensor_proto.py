@@ -6,10 +6,10 @@ import numpy as np
 
 from horngate_protos.datatypes import BY_TENSORFLOW, BYTES, tensorflow_name
 from horngate_protos.tensorflow_pb2 import TensorProto
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import Data
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import PARSED_BYTES, NotUsual, check_shape, varint_at
-from horngate_server.request import Data
 
 
 def datatype_of(tensor: TensorProto) -> str:

@@ -16,8 +16,18 @@ from horngate_protos.datatypes import BY_NAME, BYTES, tensorflow_name
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest
 from horngate_protos.wire import varint
-from horngate_server.errors import InvalidRequest
-from horngate_server.protocols import Codec, Template, wanted
+from horngate_server.core.codec import Codec, Template, wanted
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import (
+    Buffer,
+    Header,
+    InferenceRequest,
+    InferenceResult,
+    InputHeader,
+    ModelInfo,
+    Outputs,
+)
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.model_spec import read_spec, write_spec
 from horngate_server.protocols.strings import check_count, string_bytes
 from horngate_server.protocols.tensor_proto import data_of, datatype_of, shape_of
@@ -32,8 +42,6 @@ from horngate_server.protocols.wire import (
     field,
     varint_at,
 )
-from horngate_server.request import Buffer, Header, InferenceRequest, InferenceResult, InputHeader, ModelInfo, Outputs
-from horngate_server.signature import Signature, TensorSpec
 
 PROTOCOL = "tensorflow_serving"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import prod
 
 from horngate_protos.wire import varint
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
 
 HEAD_BYTES = 1 << 16
 """What a request may say beside its tensors' bytes."""

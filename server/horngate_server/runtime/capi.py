@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from horngate_server.errors import ModelError, ModelFailed
+from horngate_server.core.errors import ModelError, ModelFailed
 
 
 @cache

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from horngate_server.errors import DeviceUnavailable
+from horngate_server.core.errors import DeviceUnavailable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from math import prod
 
 from horngate_protos.datatypes import BYTES
 from horngate_protos.tensorflow_pb2 import AttrValue, FunctionDef, MetaGraphDef, NodeDef, TensorShapeProto
-from horngate_server.signature import FREE, Feature, Signature
+from horngate_server.core.signature import FREE, Feature, Signature
 
 WRITES = re.compile(
     r"""

@@ -17,13 +17,13 @@ import numpy as np
 from horngate_protos.datatypes import BY_TENSORFLOW, tensorflow_name
 from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureDef, TensorInfo
 from horngate_server import native_log
-from horngate_server.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
-from horngate_server.model import Array, Feed
+from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
+from horngate_server.core.model import Array, Feed
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.runtime import chatter, devices, strings
 from horngate_server.runtime.capi import Deallocator, Output, check, library
 from horngate_server.runtime.graph import annotated
 from horngate_server.runtime.tags import meta_graph_tags
-from horngate_server.signature import Signature, TensorSpec
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from horngate_server.model import Array
+from horngate_server.core.model import Array
 from horngate_server.runtime.capi import library
 
 ITEM_BYTES = 24

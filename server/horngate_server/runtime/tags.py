@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from horngate_protos.tensorflow_pb2 import MetaGraphDef
-from horngate_server.errors import ModelError
+from horngate_server.core.errors import ModelError
 
 SERVE = "serve"
 """What TensorFlow tags a MetaGraph with that is to be served."""

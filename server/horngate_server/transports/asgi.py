@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from horngate_server.errors import ModelFailed, RequestError
+from horngate_server.core.errors import ModelFailed, RequestError
+from horngate_server.core.rpc import Status, Stream, Terms
 from horngate_server.status import status_of
-from horngate_server.transports import Status, Stream, Terms, framing
+from horngate_server.transports import framing
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.streams import Streams
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from horngate_server import tls as tls_room
-from horngate_server.settings import Tls
+from horngate_server.core.settings import Tls
 from horngate_server.tls import Pems
 
 APP = "horngate_server.embedded:app"

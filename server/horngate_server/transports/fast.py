@@ -19,21 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import origin, transports, unix_http
+from horngate_server import unix_http
+from horngate_server.core import request_context as origin
+from horngate_server.core import rpc as transports
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import HorngateError, InvalidRequest, NotImplementedHere, NotReady, RequestError
+from horngate_server.core.methods import HEALTH_BYTES
+from horngate_server.core.request_context import Origin
+from horngate_server.core.rpc import Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.doors import OPEN, Doors
-from horngate_server.errors import (
-    HorngateError,
-    InvalidRequest,
-    NotImplementedHere,
-    NotReady,
-    RequestError,
-)
-from horngate_server.executor import Clock
-from horngate_server.names import HEALTH_BYTES
-from horngate_server.origin import Origin
 from horngate_server.sampling import NOTHING, Notes
 from horngate_server.status import status_of
-from horngate_server.transports import Answer, Call, Later, Service, Status, Stream, Terms, asgi, bulk, framing
+from horngate_server.transports import asgi, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.streams import Streams

@@ -9,8 +9,8 @@ from base64 import b64encode
 from collections.abc import Iterable
 from urllib.parse import quote_from_bytes
 
-from horngate_server.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
-from horngate_server.transports import Status
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
+from horngate_server.core.rpc import Status
 
 PREFIX_BYTES = 5
 """A frame is one byte (1: compressed), the length in four, and the message."""

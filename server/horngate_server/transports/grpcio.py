@@ -13,16 +13,16 @@ from urllib.parse import unquote
 
 import grpc
 
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import InvalidRequest, NotImplementedHere, RequestError, SettingsError
+from horngate_server.core.methods import HEALTH_BYTES
+from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
+from horngate_server.core.rpc import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
+from horngate_server.core.settings import Tls
 from horngate_server.doors import OPEN, Doors
-from horngate_server.errors import InvalidRequest, NotImplementedHere, RequestError, SettingsError
-from horngate_server.executor import Clock
-from horngate_server.names import HEALTH_BYTES
-from horngate_server.origin import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.sampling import NOTHING, Notes
-from horngate_server.settings import Tls
 from horngate_server.status import status_of
 from horngate_server.tls import Certificates, Pems, read
-from horngate_server.transports import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.small import SmallMessages, first

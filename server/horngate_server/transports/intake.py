@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from horngate_server.transports import Call
+from horngate_server.core.rpc import Call
 
 
 class Intake:

@@ -2,7 +2,7 @@
 
 import threading
 
-from horngate_server.errors import QueueFull
+from horngate_server.core.errors import QueueFull
 
 
 class Memory:

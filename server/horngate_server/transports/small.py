@@ -7,7 +7,7 @@ of it than HTTP/2's window. So it is the number of those waited for that bounds 
 import asyncio
 from collections.abc import AsyncIterator
 
-from horngate_server.errors import InvalidRequest, MessageTooLarge, QueueFull
+from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
 
 AT_ONCE = 4
 """Messages that are waited for. For a further one, the caller ends that has been sending for longest: probes are done

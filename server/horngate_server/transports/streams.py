@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from horngate_server.errors import NotReady
+from horngate_server.core.errors import NotReady
 
 
 class Streams:

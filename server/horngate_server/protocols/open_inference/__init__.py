@@ -1,6 +1,6 @@
 """The Open Inference Protocol's ModelInfer, with the parameters that Triton's clients use."""
 
-from horngate_server.protocols import Codec
+from horngate_server.core.codec import Codec
 from horngate_server.protocols.open_inference import request, response
 
 INFER = Codec("open_inference", request.decode, response.encode, response.template)

@@ -6,11 +6,11 @@ from math import inf, prod
 
 from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import Header, InputHeader
+from horngate_server.core.signature import Signature
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
-from horngate_server.request import Header, InputHeader
-from horngate_server.signature import Signature
 
 TIMING = "horngate_timing"
 """The request parameter (bool) that asks for timings in the response's parameters."""

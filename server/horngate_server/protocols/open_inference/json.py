@@ -23,14 +23,22 @@ import numpy as np
 
 from horngate_protos.datatypes import BYTES, DATATYPES, Datatype
 from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
-from horngate_server.errors import InvalidRequest
-from horngate_server.protocols import Codec, wanted
+from horngate_server.core.codec import Codec, wanted
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import (
+    Data,
+    InferenceRequest,
+    InferenceResult,
+    InputHeader,
+    ModelInfo,
+    numbers,
+    strings,
+)
 from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
 from horngate_server.protocols.open_inference.response import classes, widen
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
-from horngate_server.request import Data, InferenceRequest, InferenceResult, InputHeader, ModelInfo, numbers, strings
 
 PROTOCOL = "open_inference_json"
 CONTENT_TYPE = "content_type"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
 
 MOST_VALUES = 1 << 20
 """Values of one body beside runs of numbers. An object counts for `OBJECT_VALUES`: it takes 200 bytes and more."""

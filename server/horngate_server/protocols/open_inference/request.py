@@ -16,7 +16,8 @@ from google.protobuf.message import DecodeError
 
 from horngate_protos.datatypes import BY_NAME, BYTES
 from horngate_protos.open_inference_pb2 import ModelInferRequest
-from horngate_server.errors import InvalidRequest
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import Buffer, Data, InferenceRequest
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
 from horngate_server.protocols.strings import split, string_bytes
 from horngate_server.protocols.wire import (
@@ -29,7 +30,6 @@ from horngate_server.protocols.wire import (
     check_parsed,
     varint_at,
 )
-from horngate_server.request import Buffer, Data, InferenceRequest
 
 
 def decode(message: bytes | memoryview) -> InferenceRequest:

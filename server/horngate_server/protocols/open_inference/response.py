@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from horngate_protos.datatypes import BYTES, Datatype
 from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferResponse
 from horngate_protos.wire import varint
-from horngate_server.protocols import Template, wanted
-from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.protocols.strings import pack
-from horngate_server.request import (
+from horngate_server.core.codec import Template, wanted
+from horngate_server.core.inference import (
     Buffer,
     Data,
     Header,
@@ -24,7 +22,9 @@ from horngate_server.request import (
     numbers,
     strings,
 )
-from horngate_server.signature import FREE, TensorSpec
+from horngate_server.core.signature import FREE, TensorSpec
+from horngate_server.protocols.open_inference.header import InferHeader
+from horngate_server.protocols.strings import pack
 
 QUEUE_US = "horngate_queue_us"
 COMPUTE_US = "horngate_compute_us"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
-from horngate_server.signature import Batching, Signature
+from horngate_server.core.signature import Batching, Signature
 
 Buffer = bytes | memoryview
 Data = Buffer | list[bytes]

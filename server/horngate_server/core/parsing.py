@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from horngate_server import machine
+from horngate_server.core import machine
 
 LEAST_MEMORY_BYTES = 1 << 20
 LEAST_PATIENCE_S = 2.0

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from horngate_server.errors import InvalidRequest
-from horngate_server.origin import Origin
+from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.request_context import Origin
 
 PRIORITY = "horngate-priority"
 """The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""

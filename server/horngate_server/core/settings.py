@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from horngate_protos import __version__
-from horngate_server import machine, values
-from horngate_server.errors import SettingsError
+from horngate_server.core import machine
+from horngate_server.core import parsing as values
+from horngate_server.core.errors import SettingsError
 
 PREFIX = "HORNGATE_"
 AUTO = "auto"

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from horngate_server.signature import Signature
+from horngate_server.core.signature import Signature
 
 Array = npt.NDArray[np.generic]
 

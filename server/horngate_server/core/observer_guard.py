@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from horngate_server.rate_limited_log import Notes
+from horngate_server.core.rate_limited_log import Notes
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from horngate_server.request import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
-from horngate_server.signature import Signature
+from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs
+from horngate_server.core.signature import Signature
 
 
 class Template(NamedTuple):
