@@ -1,0 +1,1 @@
+"""Bytes on the wire: gRPC and HTTP servers, and who is let in."""
