@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from horngate_server.runtime import load
+from horngate_server.runtimes.tensorflow import load
 
 RUNS = 1500
 UNCOUNTED = 100

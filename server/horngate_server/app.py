@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server import access_log, http, http_room, logs, metrics, runtime, tracing
+from horngate_server import access_log, http, http_room, logs, metrics, tracing
 from horngate_server import reflection as reflection_room
 from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
@@ -33,7 +33,8 @@ from horngate_server.protocols.codecs import CODECS
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Teller
-from horngate_server.runtime import pages
+from horngate_server.runtimes import process_memory as pages
+from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.sampling import Notes
 from horngate_server.served import Models
 from horngate_server.service import Service

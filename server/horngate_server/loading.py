@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from horngate_server import hints, repository, runtime
+from horngate_server import hints, repository
 from horngate_server.batch import ladder
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelError
@@ -18,10 +18,11 @@ from horngate_server.core.signature import Batching
 from horngate_server.costs import Costs
 from horngate_server.executor import Executor, Finish
 from horngate_server.preparing import prepare
-from horngate_server.priority import stand_back
 from horngate_server.queue import Line
 from horngate_server.repository import Version
-from horngate_server.runtime import pages
+from horngate_server.runtimes import process_memory as pages
+from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes.thread_priority import stand_back
 from horngate_server.served import Served
 
 LABELS = "assets.extra/labels.txt"

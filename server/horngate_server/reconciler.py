@@ -20,7 +20,7 @@ from horngate_server.executor import Finish
 from horngate_server.loading import Loaded
 from horngate_server.readiness import OVERALL, Readiness
 from horngate_server.roster import Departure, Entry, Observers, Roster
-from horngate_server.runtime import pages
+from horngate_server.runtimes import process_memory as pages
 from horngate_server.served import Models
 from horngate_server.states import State
 

@@ -23,7 +23,7 @@ from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.signature import Signature
 from horngate_server.executor import Executor
-from horngate_server.priority import stand_back
+from horngate_server.runtimes.thread_priority import stand_back
 from horngate_server.scores import PROBABILITIES
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from horngate_server.core.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Model
 from horngate_server.core.signature import Signature
 from horngate_server.probes import Rows
-from horngate_server.runtime import pages
+from horngate_server.runtimes import process_memory as pages
 
 WARM_RUNS = 3
 """The first run of a size compiles and allocates, and others may be unlucky: the fastest one is its cost."""

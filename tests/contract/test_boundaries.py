@@ -14,8 +14,8 @@ RUFF = Path(sys.executable).with_name("ruff")
     ("file", "line", "allowed"),
     [
         ("server/horngate_server/queue.py", "import ctypes", False),
-        ("server/horngate_server/runtime/capi.py", "import ctypes", True),
-        ("server/horngate_server/runtime/capi.py", "import tensorflow", True),
+        ("server/horngate_server/runtimes/tensorflow/capi.py", "import ctypes", True),
+        ("server/horngate_server/runtimes/tensorflow/capi.py", "import tensorflow", True),
         ("server/horngate_server/service.py", "import tensorflow", False),
         ("server/horngate_server/service.py", "import grpc", False),
         ("server/horngate_server/transports/grpcio.py", "import grpc", True),

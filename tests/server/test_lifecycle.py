@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server import lifecycle, loading, policy, reconciler, repository, runtime
+from horngate_server import lifecycle, loading, policy, reconciler, repository
 from horngate_server.admin import Admin
 from horngate_server.admission import Plan
 from horngate_server.attempt import Abandoned
@@ -46,6 +46,7 @@ from horngate_server.protocols.open_inference import INFER
 from horngate_server.queue import Work
 from horngate_server.readiness import Readiness
 from horngate_server.roster import Entry, Observers
+from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.served import Models
 from horngate_server.states import TRANSITIONS, State
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from horngate_protos.datatypes import DATATYPES
-from horngate_server import runtime
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, OutOfMemory
 from horngate_server.core.signature import FREE, Feature
-from horngate_server.runtime import pages, saved_model
+from horngate_server.runtimes import process_memory as pages
+from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes.tensorflow import saved_model
 
 
 def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -> None:
@@ -121,7 +122,7 @@ def test_tensorflow_is_quiet_once_a_model_is_loaded_unless_it_was_asked_to_talk(
     """What a model refuses is an error of the request, not two lines on stderr with the caller's values in them."""
     script = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from horngate_server import runtime; from horngate_server.core import errors;"
+        "from horngate_server.runtimes import tensorflow as runtime; from horngate_server.core import errors;"
         "model = runtime.load(Path(sys.argv[1])); feed = model.feed(model.signature, [(1, 1)]);"
         "feed.arrays[0][:] = np.nan\n"
         "try: model.run(feed)\n"
@@ -242,7 +243,7 @@ tf.saved_model.save(module, sys.argv[2], signatures={"serving_default": module.s
 """
 OP_SERVE = """
 import sys; from pathlib import Path
-from horngate_server import runtime
+from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.core.errors import ModelError
 library, path = map(Path, sys.argv[1:])
 try:
@@ -316,8 +317,8 @@ def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on
     """More than 100 MB of the libraries leave the process's memory; what serving needs comes back by itself."""
     script = (
         "import re; from pathlib import Path;"
-        "from horngate_server import runtime;"
-        "from horngate_server.runtime import pages;"
+        "from horngate_server.runtimes import tensorflow as runtime;"
+        "from horngate_server.runtimes import process_memory as pages;"
         "rss = lambda: int(re.search(r'VmRSS:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "before = rss(); released = pages.release(); after = rss();"
@@ -333,7 +334,7 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
     script = (
         "import sys; from pathlib import Path;"
         "from horngate_server import app;"
-        "from horngate_server import runtime;"
+        "from horngate_server.runtimes import tensorflow as runtime;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "feed = model.feed(model.signature, [(1, 1)]); model.run(feed);"
         "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
@@ -345,6 +346,9 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
 @pytest.mark.slow
 def test_tensorflows_library_leaves_other_libraries_their_own_symbols() -> None:
     """A library that is loaded later, such as numpy.random's, does not get TensorFlow's and crash."""
-    script = "from horngate_server.runtime import capi; capi.library();from numpy import random; print(random.rand(0))"
+    script = (
+        "from horngate_server.runtimes.tensorflow import capi; capi.library();"
+        "from numpy import random; print(random.rand(0))"
+    )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import access_log, launch, logs, native_log, status
+from horngate_server import access_log, launch, logs, status
 from horngate_server.batch import ladder
 from horngate_server.core import errors
 from horngate_server.core.rate_limited_log import Notes
@@ -28,6 +28,7 @@ from horngate_server.health import Health
 from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Ended
+from horngate_server.runtimes import native_log
 from horngate_server.transports import envoy
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory

@@ -16,14 +16,15 @@ import numpy as np
 
 from horngate_protos.datatypes import BY_TENSORFLOW, tensorflow_name
 from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureDef, TensorInfo
-from horngate_server import native_log
 from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
 from horngate_server.core.model import Array, Feed
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.runtime import chatter, devices, strings
-from horngate_server.runtime.capi import Deallocator, Output, check, library
-from horngate_server.runtime.graph import annotated
-from horngate_server.runtime.tags import meta_graph_tags
+from horngate_server.runtimes import native_log
+from horngate_server.runtimes.tensorflow import devices, strings
+from horngate_server.runtimes.tensorflow import runtime_log as chatter
+from horngate_server.runtimes.tensorflow.capi import Deallocator, Output, check, library
+from horngate_server.runtimes.tensorflow.graph import annotated
+from horngate_server.runtimes.tensorflow.tags import meta_graph_tags
 
 log = logging.getLogger(__name__)
 

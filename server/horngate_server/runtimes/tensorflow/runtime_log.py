@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from horngate_server.runtime.capi import framework
+from horngate_server.runtimes.tensorflow.capi import framework
 
 FATAL = 3
 """Abseil's level above which there is nothing."""

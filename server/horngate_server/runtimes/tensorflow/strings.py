@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from horngate_server.core.model import Array
-from horngate_server.runtime.capi import library
+from horngate_server.runtimes.tensorflow.capi import library
 
 ITEM_BYTES = 24
 INLINE_BYTES = 22
