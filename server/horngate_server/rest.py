@@ -27,10 +27,10 @@ from horngate_server.core.inference import InferenceRequest
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.core.rpc import PRIORITY, Later, Reply, Status, bulk
 from horngate_server.doors import Doors
+from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.sampling import NOTHING, Notes
-from horngate_server.status import status_of
 from horngate_server.transports.memory import Memory
 
 CODES = {

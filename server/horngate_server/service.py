@@ -35,12 +35,12 @@ from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
 from horngate_server.executor import Executor
 from horngate_server.metrics import Metrics
+from horngate_server.protocols.grpc_status import OK, status_of
 from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Ended, Teller
 from horngate_server.served import Models
 from horngate_server.statistics import Statistics
-from horngate_server.status import OK, status_of
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from horngate_protos.open_inference_pb2 import ModelStreamInferResponse
 from horngate_server.core.errors import RequestError
 from horngate_server.core.methods import INFER
 from horngate_server.core.rpc import Call, Later, Status, Stream, Terms
-from horngate_server.protocols.open_inference.request import identity
+from horngate_server.protocols.open_inference.decode import identity
 from horngate_server.protocols.wire import field
 
 WINDOW = 256

@@ -20,9 +20,9 @@ from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, numbers
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols.open_inference import INFER
+from horngate_server.protocols.open_inference.decode import decode
+from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.protocols.open_inference.request import decode
-from horngate_server.protocols.open_inference.response import encode
 from horngate_server.protocols.tensorflow_serving import PREDICT
 from horngate_server.queue import Work
 from support.desk import SIGNATURE, FakeReply, request

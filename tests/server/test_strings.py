@@ -19,12 +19,12 @@ from horngate_protos.wire import varint
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.protocols.open_inference import decode as reading
 from horngate_server.protocols.open_inference import json_reader
-from horngate_server.protocols.open_inference import request as reading
+from horngate_server.protocols.open_inference.decode import decode
+from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.open_inference.json import decode_json, encode_json
-from horngate_server.protocols.open_inference.request import decode
-from horngate_server.protocols.open_inference.response import encode
 from horngate_server.protocols.strings import MOST_STRINGS
 from horngate_server.protocols.wire import PARSED_BYTES
 

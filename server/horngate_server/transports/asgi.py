@@ -9,7 +9,7 @@ from typing import Any
 
 from horngate_server.core.errors import ModelFailed, RequestError
 from horngate_server.core.rpc import Status, Stream, Terms
-from horngate_server.status import status_of
+from horngate_server.protocols.grpc_status import status_of
 from horngate_server.transports import framing
 from horngate_server.transports.memory import Memory
 from horngate_server.transports.streams import Streams

@@ -35,8 +35,8 @@ from horngate_server.core.inference import (
     strings,
 )
 from horngate_server.protocols.open_inference import json_reader
+from horngate_server.protocols.open_inference.encode import classes, widen
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
-from horngate_server.protocols.open_inference.response import classes, widen
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
 
