@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.errors import RequestError
 from horngate_server.core.inference import InferenceResult, ModelInfo, Outputs
-from horngate_server.queue import Work
+from horngate_server.engine.batch_queue import Work
+from horngate_server.engine.batch_runner import BatchReport
 
 
 def write(work: Work, result: InferenceResult) -> bytes:

@@ -25,6 +25,7 @@ from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings
 from horngate_server.doors import Doors
+from horngate_server.engine.routing import Models
 from horngate_server.health import Health
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.loading import Loaded
@@ -36,7 +37,6 @@ from horngate_server.request_record import Teller
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.sampling import Notes
-from horngate_server.served import Models
 from horngate_server.service import Service
 from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop

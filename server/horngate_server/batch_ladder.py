@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from horngate_server.batch import ladder
 from horngate_server.core.errors import OutOfMemory, RequestError
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import Growth
+from horngate_server.engine.batching import ladder
 from horngate_server.independence import Doubt, Seen, compare
 from horngate_server.probes import Rows
 from horngate_server.trial_runs import TrialRuns, joined, size_of

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import scores
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
+from horngate_server.engine import class_scores as scores
+from horngate_server.engine.batch_runner import BatchReport
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from horngate_server.core.file_changes import Changes
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.settings import Settings
-from horngate_server.executor import Executor, Finish
+from horngate_server.engine.executor import Executor, Finish
+from horngate_server.engine.routing import Models
 from horngate_server.loading import Loaded
 from horngate_server.readiness import Readiness
 from horngate_server.reconciler import Reconciler
 from horngate_server.roster import Roster
-from horngate_server.served import Models
 from horngate_server.states import VersionState
 from horngate_server.watching import Watch
 from horngate_server.wishes import Wishes

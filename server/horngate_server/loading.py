@@ -8,22 +8,22 @@ from time import monotonic
 from typing import Any
 
 from horngate_server import hints, repository
-from horngate_server.batch import ladder
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Model
 from horngate_server.core.settings import Limits, Settings
 from horngate_server.core.signature import Batching
-from horngate_server.costs import Costs
-from horngate_server.executor import Executor, Finish
+from horngate_server.engine.batch_queue import Line
+from horngate_server.engine.batching import ladder
+from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.executor import Executor, Finish
+from horngate_server.engine.routing import Served
 from horngate_server.preparing import prepare
-from horngate_server.queue import Line
 from horngate_server.repository import Version
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.runtimes.thread_priority import stand_back
-from horngate_server.served import Served
 
 LABELS = "assets.extra/labels.txt"
 """The classes' names by index, one a line, as Triton has them."""

@@ -28,11 +28,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from horngate_server import scores
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.inference import ModelInfo
 from horngate_server.drift import SUSPICIONS
-from horngate_server.executor import Executor
+from horngate_server.engine import class_scores as scores
+from horngate_server.engine.batch_runner import BatchReport
+from horngate_server.engine.executor import Executor
 from horngate_server.states import SHOWN, VersionState
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

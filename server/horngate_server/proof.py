@@ -6,12 +6,12 @@ Where an answer depends on its neighbours, or where that cannot be seen, each re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from horngate_server.admission import alike
 from horngate_server.batch_ladder import climb, scale
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Model
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import FREE, ROWS, WHOLE, Batching, Signature
+from horngate_server.engine.validation import alike
 from horngate_server.independence import ALONE_ROWS, Doubt, Seen, rows_alone, without_rows
 from horngate_server.probes import SIZES, Guess, Rows, guesses
 from horngate_server.trial_runs import TrialRuns, size_of

@@ -16,12 +16,12 @@ from horngate_server.core.errors import DeviceUnavailable, HorngateError
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.settings import Settings
 from horngate_server.drift import Baseline, Drift
-from horngate_server.executor import Finish
+from horngate_server.engine.executor import Finish
+from horngate_server.engine.routing import Models
 from horngate_server.loading import Loaded
 from horngate_server.readiness import OVERALL, Readiness
 from horngate_server.roster import Departure, Entry, Observers, Roster
 from horngate_server.runtimes import process_memory as pages
-from horngate_server.served import Models
 from horngate_server.states import State
 
 log = logging.getLogger(__name__)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from horngate_server import policy, repository
 from horngate_server.attempt import Attempt
-from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.config import ModelConfig
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.signature import Signature
 from horngate_server.drift import Baseline, Drift
-from horngate_server.executor import Finish
+from horngate_server.engine.batch_runner import BatchReport, Outcome
+from horngate_server.engine.executor import Finish
+from horngate_server.engine.routing import Served
 from horngate_server.loading import Loaded
 from horngate_server.repository import Fingerprint
-from horngate_server.served import Served
 from horngate_server.shadow import Shadow
 from horngate_server.states import State, VersionState
 

@@ -16,8 +16,6 @@ from types import MappingProxyType
 from google.protobuf.message import DecodeError
 
 from horngate_server import answers as answers_room
-from horngate_server.admission import arrange
-from horngate_server.batch_runner import BatchReport, Outcome
 from horngate_server.core.clock import Clock
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import (
@@ -33,13 +31,15 @@ from horngate_server.core.inference import Header, InferenceRequest, InferenceRe
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
-from horngate_server.executor import Executor
+from horngate_server.engine.batch_queue import Work
+from horngate_server.engine.batch_runner import BatchReport, Outcome
+from horngate_server.engine.executor import Executor
+from horngate_server.engine.routing import Models
+from horngate_server.engine.validation import arrange
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.grpc_status import OK, status_of
-from horngate_server.queue import Work
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Ended, Teller
-from horngate_server.served import Models
 from horngate_server.statistics import Statistics
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelFailed, RequestError
 from horngate_server.core.inference import Data, numbers, strings
@@ -22,9 +21,10 @@ from horngate_server.core.model import Array, Model
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.signature import Signature
-from horngate_server.executor import Executor
+from horngate_server.engine.batch_runner import BatchReport
+from horngate_server.engine.class_scores import PROBABILITIES
+from horngate_server.engine.executor import Executor
 from horngate_server.runtimes.thread_priority import stand_back
-from horngate_server.scores import PROBABILITIES
 
 log = logging.getLogger(__name__)
 

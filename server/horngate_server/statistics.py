@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.inference import ModelInfo
+from horngate_server.engine.batch_runner import BatchReport
 
 
 @dataclass(slots=True)

@@ -13,19 +13,19 @@ RUFF = Path(sys.executable).with_name("ruff")
 @pytest.mark.parametrize(
     ("file", "line", "allowed"),
     [
-        ("server/horngate_server/queue.py", "import ctypes", False),
+        ("server/horngate_server/engine/batch_queue.py", "import ctypes", False),
         ("server/horngate_server/runtimes/tensorflow/capi.py", "import ctypes", True),
         ("server/horngate_server/runtimes/tensorflow/capi.py", "import tensorflow", True),
         ("server/horngate_server/service.py", "import tensorflow", False),
         ("server/horngate_server/service.py", "import grpc", False),
         ("server/horngate_server/transports/grpcio.py", "import grpc", True),
-        ("server/horngate_server/executor.py", "import prometheus_client", False),
+        ("server/horngate_server/engine/executor.py", "import prometheus_client", False),
         ("server/horngate_server/metrics.py", "import prometheus_client", True),
         ("server/horngate_server/service.py", "import opentelemetry.trace", False),
         ("server/horngate_server/tracing.py", "import opentelemetry.trace", True),
         ("server/horngate_server/app.py", "import os; os.environ['X']", False),
-        ("server/horngate_server/queue.py", "import time; time.time()", False),
-        ("server/horngate_server/executor.py", "import time; time.sleep(1)", False),
+        ("server/horngate_server/engine/batch_queue.py", "import time; time.time()", False),
+        ("server/horngate_server/engine/executor.py", "import time; time.sleep(1)", False),
         ("client/horngate_client/sync.py", "import grpc", True),
     ],
 )

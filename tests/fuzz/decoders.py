@@ -15,7 +15,7 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["horngate_server.core.codec", "horngate_server.admission"]):
+with atheris.instrument_imports(include=["horngate_server.core.codec", "horngate_server.engine.validation"]):
     from fuzz.oracle import one
 
 from fuzz.mutations import mutate, mutate_json

@@ -14,11 +14,11 @@ from fuzz.seeds import METHODS
 from horngate_protos.datatypes import BY_NAME, BYTES
 from horngate_protos.open_inference_pb2 import ModelInferRequest
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest
-from horngate_server.admission import arrange, plan
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import RequestError
 from horngate_server.core.inference import Data, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.engine.validation import arrange, plan
 from horngate_server.protocols import examples, open_inference, tensorflow_serving
 from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json

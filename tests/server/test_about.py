@@ -14,7 +14,7 @@ from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.core.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
-from horngate_server.served import Models, Served
+from horngate_server.engine.routing import Models, Served
 from horngate_server.states import State, VersionState
 from support.desk import SIGNATURE, Clock, Desk
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from horngate_protos.datatypes import BY_NAME
-from horngate_server.admission import arrange, plan
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge
 from horngate_server.core.inference import Header, InferenceRequest, InputHeader, ModelInfo
 from horngate_server.core.signature import WHOLE, Batching, Growth, Signature, TensorSpec
+from horngate_server.engine.validation import arrange, plan
 
 SIGNATURE = Signature(
     "serving_default",

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horngate_protos.datatypes import BY_NAME
-from horngate_server.admission import alike
 from horngate_server.core.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array
 from horngate_server.core.signature import WHOLE, Batching, Signature, TensorSpec
+from horngate_server.engine.validation import alike
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until
 

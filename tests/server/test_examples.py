@@ -14,11 +14,11 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
-from horngate_server.admission import arrange, plan
 from horngate_server.core.errors import InvalidRequest, ModelFailed
 from horngate_server.core.inference import InferenceResult, ModelInfo, numbers, strings
 from horngate_server.core.signature import Feature as GraphFeature
 from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.engine.validation import arrange, plan
 from horngate_server.protocols.examples import CLASSIFY, REGRESS
 
 INPUTS = (TensorSpec("image", BY_NAME["UINT8"], (-1, 2, 2)), TensorSpec("size", BY_NAME["FP32"], (-1,)))

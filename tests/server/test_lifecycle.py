@@ -23,7 +23,6 @@ from prometheus_client import CollectorRegistry
 from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server import lifecycle, loading, policy, reconciler, repository
 from horngate_server.admin import Admin
-from horngate_server.admission import Plan
 from horngate_server.attempt import Abandoned
 from horngate_server.config import ModelConfig
 from horngate_server.core.errors import (
@@ -40,14 +39,15 @@ from horngate_server.core.inference import Header, InferenceRequest
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.settings import Limits, Settings
 from horngate_server.core.signature import Signature
+from horngate_server.engine.batch_queue import Work
+from horngate_server.engine.routing import Models
+from horngate_server.engine.validation import Plan
 from horngate_server.lifecycle import Lifecycle
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.queue import Work
 from horngate_server.readiness import Readiness
 from horngate_server.roster import Entry, Observers
 from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.served import Models
 from horngate_server.states import TRANSITIONS, State
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until

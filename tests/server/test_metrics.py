@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.datatypes import BY_NAME
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.inference import ModelInfo, Outputs
 from horngate_server.core.model import Array
 from horngate_server.core.signature import WHOLE, Batching, Signature, TensorSpec
+from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.loading import LoadReport
 from horngate_server.metrics import SECONDS, Metrics, default_registry
 from horngate_server.states import SHOWN, State, VersionState

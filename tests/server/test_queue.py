@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horngate_server.admission import Plan
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull
 from horngate_server.core.inference import Header, InferenceRequest, ModelInfo
+from horngate_server.engine.batch_queue import MOST_PASSED, Batch, Line, Work
+from horngate_server.engine.validation import Plan
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.queue import MOST_PASSED, Batch, Line, Work
 from support.desk import SIGNATURE, FakeReply
 
 NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horngate_server.admission import alike
 from horngate_server.core.errors import ModelFailed, ModelNotFound, NotReady
 from horngate_server.core.methods import INFER as METHOD
 from horngate_server.core.model import Array
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Call
+from horngate_server.engine.routing import Models
+from horngate_server.engine.validation import alike
 from horngate_server.request_record import Ended
-from horngate_server.served import Models
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
 
 INFER = {"model": "m", "protocol": "open_inference"}

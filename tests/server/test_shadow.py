@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.errors import ModelFailed
+from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.shadow import ROWS, WAITING, Shadow
 from support.desk import Desk, FakeModel
 from support.waiting import until

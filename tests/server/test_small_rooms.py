@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
 from horngate_server import access_log, launch, logs
-from horngate_server.batch import ladder
 from horngate_server.core import errors
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Call, Later
 from horngate_server.core.settings import Settings
-from horngate_server.costs import KINDS, Costs
+from horngate_server.engine.batching import ladder
+from horngate_server.engine.cost_model import KINDS, Costs
 from horngate_server.health import Health
 from horngate_server.protocols import grpc_status as status
 from horngate_server.readiness import Readiness

@@ -17,10 +17,10 @@ from horngate_protos.datatypes import BY_NAME, BY_TENSORFLOW, BYTES, COMPLEX, Da
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
 from horngate_protos.wire import varint
-from horngate_server.admission import arrange, plan
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import Data, Header, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.engine.validation import arrange, plan
 from horngate_server.protocols.tensor_proto import data_of, shape_of
 from horngate_server.protocols.tensorflow_serving import decode, encode
 from horngate_server.protocols.wire import PARSED_BYTES

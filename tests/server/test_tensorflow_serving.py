@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
-from horngate_server.admission import arrange, plan
 from horngate_server.core.errors import InvalidRequest, LabelNotFound, MessageTooLarge, RequestError
 from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo, numbers
 from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.engine.validation import arrange, plan
 from horngate_server.protocols.tensorflow_serving import decode, encode
 
 

@@ -12,21 +12,21 @@ from prometheus_client import CollectorRegistry
 
 from horngate_protos.datatypes import BY_NAME, BY_NUMPY
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from horngate_server.batch import ladder
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import INFER
 from horngate_server.core.model import Array
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Answer, Call, Status, Terms
 from horngate_server.core.signature import Batching, Signature, TensorSpec
-from horngate_server.costs import Costs
-from horngate_server.executor import Executor
+from horngate_server.engine.batch_queue import Line
+from horngate_server.engine.batching import ladder
+from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.executor import Executor
+from horngate_server.engine.routing import Models, Served
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.queue import Line
 from horngate_server.readiness import Readiness
 from horngate_server.request_record import Teller
-from horngate_server.served import Models, Served
 from horngate_server.service import Service
 from horngate_server.statistics import Statistics
 

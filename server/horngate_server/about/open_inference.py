@@ -10,10 +10,10 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelNotFound, NotReady
 from horngate_server.core.methods import OPEN_INFERENCE
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
-from horngate_server.executor import Executor
+from horngate_server.engine.executor import Executor
+from horngate_server.engine.routing import Models, Served
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.readiness import Readiness
-from horngate_server.served import Models, Served
 from horngate_server.states import State, VersionState
 from horngate_server.statistics import Duration, Stages, Statistics
 

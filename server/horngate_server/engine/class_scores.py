@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from horngate_server.batch_runner import BatchReport
 from horngate_server.core.model import Array
+from horngate_server.engine.batch_runner import BatchReport
 
 PROBABILITIES = "probabilities"
 """The output that is looked at, by its name: float32 [N, classes] of the reference model and its like."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from horngate_server.batch import join, joined, outputs
 from horngate_server.core.errors import InputRefused, ModelFailed, NotInRows, OutOfMemory, RequestError
 from horngate_server.core.inference import InferenceResult, ModelInfo, Outputs
 from horngate_server.core.model import Array, Model
 from horngate_server.core.rate_limited_log import Notes
-from horngate_server.costs import Costs
-from horngate_server.queue import Batch, Slice, Work
+from horngate_server.engine.batch_queue import Batch, Slice, Work
+from horngate_server.engine.batching import join, joined, outputs
+from horngate_server.engine.cost_model import Costs
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
-from horngate_server.admission import Plan
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
 from horngate_server.core.inference import Data, InferenceRequest, ModelInfo, Outputs
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Reply
+from horngate_server.engine.validation import Plan
 
 BULK_SHARE = 4
 """A batch has this many times the rows that larger requests and bulk may have in it."""

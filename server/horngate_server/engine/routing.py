@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from horngate_server.admission import Plan, plan
 from horngate_server.core.errors import LabelNotFound, ModelNotFound, NotReady, SignatureNotFound
 from horngate_server.core.inference import Header, ModelInfo
-from horngate_server.executor import Executor
+from horngate_server.engine.executor import Executor
+from horngate_server.engine.validation import Plan, plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

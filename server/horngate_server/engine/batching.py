@@ -10,7 +10,7 @@ from horngate_server.core.errors import ModelFailed, NotInRows
 from horngate_server.core.inference import Buffer, Data, ModelInfo, Outputs, numbers, strings
 from horngate_server.core.model import Array, Feed, Model
 from horngate_server.core.signature import Signature
-from horngate_server.queue import Batch, Slice
+from horngate_server.engine.batch_queue import Batch, Slice
 
 SMALL_BYTES = 8192
 """Requests smaller than this are joined first and copied together: a NumPy call each would cost more."""

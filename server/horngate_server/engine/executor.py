@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from horngate_server.batch_runner import BatchReport, BatchRunner, Outcome
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Model
-from horngate_server.costs import Costs
-from horngate_server.queue import Batch, Line, Work
+from horngate_server.engine.batch_queue import Batch, Line, Work
+from horngate_server.engine.batch_runner import BatchReport, BatchRunner, Outcome
+from horngate_server.engine.cost_model import Costs
 
 log = logging.getLogger(__name__)
 

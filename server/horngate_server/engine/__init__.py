@@ -1,0 +1,1 @@
+"""The way of a request through one model: validated, queued, batched, run."""
