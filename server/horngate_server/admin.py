@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server.config import STABLE, ModelConfig
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import InvalidRequest, RequestError
 from horngate_server.core.methods import LOAD, RELOAD, UNLOAD
+from horngate_server.lifecycle.model_config import STABLE, ModelConfig
 
 if TYPE_CHECKING:  # for the types alone
-    from horngate_server.lifecycle import Lifecycle
+    from horngate_server.lifecycle.manager import Lifecycle
     from horngate_server.metrics import Metrics
 
 Answered = Callable[[bytes | RequestError], None]

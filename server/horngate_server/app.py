@@ -27,11 +27,11 @@ from horngate_server.core.settings import Settings
 from horngate_server.doors import Doors
 from horngate_server.engine.routing import Models
 from horngate_server.health import Health
-from horngate_server.lifecycle import Lifecycle
-from horngate_server.loading import Loaded
+from horngate_server.lifecycle.loader import Loaded
+from horngate_server.lifecycle.manager import Lifecycle
+from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.ports import write_port_file
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Teller
 from horngate_server.runtimes import process_memory as pages

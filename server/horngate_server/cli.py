@@ -115,8 +115,8 @@ def _inspect(arguments: Sequence[str]) -> int:
     import json  # noqa: PLC0415 - see above
     from dataclasses import replace  # noqa: PLC0415
 
-    from horngate_server import config  # noqa: PLC0415
     from horngate_server.core import settings  # noqa: PLC0415
+    from horngate_server.lifecycle import model_config as config  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="horngate-server inspect",
@@ -134,7 +134,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     parser.add_argument("--tags", metavar="TAG,TAG", help="of the MetaGraph to load: as in --config (default: serve)")
     parser.add_argument("--signature", metavar="NAME", help="the one for callers who name none: as in --config")
     asked = parser.parse_args(arguments)
-    from horngate_server.loading import inspect  # noqa: PLC0415
+    from horngate_server.lifecycle.loader import inspect  # noqa: PLC0415
 
     chosen = settings.chosen(vars(asked))
     wanted = config.read(chosen.config, chosen)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from horngate_server.core.errors import InvalidRequest, ModelNotFound
-from horngate_server.readiness import Readiness
+from horngate_server.lifecycle.readiness import Readiness
 
 _Response = HealthCheckResponse
 _STATUSES = {True: _Response.SERVING, False: _Response.NOT_SERVING, None: _Response.SERVICE_UNKNOWN}

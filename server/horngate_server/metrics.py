@@ -29,11 +29,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from horngate_server.core.inference import ModelInfo
-from horngate_server.drift import SUSPICIONS
 from horngate_server.engine import class_scores as scores
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.executor import Executor
-from horngate_server.states import SHOWN, VersionState
+from horngate_server.lifecycle.drift import SUSPICIONS
+from horngate_server.lifecycle.version_state import SHOWN, VersionState
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(float(2**power) for power in range(13))

@@ -15,7 +15,7 @@ from horngate_server.core.errors import InvalidRequest, LabelNotFound, ModelNotF
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.engine.routing import Models, Served
-from horngate_server.states import State, VersionState
+from horngate_server.lifecycle.version_state import State, VersionState
 from support.desk import SIGNATURE, Clock, Desk
 
 STATES = [

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from horngate_server import config
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Limits, Settings, read
+from horngate_server.lifecycle import model_config as config
 
 SETTINGS = Settings(max_batch_rows=16, queue_rows=64)
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from horngate_protos.datatypes import BY_NAME
 from horngate_server.core.inference import Header, InferenceRequest, InputHeader, ModelInfo, Outputs
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.drift import LEAST_ROWS, LOOK_EVERY_S, LOOKS, WINDOW_ROWS, Baseline, Drift, psi
 from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.validation import plan
+from horngate_server.lifecycle.drift import LEAST_ROWS, LOOK_EVERY_S, LOOKS, WINDOW_ROWS, Baseline, Drift, psi
 from horngate_server.protocols.open_inference import INFER
 from support.desk import Clock, FakeReply
 

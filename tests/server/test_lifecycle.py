@@ -21,10 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server import lifecycle, loading, policy, reconciler, repository
 from horngate_server.admin import Admin
-from horngate_server.attempt import Abandoned
-from horngate_server.config import ModelConfig
 from horngate_server.core.errors import (
     InputRefused,
     InvalidRequest,
@@ -42,13 +39,19 @@ from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import Plan
-from horngate_server.lifecycle import Lifecycle
+from horngate_server.lifecycle import loader as loading
+from horngate_server.lifecycle import manager as lifecycle
+from horngate_server.lifecycle import reconciler, repository
+from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle.load_attempt import Abandoned
+from horngate_server.lifecycle.manager import Lifecycle
+from horngate_server.lifecycle.model_config import ModelConfig
+from horngate_server.lifecycle.model_state import Entry, Observers
+from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.version_state import TRANSITIONS, State
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.readiness import Readiness
-from horngate_server.roster import Entry, Observers
 from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.states import TRANSITIONS, State
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until
 

@@ -12,11 +12,13 @@ import pytest
 
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
-from horngate_server import golden, loading, repository
 from horngate_server.core.errors import ModelError
 from horngate_server.core.settings import Settings
 from horngate_server.engine.validation import alike
-from horngate_server.loading import Loaded
+from horngate_server.lifecycle import loader as loading
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import verification as golden
+from horngate_server.lifecycle.loader import Loaded
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
 

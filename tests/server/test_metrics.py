@@ -14,9 +14,9 @@ from horngate_server.core.inference import ModelInfo, Outputs
 from horngate_server.core.model import Array
 from horngate_server.core.signature import WHOLE, Batching, Signature, TensorSpec
 from horngate_server.engine.batch_runner import BatchReport
-from horngate_server.loading import LoadReport
+from horngate_server.lifecycle.loader import LoadReport
+from horngate_server.lifecycle.version_state import SHOWN, State, VersionState
 from horngate_server.metrics import SECONDS, Metrics, default_registry
-from horngate_server.states import SHOWN, State, VersionState
 from support.desk import Desk
 
 WAIT_S = 20.0

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from horngate_server import hints, repository
 from horngate_server.core.errors import ModelError
+from horngate_server.lifecycle import folder_hints as hints
+from horngate_server.lifecycle import repository
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

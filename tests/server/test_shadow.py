@@ -7,7 +7,7 @@ import pytest
 
 from horngate_server.core.errors import ModelFailed
 from horngate_server.engine.batch_runner import BatchReport
-from horngate_server.shadow import ROWS, WAITING, Shadow
+from horngate_server.lifecycle.shadow import ROWS, WAITING, Shadow
 from support.desk import Desk, FakeModel
 from support.waiting import until
 

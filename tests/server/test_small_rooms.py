@@ -25,8 +25,8 @@ from horngate_server.core.settings import Settings
 from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import KINDS, Costs
 from horngate_server.health import Health
+from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.protocols import grpc_status as status
-from horngate_server.readiness import Readiness
 from horngate_server.refusals import Refusals
 from horngate_server.request_record import Ended
 from horngate_server.runtimes import native_log

@@ -23,9 +23,9 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import Costs
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Served
+from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.metrics import Metrics
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.readiness import Readiness
 from horngate_server.request_record import Teller
 from horngate_server.service import Service
 from horngate_server.statistics import Statistics

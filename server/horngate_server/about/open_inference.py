@@ -12,9 +12,9 @@ from horngate_server.core.methods import OPEN_INFERENCE
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Served
+from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
-from horngate_server.readiness import Readiness
-from horngate_server.states import State, VersionState
 from horngate_server.statistics import Duration, Stages, Statistics
 
 EXTENSIONS = (

@@ -8,8 +8,8 @@ from horngate_server.core.errors import InvalidRequest, ModelNotFound
 from horngate_server.core.methods import MODEL, PREDICTION
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.routing import Models
+from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.model_spec import Asked, read_spec, write_spec
-from horngate_server.states import State, VersionState
 
 SIGNATURES = "signature_def"
 """The only metadata_field that there is."""

@@ -8,7 +8,7 @@ import numpy as np
 from horngate_server.core.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Model
 from horngate_server.core.signature import Signature
-from horngate_server.probes import Rows
+from horngate_server.lifecycle.probe_inputs import Rows
 from horngate_server.runtimes import process_memory as pages
 
 WARM_RUNS = 3

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from horngate_server.config import STABLE, ModelConfig
+from horngate_server.lifecycle.model_config import STABLE, ModelConfig
 
 
 class Route(NamedTuple):

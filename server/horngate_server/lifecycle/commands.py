@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Mapping
 
-from horngate_server.config import ModelConfig
 from horngate_server.core.errors import ModelNotFound, Refused
-from horngate_server.roster import Roster
+from horngate_server.lifecycle.model_config import ModelConfig
+from horngate_server.lifecycle.model_state import Roster
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from horngate_server.core.errors import OutOfMemory, RequestError
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import Growth
 from horngate_server.engine.batching import ladder
-from horngate_server.independence import Doubt, Seen, compare
-from horngate_server.probes import Rows
-from horngate_server.trial_runs import TrialRuns, joined, size_of
+from horngate_server.lifecycle.probe_inputs import Rows
+from horngate_server.lifecycle.row_independence import Doubt, Seen, compare
+from horngate_server.lifecycle.trial_runs import TrialRuns, joined, size_of
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from google.protobuf.message import DecodeError
 
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
-from horngate_server.comparing import Tolerance, first_difference
 from horngate_server.core.errors import InvalidRequest, ModelError, RequestError
 from horngate_server.core.model import Array, Model
 from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batching import joined
+from horngate_server.lifecycle.comparison import Tolerance, first_difference
+from horngate_server.lifecycle.repository import Version
+from horngate_server.lifecycle.trial_runs import computed
 from horngate_server.protocols.tensor_proto import data_of, shape_of
-from horngate_server.repository import Version
-from horngate_server.trial_runs import computed
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000

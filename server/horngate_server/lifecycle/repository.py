@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from horngate_server import hints
 from horngate_server.core.errors import ModelError
-from horngate_server.hints import GRAPH
+from horngate_server.lifecycle import folder_hints as hints
+from horngate_server.lifecycle.folder_hints import GRAPH
 
 MANIFEST = "assets.extra/horngate.json"
 HIGHEST = (1 << 63) - 1

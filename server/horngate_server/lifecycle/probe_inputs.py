@@ -15,9 +15,9 @@ from math import prod
 import numpy as np
 
 from horngate_protos.tensorflow_pb2 import Example
-from horngate_server.comparing import as_bfloat16
 from horngate_server.core.model import Array
 from horngate_server.core.signature import FREE, Feature, Signature, TensorSpec
+from horngate_server.lifecycle.comparison import as_bfloat16
 
 SIZES = (4, 8, 16, 32, 64, 128, 224, 256, 1, 2, 3, 5, 6, 7, 10, 12, 20, 48, 96, 100, 160, 299, 300, 384, 512)
 """Lengths of free axes, the cheap and likely ones first: image models want powers of two, or 224; others anything."""

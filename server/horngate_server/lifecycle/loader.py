@@ -7,7 +7,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from horngate_server import hints, repository
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
@@ -19,8 +18,10 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import Costs
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Served
-from horngate_server.preparing import prepare
-from horngate_server.repository import Version
+from horngate_server.lifecycle import folder_hints as hints
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle.preparation import prepare
+from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
 from horngate_server.runtimes.thread_priority import stand_back

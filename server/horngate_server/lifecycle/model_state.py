@@ -9,21 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from horngate_server import policy, repository
-from horngate_server.attempt import Attempt
-from horngate_server.config import ModelConfig
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.signature import Signature
-from horngate_server.drift import Baseline, Drift
 from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Finish
 from horngate_server.engine.routing import Served
-from horngate_server.loading import Loaded
-from horngate_server.repository import Fingerprint
-from horngate_server.shadow import Shadow
-from horngate_server.states import State, VersionState
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle.drift import Baseline, Drift
+from horngate_server.lifecycle.load_attempt import Attempt
+from horngate_server.lifecycle.loader import Loaded
+from horngate_server.lifecycle.model_config import ModelConfig
+from horngate_server.lifecycle.repository import Fingerprint
+from horngate_server.lifecycle.shadow import Shadow
+from horngate_server.lifecycle.version_state import State, VersionState
 
 log = logging.getLogger(__name__)
 

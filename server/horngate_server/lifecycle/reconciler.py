@@ -9,20 +9,23 @@ import queue
 import threading
 from collections.abc import Callable
 
-from horngate_server import compatibility, hints, loading, policy, repository
-from horngate_server.attempt import Abandoned, Attempt
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import DeviceUnavailable, HorngateError
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.settings import Settings
-from horngate_server.drift import Baseline, Drift
 from horngate_server.engine.executor import Finish
 from horngate_server.engine.routing import Models
-from horngate_server.loading import Loaded
-from horngate_server.readiness import OVERALL, Readiness
-from horngate_server.roster import Departure, Entry, Observers, Roster
+from horngate_server.lifecycle import compatibility, repository
+from horngate_server.lifecycle import folder_hints as hints
+from horngate_server.lifecycle import loader as loading
+from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle.drift import Baseline, Drift
+from horngate_server.lifecycle.load_attempt import Abandoned, Attempt
+from horngate_server.lifecycle.loader import Loaded
+from horngate_server.lifecycle.model_state import Departure, Entry, Observers, Roster
+from horngate_server.lifecycle.readiness import OVERALL, Readiness
+from horngate_server.lifecycle.version_state import State
 from horngate_server.runtimes import process_memory as pages
-from horngate_server.states import State
 
 log = logging.getLogger(__name__)
 

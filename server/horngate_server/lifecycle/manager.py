@@ -14,9 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from horngate_server import config as config_room
-from horngate_server import repository
-from horngate_server.config import Config, ModelConfig
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, ModelError, ModelNotFound, Refused, RequestError, SettingsError
 from horngate_server.core.file_changes import Changes
@@ -25,13 +22,16 @@ from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.settings import Settings
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Models
-from horngate_server.loading import Loaded
-from horngate_server.readiness import Readiness
-from horngate_server.reconciler import Reconciler
-from horngate_server.roster import Roster
-from horngate_server.states import VersionState
-from horngate_server.watching import Watch
-from horngate_server.wishes import Wishes
+from horngate_server.lifecycle import model_config as config_room
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle.commands import Wishes
+from horngate_server.lifecycle.directory_watcher import Watch
+from horngate_server.lifecycle.loader import Loaded
+from horngate_server.lifecycle.model_config import Config, ModelConfig
+from horngate_server.lifecycle.model_state import Roster
+from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.reconciler import Reconciler
+from horngate_server.lifecycle.version_state import VersionState
 
 log = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ Where an answer depends on its neighbours, or where that cannot be seen, each re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from horngate_server.batch_ladder import climb, scale
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Model
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import FREE, ROWS, WHOLE, Batching, Signature
 from horngate_server.engine.validation import alike
-from horngate_server.independence import ALONE_ROWS, Doubt, Seen, rows_alone, without_rows
-from horngate_server.probes import SIZES, Guess, Rows, guesses
-from horngate_server.trial_runs import TrialRuns, size_of
+from horngate_server.lifecycle.batch_ladder import climb, scale
+from horngate_server.lifecycle.probe_inputs import SIZES, Guess, Rows, guesses
+from horngate_server.lifecycle.row_independence import ALONE_ROWS, Doubt, Seen, rows_alone, without_rows
+from horngate_server.lifecycle.trial_runs import TrialRuns, size_of
 
 LARGER = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096, 8192)
 """Lengths of free axes at which memory and time are measured, as far as these are bearable."""

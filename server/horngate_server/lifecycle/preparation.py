@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
-from horngate_server import golden, repository
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Array, Feed, Model
 from horngate_server.core.settings import Limits, Settings, cores
 from horngate_server.core.signature import ROWS, WHOLE, Batching
-from horngate_server.proof import Bench, Proof, prove, seconds_of_one
-from horngate_server.repository import Version
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import verification as golden
+from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
+from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from horngate_server.comparing import Tolerance, as_numbers, first_difference
 from horngate_server.core.errors import RequestError
 from horngate_server.core.model import Array
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.probes import Guess, Rows, guesses
-from horngate_server.trial_runs import TrialRuns, joined
+from horngate_server.lifecycle.comparison import Tolerance, as_numbers, first_difference
+from horngate_server.lifecycle.probe_inputs import Guess, Rows, guesses
+from horngate_server.lifecycle.trial_runs import TrialRuns, joined
 
 ALONE_ROWS = 8
 """Rows whose answers alone are known."""

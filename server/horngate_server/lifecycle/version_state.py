@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from horngate_server.drift import Baseline, DriftReport
-from horngate_server.loading import LoadReport
-from horngate_server.shadow import ShadowReport
+from horngate_server.lifecycle.drift import Baseline, DriftReport
+from horngate_server.lifecycle.loader import LoadReport
+from horngate_server.lifecycle.shadow import ShadowReport
 
 
 class State(StrEnum):

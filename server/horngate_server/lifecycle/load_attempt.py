@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from horngate_server.core.errors import ModelError
-from horngate_server.loading import Loaded
+from horngate_server.lifecycle.loader import Loaded
 
 
 class Abandoned(ModelError):

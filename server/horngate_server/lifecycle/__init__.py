@@ -1,0 +1,1 @@
+"""Versions come and go: found on disk, loaded, proved, verified, routed, drained."""
