@@ -16,7 +16,7 @@ from horngate_server.lifecycle.model_config import STABLE, ModelConfig
 
 if TYPE_CHECKING:  # for the types alone
     from horngate_server.lifecycle.manager import Lifecycle
-    from horngate_server.metrics import Metrics
+    from horngate_server.telemetry.metrics import Metrics
 
 Answered = Callable[[bytes | RequestError], None]
 """Called once, from any thread, with the answer."""

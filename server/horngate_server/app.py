@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server import access_log, http, http_room, logs, metrics, tracing
+from horngate_server import http, http_room
 from horngate_server import reflection as reflection_room
 from horngate_server.about import absent
 from horngate_server.about.open_inference import OpenInference
@@ -32,15 +32,17 @@ from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.ports import write_port_file
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.refusals import Refusals
-from horngate_server.request_record import Teller
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.sampling import Notes
 from horngate_server.service import Service
-from horngate_server.statistics import Statistics
 from horngate_server.stopping import Stop
 from horngate_server.streaming import model_stream_infer
+from horngate_server.telemetry import access_log, metrics, tracing
+from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry.refusal_log import Refusals
+from horngate_server.telemetry.request_record import Teller
+from horngate_server.telemetry.sampling import Notes
+from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.intake import Intake
 from horngate_server.worker import Line

@@ -47,8 +47,9 @@ def _import_nothing_from_here() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from horngate_server import launch, logs  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server import launch  # noqa: PLC0415 - --help and wrong flags answer at once
     from horngate_server.core import settings  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server.telemetry import log_format as logs  # noqa: PLC0415 - --help and wrong flags answer at once
 
     chosen = settings.read(arguments)
     try:

@@ -12,7 +12,7 @@ from horngate_server.core.errors import Forbidden, QueueFull, RequestError, Unau
 from horngate_server.core.file_changes import every_second
 from horngate_server.core.methods import ADMIN, CHECK, WATCH
 from horngate_server.core.settings import Settings
-from horngate_server.refusals import Refusals
+from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.tokens import UNKNOWN, Client, Tokens
 from horngate_server.transports.memory import Memory
 

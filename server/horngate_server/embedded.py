@@ -12,12 +12,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from horngate_server import logs, tls
+from horngate_server import tls
 from horngate_server.app import App
 from horngate_server.cli import exit_code
 from horngate_server.core import settings as settings_room
 from horngate_server.doors import Doors
-from horngate_server.sampling import Notes
+from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry.sampling import Notes
 from horngate_server.transports import envoy
 from horngate_server.transports.fast import FastTransport
 

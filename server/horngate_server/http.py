@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from horngate_server.core.errors import SettingsError
 from horngate_server.http_room import JSON, App, Message, Page, Receive, Room, Send, respond
-from horngate_server.metrics import CONTENT_TYPE
+from horngate_server.telemetry.metrics import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
 

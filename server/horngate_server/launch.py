@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from horngate_server import logs, tls
+from horngate_server import tls
 from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings
 from horngate_server.ports import reserve
 from horngate_server.stopping import block_signals
+from horngate_server.telemetry import log_format as logs
 from horngate_server.tokens import Tokens
 from horngate_server.transports import envoy
 

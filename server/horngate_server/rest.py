@@ -30,7 +30,7 @@ from horngate_server.doors import Doors
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
-from horngate_server.sampling import NOTHING, Notes
+from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.transports.memory import Memory
 
 CODES = {

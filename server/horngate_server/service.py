@@ -36,11 +36,11 @@ from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import arrange
-from horngate_server.metrics import Metrics
 from horngate_server.protocols.grpc_status import OK, status_of
-from horngate_server.refusals import Refusals
-from horngate_server.request_record import Ended, Teller
-from horngate_server.statistics import Statistics
+from horngate_server.telemetry.metrics import Metrics
+from horngate_server.telemetry.refusal_log import Refusals
+from horngate_server.telemetry.request_record import Ended, Teller
+from horngate_server.telemetry.statistics import Statistics
 
 log = logging.getLogger(__name__)
 

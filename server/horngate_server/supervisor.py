@@ -22,13 +22,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server import http, http_room, merged_metrics, unix_http
+from horngate_server import http, http_room, unix_http
 from horngate_server.core import settings as settings_room
 from horngate_server.core.settings import Settings, Worker
 from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
-from horngate_server.refusals import Refusals
 from horngate_server.stopping import RELOAD, Stop
+from horngate_server.telemetry import merged_metrics
+from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.worker import ALIVE_EVERY_S, hangs
 
 log = logging.getLogger(__name__)

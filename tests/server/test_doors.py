@@ -14,7 +14,7 @@ from horngate_server.core.errors import Forbidden, QueueFull, SettingsError, Una
 from horngate_server.core.file_changes import EVERY_S, Changes
 from horngate_server.core.methods import CHECK, INFER, LOAD
 from horngate_server.doors import Doors
-from horngate_server.sampling import Notes
+from horngate_server.telemetry.sampling import Notes
 from horngate_server.tokens import Tokens, add
 from horngate_server.transports.memory import Memory
 from support.desk import Clock

@@ -49,9 +49,9 @@ from horngate_server.lifecycle.model_config import ModelConfig
 from horngate_server.lifecycle.model_state import Entry, Observers
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
-from horngate_server.metrics import Metrics
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.telemetry.metrics import Metrics
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until
 

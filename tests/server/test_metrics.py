@@ -16,7 +16,7 @@ from horngate_server.core.signature import WHOLE, Batching, Signature, TensorSpe
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.lifecycle.loader import LoadReport
 from horngate_server.lifecycle.version_state import SHOWN, State, VersionState
-from horngate_server.metrics import SECONDS, Metrics, default_registry
+from horngate_server.telemetry.metrics import SECONDS, Metrics, default_registry
 from support.desk import Desk
 
 WAIT_S = 20.0

@@ -16,7 +16,7 @@ from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Call
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import alike
-from horngate_server.request_record import Ended
+from horngate_server.telemetry.request_record import Ended
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
 
 INFER = {"model": "m", "protocol": "open_inference"}

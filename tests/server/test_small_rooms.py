@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import access_log, launch, logs
+from horngate_server import launch
 from horngate_server.core import errors
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.request_context import Origin
@@ -27,9 +27,11 @@ from horngate_server.engine.cost_model import KINDS, Costs
 from horngate_server.health import Health
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.protocols import grpc_status as status
-from horngate_server.refusals import Refusals
-from horngate_server.request_record import Ended
 from horngate_server.runtimes import native_log
+from horngate_server.telemetry import access_log
+from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry.refusal_log import Refusals
+from horngate_server.telemetry.request_record import Ended
 from horngate_server.transports import envoy
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory

@@ -15,7 +15,7 @@ from horngate_server.engine.routing import Models, Served
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
-from horngate_server.statistics import Duration, Stages, Statistics
+from horngate_server.telemetry.statistics import Duration, Stages, Statistics
 
 EXTENSIONS = (
     "binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics",

@@ -29,7 +29,7 @@ from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.doors import OPEN, Doors
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.sampling import NOTHING, Notes
+from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.transports import asgi, framing
 from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
 from horngate_server.transports.memory import Memory

@@ -21,7 +21,7 @@ from horngate_server.core.rpc import PRIORITY, Answer, Call, Later, Service, Sta
 from horngate_server.core.settings import Tls
 from horngate_server.doors import OPEN, Doors
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.sampling import NOTHING, Notes
+from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.tls import Certificates, Pems, read
 from horngate_server.transports.intake import Intake
 from horngate_server.transports.memory import Memory

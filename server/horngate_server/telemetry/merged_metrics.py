@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from horngate_server.metrics import REFUSED, counter
+from horngate_server.telemetry.metrics import REFUSED, counter
 
 
 def merged(texts: Mapping[str, str], restarts: Mapping[tuple[str, str], int], refused: Mapping[str, int]) -> bytes:

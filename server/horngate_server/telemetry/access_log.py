@@ -5,7 +5,7 @@ import logging
 import re
 from math import inf
 
-from horngate_server.request_record import Ended
+from horngate_server.telemetry.request_record import Ended
 
 log = logging.getLogger("horngate_server.access")
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from math import inf
 
-from horngate_server.request_record import Ended, Teller
+from horngate_server.telemetry.request_record import Ended, Teller
 
 
 def tracer(

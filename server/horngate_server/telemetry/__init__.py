@@ -1,0 +1,1 @@
+"""What is told of what happens: metrics, statistics, logs and traces."""
