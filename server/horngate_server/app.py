@@ -13,11 +13,6 @@ from datetime import UTC, datetime
 
 from horngate_protos import __version__
 from horngate_server import http, http_room
-from horngate_server import reflection as reflection_room
-from horngate_server.about import absent
-from horngate_server.about.open_inference import OpenInference
-from horngate_server.about.tensorflow_serving import TensorflowServing
-from horngate_server.admin import Admin
 from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
@@ -26,7 +21,6 @@ from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings
 from horngate_server.doors import Doors
 from horngate_server.engine.routing import Models
-from horngate_server.health import Health
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
@@ -34,9 +28,15 @@ from horngate_server.ports import write_port_file
 from horngate_server.protocols.codecs import CODECS
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.service import Service
+from horngate_server.services import reflection as reflection_room
+from horngate_server.services import unimplemented as absent
+from horngate_server.services.health import Health
+from horngate_server.services.inference import Service
+from horngate_server.services.model_control import Admin
+from horngate_server.services.open_inference_metadata import OpenInference
+from horngate_server.services.stream_inference import model_stream_infer
+from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
 from horngate_server.stopping import Stop
-from horngate_server.streaming import model_stream_infer
 from horngate_server.telemetry import access_log, metrics, tracing
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.refusal_log import Refusals

@@ -20,7 +20,6 @@ from starlette.routing import Route
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server import unix_http
-from horngate_server.about.open_inference import OpenInference
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
 from horngate_server.core.inference import InferenceRequest
@@ -30,6 +29,7 @@ from horngate_server.doors import Doors
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
+from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.transports.memory import Memory
 

@@ -8,14 +8,14 @@ from horngate_protos import open_inference_pb2 as oip
 from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BY_NAME
-from horngate_server.about import absent
-from horngate_server.about.open_inference import OpenInference
-from horngate_server.about.tensorflow_serving import TensorflowServing
 from horngate_server.core.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.engine.routing import Models, Served
 from horngate_server.lifecycle.version_state import State, VersionState
+from horngate_server.services import unimplemented as absent
+from horngate_server.services.open_inference_metadata import OpenInference
+from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
 from support.desk import SIGNATURE, Clock, Desk
 
 STATES = [

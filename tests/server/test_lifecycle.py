@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server.admin import Admin
 from horngate_server.core.errors import (
     InputRefused,
     InvalidRequest,
@@ -51,6 +50,7 @@ from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.services.model_control import Admin
 from horngate_server.telemetry.metrics import Metrics
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_protos.tensorflow_serving_pb2 import PredictResponse
-from horngate_server.answers import write, write_whole
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo, Outputs, numbers
@@ -25,6 +24,7 @@ from horngate_server.protocols.open_inference.decode import decode
 from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.tensorflow_serving import PREDICT
+from horngate_server.services.responses import write, write_whole
 from support.desk import SIGNATURE, FakeReply, request
 
 INFO = ModelInfo("m", "3", SIGNATURE)

@@ -24,10 +24,10 @@ from horngate_server.core.rpc import Call, Later
 from horngate_server.core.settings import Settings
 from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import KINDS, Costs
-from horngate_server.health import Health
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.protocols import grpc_status as status
 from horngate_server.runtimes import native_log
+from horngate_server.services.health import Health
 from horngate_server.telemetry import access_log
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.refusal_log import Refusals

@@ -25,7 +25,7 @@ from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Served
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.service import Service
+from horngate_server.services.inference import Service
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.request_record import Teller
 from horngate_server.telemetry.statistics import Statistics

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from horngate_server import answers as answers_room
 from horngate_server.core.clock import Clock
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import (
@@ -37,6 +36,7 @@ from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import arrange
 from horngate_server.protocols.grpc_status import OK, status_of
+from horngate_server.services import responses as answers_room
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Ended, Teller
