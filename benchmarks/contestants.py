@@ -27,7 +27,7 @@ from load import Load
 from serving_process import Server, tree_mb
 
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from horngate_server.transports import framing
+from horngate_server.transports.pyvoy import grpc_framing as framing
 
 HERE = Path(__file__).parent
 PEERS = ("grpcio_script", "pytriton", "mlserver", "ray_serve", "litserve", "bentoml")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from horngate_server import launch
 from horngate_server.core import settings
-from horngate_server.transports import envoy
+from horngate_server.transports.pyvoy import envoy
 
 envoy.APP = "echo_asgi:app"
 chosen = settings.Settings()

@@ -5,7 +5,7 @@ The size comes from HORNGATE_ECHO: "request bytes:answer bytes,...", frames incl
 
 import os
 
-from horngate_server.transports.asgi import Event, Receive, Send
+from horngate_server.transports.pyvoy.asgi import Event, Receive, Send
 
 SIZES = {int(k): bytes(int(v)) for k, v in (pair.split(":") for pair in os.environ["HORNGATE_ECHO"].split(","))}
 START = {

@@ -16,7 +16,7 @@ from address import Address
 from serving_process import foreign, tree_mb
 from swaps import train
 
-from horngate_server.tokens import add
+from horngate_server.transports.access.tokens import add
 from support.process import ServerProcess, children
 
 OTHERS = ("embed", "freeaxes")

@@ -29,7 +29,7 @@ from hostile_callers import HOSTILE, Stop, images
 from memory_limit import limited
 from serving_process import Server, status_mb
 
-from horngate_server.tokens import add
+from horngate_server.transports.access.tokens import add
 
 LAST_WORDS_S = 3.0
 """How long a caller that was told to stop gets to say what it was told."""

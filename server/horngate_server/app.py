@@ -12,14 +12,12 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server import http, http_room
 from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings
-from horngate_server.doors import Doors
 from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
@@ -43,8 +41,11 @@ from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Teller
 from horngate_server.telemetry.sampling import Notes
 from horngate_server.telemetry.statistics import Statistics
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.call_collector import Intake
 from horngate_server.transports.grpcio import GrpcioTransport
-from horngate_server.transports.intake import Intake
+from horngate_server.transports.http import concurrency as http_room
+from horngate_server.transports.http import server as http
 from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ class App:
 
     def _rest(self) -> http_room.App:
         """Return the app for ``/v2``."""
-        from horngate_server import rest  # noqa: PLC0415 - only those who ask pay for it
+        from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
         return rest.app(self._service.take, self._about, self._rest_doors, settings.max_message_bytes, self._notes)

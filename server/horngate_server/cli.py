@@ -99,7 +99,7 @@ def _token(arguments: Sequence[str]) -> int:
     parser.add_argument("--file", required=True, metavar="FILE", help="made if it is not there")
     parser.add_argument("--admin", action="store_true", help="it may change what is served (with --admin)")
     asked = parser.parse_args(arguments)
-    from horngate_server import tokens  # noqa: PLC0415 - see above
+    from horngate_server.transports.access import tokens  # noqa: PLC0415 - see above
 
     print(tokens.add(Path(asked.file), asked.name, admin=asked.admin))
     return 0

@@ -12,15 +12,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-from horngate_server import tls
 from horngate_server.app import App
 from horngate_server.cli import exit_code
 from horngate_server.core import settings as settings_room
-from horngate_server.doors import Doors
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.sampling import Notes
-from horngate_server.transports import envoy
-from horngate_server.transports.fast import FastTransport
+from horngate_server.transports.access import tls
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.pyvoy import envoy
+from horngate_server.transports.pyvoy.transport import FastTransport
 
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
 os.chdir(Path(envoy.HERE).readlink())

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from horngate_server import tls
 from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings
 from horngate_server.ports import reserve
 from horngate_server.stopping import block_signals
 from horngate_server.telemetry import log_format as logs
-from horngate_server.tokens import Tokens
-from horngate_server.transports import envoy
+from horngate_server.transports.access import tls
+from horngate_server.transports.access.tokens import Tokens
+from horngate_server.transports.pyvoy import envoy
 
 ENVOY_THREADS = 4
 """Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see DESIGN.md."""

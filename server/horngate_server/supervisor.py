@@ -22,14 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server import http, http_room, unix_http
 from horngate_server.core import settings as settings_room
 from horngate_server.core.settings import Settings, Worker
-from horngate_server.doors import Doors
 from horngate_server.ports import reserve, write_port_file
 from horngate_server.stopping import RELOAD, Stop
 from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import Refusals
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.http import concurrency as http_room
+from horngate_server.transports.http import server as http
+from horngate_server.transports.http import unix_client as unix_http
 from horngate_server.worker import ALIVE_EVERY_S, hangs
 
 log = logging.getLogger(__name__)
@@ -162,7 +164,7 @@ class Supervisor:
 
     def _rest(self) -> http_room.App:
         """Return what lets the workers answer, each the one with the fewest requests: one that hangs gets few."""
-        from horngate_server.rest import forwarding  # noqa: PLC0415 - only those who ask pay for it
+        from horngate_server.transports.http.rest import forwarding  # noqa: PLC0415 - only those who ask pay for it
 
         turn = itertools.count()
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from horngate_protos import __version__
-from horngate_server.transports import envoy
+from horngate_server.transports.pyvoy import envoy
 from support.desk import request
 from support.http2 import MODEL_INFER
 from support.process import ServerProcess, free_port

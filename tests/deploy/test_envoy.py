@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from horngate_server.transports import envoy
+from horngate_server.transports.pyvoy import envoy
 from support.desk import request
 from support.http2 import MODEL_INFER
 from support.process import ServerProcess, free_port

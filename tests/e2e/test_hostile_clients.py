@@ -15,9 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse
-from horngate_server import health_probe, tokens
+from horngate_server import health_probe
 from horngate_server.core.methods import HEALTH_BYTES
-from horngate_server.transports import small
+from horngate_server.transports import small_messages as small
+from horngate_server.transports.access import tokens
 from support import hostile
 from support.desk import request
 from support.http2 import MODEL_INFER, Http2

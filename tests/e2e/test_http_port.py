@@ -19,8 +19,9 @@ import grpc
 import numpy as np
 import pytest
 
-from horngate_server import http, launch
-from horngate_server.http_room import Message, Receive, Send, respond
+from horngate_server import launch
+from horngate_server.transports.http import server as http
+from horngate_server.transports.http.concurrency import Message, Receive, Send, respond
 from support.desk import request
 from support.http2 import MODEL_INFER
 from support.odd_http import ODD

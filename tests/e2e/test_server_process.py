@@ -27,7 +27,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionRequest,
     RegressionResponse,
 )
-from horngate_server import tokens
+from horngate_server.transports.access import tokens
 from support.desk import request
 from support.process import ServerProcess, health, usage_error
 

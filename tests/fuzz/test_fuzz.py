@@ -12,7 +12,7 @@ import pytest
 from fuzz.mutations import mutate, mutate_json, parse, write
 from fuzz.oracle import one
 from fuzz.seeds import CORPUS, METHODS, corpus
-from horngate_server.transports import envoy
+from horngate_server.transports.pyvoy import envoy
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from horngate_server.core.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
 from horngate_server.core.file_changes import EVERY_S, Changes
 from horngate_server.core.methods import CHECK, INFER, LOAD
-from horngate_server.doors import Doors
 from horngate_server.telemetry.sampling import Notes
-from horngate_server.tokens import Tokens, add
-from horngate_server.transports.memory import Memory
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.access.tokens import Tokens, add
 from support.desk import Clock
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -11,11 +11,12 @@ import pytest
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.core.rpc import Call, Status, Stream
-from horngate_server.doors import Doors
-from horngate_server.transports import asgi, framing
-from horngate_server.transports.fast import PIECE_BYTES, FastTransport
-from horngate_server.transports.memory import Memory
-from horngate_server.transports.streams import Streams
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.open_streams import Streams
+from horngate_server.transports.pyvoy import asgi
+from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
 from support.desk import TERMS
 
 METHOD = "/s/m"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
 from horngate_server.core.rpc import Status
-from horngate_server.transports import framing
+from horngate_server.transports.pyvoy import grpc_framing as framing
 
 
 @given(st.one_of(st.binary(max_size=100), st.integers(4000, 5000).map(bytes)))

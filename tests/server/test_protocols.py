@@ -26,7 +26,7 @@ from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.services.stream_inference import WINDOW, model_stream_infer
-from horngate_server.transports.intake import Intake
+from horngate_server.transports.call_collector import Intake
 from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
 
 MANY = 1 << 14

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
-from horngate_server.transports import small
-from horngate_server.transports.small import AT_ONCE, SmallMessages
+from horngate_server.transports import small_messages as small
+from horngate_server.transports.small_messages import AT_ONCE, SmallMessages
 
 
 async def never() -> AsyncIterator[bytes]:

@@ -32,9 +32,9 @@ from horngate_server.telemetry import access_log
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Ended
-from horngate_server.transports import envoy
-from horngate_server.transports.intake import Intake
-from horngate_server.transports.memory import Memory
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.call_collector import Intake
+from horngate_server.transports.pyvoy import envoy
 from support.desk import TERMS, Clock
 
 

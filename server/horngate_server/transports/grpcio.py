@@ -19,14 +19,14 @@ from horngate_server.core.methods import HEALTH_BYTES
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.core.rpc import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
 from horngate_server.core.settings import Tls
-from horngate_server.doors import OPEN, Doors
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.tls import Certificates, Pems, read
-from horngate_server.transports.intake import Intake
-from horngate_server.transports.memory import Memory
-from horngate_server.transports.small import SmallMessages, first
-from horngate_server.transports.streams import Streams
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.gate import OPEN, Doors
+from horngate_server.transports.access.tls import Certificates, Pems, read
+from horngate_server.transports.call_collector import Intake
+from horngate_server.transports.open_streams import Streams
+from horngate_server.transports.small_messages import SmallMessages, first
 
 _T = TypeVar("_T")
 PENDING_CALLS = 4096

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server import unix_http
 from horngate_server.core import request_context as origin
 from horngate_server.core import rpc as transports
 from horngate_server.core.clock import Clock
@@ -27,13 +26,15 @@ from horngate_server.core.errors import HorngateError, InvalidRequest, NotImplem
 from horngate_server.core.methods import HEALTH_BYTES
 from horngate_server.core.request_context import Origin
 from horngate_server.core.rpc import Answer, Call, Later, Service, Status, Stream, Terms, bulk
-from horngate_server.doors import OPEN, Doors
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.transports import asgi, framing
-from horngate_server.transports.asgi import Disconnected, Event, Receive, Send
-from horngate_server.transports.memory import Memory
-from horngate_server.transports.streams import Streams
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.gate import OPEN, Doors
+from horngate_server.transports.http import unix_client as unix_http
+from horngate_server.transports.open_streams import Streams
+from horngate_server.transports.pyvoy import asgi
+from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy.asgi import Disconnected, Event, Receive, Send
 
 log = logging.getLogger(__name__)
 

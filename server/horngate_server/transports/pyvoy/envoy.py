@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from horngate_server import tls as tls_room
 from horngate_server.core.settings import Tls
-from horngate_server.tls import Pems
+from horngate_server.transports.access import tls as tls_room
+from horngate_server.transports.access.tls import Pems
 
 APP = "horngate_server.embedded:app"
 HERE = "here"

@@ -13,8 +13,8 @@ from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from horngate_server.core.errors import SettingsError
-from horngate_server.http_room import JSON, App, Message, Page, Receive, Room, Send, respond
 from horngate_server.telemetry.metrics import CONTENT_TYPE
+from horngate_server.transports.http.concurrency import JSON, App, Message, Page, Receive, Room, Send, respond
 
 log = logging.getLogger(__name__)
 

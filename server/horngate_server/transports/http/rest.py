@@ -19,19 +19,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from horngate_protos import open_inference_pb2 as oip
-from horngate_server import unix_http
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
 from horngate_server.core.inference import InferenceRequest
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
 from horngate_server.core.rpc import PRIORITY, Later, Reply, Status, bulk
-from horngate_server.doors import Doors
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.transports.memory import Memory
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.http import unix_client as unix_http
 
 CODES = {
     "INVALID_ARGUMENT": 400,

@@ -13,8 +13,8 @@ from horngate_server.core.file_changes import every_second
 from horngate_server.core.methods import ADMIN, CHECK, WATCH
 from horngate_server.core.settings import Settings
 from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.tokens import UNKNOWN, Client, Tokens
-from horngate_server.transports.memory import Memory
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.tokens import UNKNOWN, Client, Tokens
 
 OPEN = frozenset([CHECK, WATCH])
 RETRY_S = 0.1

@@ -10,9 +10,9 @@ from typing import Any
 from horngate_server.core.errors import ModelFailed, RequestError
 from horngate_server.core.rpc import Status, Stream, Terms
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.transports import framing
-from horngate_server.transports.memory import Memory
-from horngate_server.transports.streams import Streams
+from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.open_streams import Streams
+from horngate_server.transports.pyvoy import grpc_framing as framing
 
 log = logging.getLogger(__name__)
 

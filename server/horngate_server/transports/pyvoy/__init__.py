@@ -1,0 +1,1 @@
+"""The fast transport: gRPC as an ASGI app inside Envoy."""
