@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from horngate_server import launch
 from horngate_server.core import settings
+from horngate_server.process import launch
 from horngate_server.transports.pyvoy import envoy
 
 envoy.APP = "echo_asgi:app"

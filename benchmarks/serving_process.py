@@ -83,7 +83,7 @@ class Server:
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [
-                *self._before, sys.executable, "-m", "horngate_server.cli", "--models", str(self._models),
+                *self._before, sys.executable, "-m", "horngate_server", "--models", str(self._models),
                 "--host", self._host, "--grpc-port", "0", "--http-port", "0", "--port-file", str(ports), *self._flags,
             ],
             stderr=self._log,

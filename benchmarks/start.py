@@ -35,7 +35,7 @@ def server(models: Path) -> dict[str, float]:
         began = time.perf_counter()
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "horngate_server.cli", "--models", models, "--grpc-port", "0", "--http-port", "0",
+                sys.executable, "-m", "horngate_server", "--models", models, "--grpc-port", "0", "--http-port", "0",
                 "--port-file", ports,
             ],
             stderr=subprocess.DEVNULL,

@@ -23,7 +23,7 @@ RUFF = Path(sys.executable).with_name("ruff")
         ("server/horngate_server/telemetry/metrics.py", "import prometheus_client", True),
         ("server/horngate_server/services/inference.py", "import opentelemetry.trace", False),
         ("server/horngate_server/telemetry/tracing.py", "import opentelemetry.trace", True),
-        ("server/horngate_server/app.py", "import os; os.environ['X']", False),
+        ("server/horngate_server/process/app.py", "import os; os.environ['X']", False),
         ("server/horngate_server/engine/batch_queue.py", "import time; time.time()", False),
         ("server/horngate_server/engine/executor.py", "import time; time.sleep(1)", False),
         ("client/horngate_client/sync.py", "import grpc", True),
@@ -73,7 +73,7 @@ def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, fil
 def test_who_does_not_ask_for_traces_or_json_pays_for_neither() -> None:
     """A server that is built loads no OpenTelemetry, no Starlette and no TensorFlow."""
     program = (
-        "import sys; from horngate_server.app import App; from horngate_server.core.settings import Settings;"
+        "import sys; from horngate_server.process.app import App; from horngate_server.core.settings import Settings;"
         "App(Settings());"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
         " & {'opentelemetry', 'starlette', 'tensorflow', 'keras'}))"

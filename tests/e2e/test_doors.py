@@ -136,7 +136,7 @@ def site(
 
 def token(folder: Path, name: str, *flags: str) -> str:
     """Make one, as an operator does."""
-    command = [sys.executable, "-m", "horngate_server.cli", "token", name, "--file", str(folder / "tokens"), *flags]
+    command = [sys.executable, "-m", "horngate_server", "token", name, "--file", str(folder / "tokens"), *flags]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 

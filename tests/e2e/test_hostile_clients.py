@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse
-from horngate_server import health_probe
 from horngate_server.core.methods import HEALTH_BYTES
+from horngate_server.process import health_probe
 from horngate_server.transports import small_messages as small
 from horngate_server.transports.access import tokens
 from support import hostile

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 import pytest
 
-from horngate_server import launch
+from horngate_server.process import launch
 from horngate_server.transports.http import server as http
 from horngate_server.transports.http.concurrency import Message, Receive, Send, respond
 from support.desk import request

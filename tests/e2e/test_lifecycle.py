@@ -215,7 +215,7 @@ def test_inspect_says_what_would_be_served_and_why_not(trained: Path, tmp_path: 
     """The load report as text and as JSON, and exit code 1 with the reason for a version that would be refused."""
 
     def inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "horngate_server.cli", "inspect", *map(str, arguments)]
+        command = [sys.executable, "-m", "horngate_server", "inspect", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     report = json.loads(inspect(trained.parent, "--json").stdout)

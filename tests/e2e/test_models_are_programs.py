@@ -16,7 +16,7 @@ def test_what_a_model_reads_and_writes_while_it_is_loaded_happens(tmp_path: Path
     version = tmp_path / "writing" / "1"
     maker = ROOT / "tests/support/writing_model.py"
     subprocess.run([sys.executable, maker, version, written], check=True, capture_output=True, timeout=100)
-    command: list[str | Path] = [sys.executable, "-m", "horngate_server.cli", "inspect", version]
+    command: list[str | Path] = [sys.executable, "-m", "horngate_server", "inspect", version]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == (0 if may_write else 1), done.stderr
     if may_write:

@@ -304,7 +304,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
     """Exit code 1 for failures, 2 for wrong usage, and no traceback."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "horngate_server.cli", "--grpc-port", "0", "--http-port", "0",
+            sys.executable, "-m", "horngate_server", "--grpc-port", "0", "--http-port", "0",
             "--transport", transport, *flags,
         ],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
@@ -361,7 +361,7 @@ def test_foreign_models_of_any_signature_are_served_side_by_side(
 def test_as_many_files_may_be_open_as_connections_are_allowed(trained: Path, transport: str) -> None:
     """The soft limit is raised to what is needed; where the hard one is lower, the log says so, and it serves."""
     for hard, warned in ((2000, False), (600, True)):
-        command = f"ulimit -Sn 200; ulimit -Hn {hard}; exec {sys.executable} -m horngate_server.cli"
+        command = f"ulimit -Sn 200; ulimit -Hn {hard}; exec {sys.executable} -m horngate_server"
         flags = ["--models", trained.parents[1], "--transport", transport, "--grpc-port", "0", "--http-port", "0"]
         with subprocess.Popen(
             ["bash", "-c", f'{command} "$@"', "bash", *map(str, flags)], stderr=subprocess.PIPE, text=True
@@ -387,7 +387,7 @@ def test_a_server_ends_though_nobody_reads_its_log_any_more(trained: Path, trans
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [
-            sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1], "--transport", transport,
+            sys.executable, "-m", "horngate_server", "--models", trained.parents[1], "--transport", transport,
             "--grpc-port", "0", "--http-port", "0", "--port-file", ports,
         ],
         stderr=subprocess.PIPE, text=True, env=buffered,
@@ -405,7 +405,7 @@ def test_tokens_that_would_travel_unencrypted_are_warned_of(tmp_path: Path, host
     tokens.add(tmp_path / "tokens", "alice", admin=False)
     done = subprocess.run(
         [
-            sys.executable, "-m", "horngate_server.cli", "--models", "nowhere", "--host", host, "--grpc-port", "0",
+            sys.executable, "-m", "horngate_server", "--models", "nowhere", "--host", host, "--grpc-port", "0",
             "--http-port", "0", "--tokens", "tokens", "--workers", "2",
         ],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,

@@ -28,7 +28,7 @@ def test_a_log_that_nobody_reads_stops_nothing(trained: Path, transport: str, tm
     """Ten thousand calls with a line each are answered; when it is read again, a line says how many are missing."""
     ports = tmp_path / "ports"
     command: list[str | Path] = [
-        sys.executable, "-m", "horngate_server.cli", "--models", trained.parents[1], "--transport", transport,
+        sys.executable, "-m", "horngate_server", "--models", trained.parents[1], "--transport", transport,
         "--workers", workers, "--grpc-port", "0", "--http-port", "0", "--port-file", ports, "--access-log", "1",
     ]  # fmt: skip
     body = request({"images": np.zeros((1, 28, 28), np.uint8)}, model="mnist").SerializeToString()

@@ -260,7 +260,7 @@ def test_workers_that_cannot_start_end_the_server_with_their_reason(tmp_path: Pa
     """A model root that is not there is said by the workers, and not tried again for ever."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "horngate_server.cli", "--models", "nowhere", "--workers", "2",
+            sys.executable, "-m", "horngate_server", "--models", "nowhere", "--workers", "2",
             "--grpc-port", "0", "--http-port", "0", "--transport", transport,
         ],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,

@@ -66,7 +66,7 @@ def test_modules_that_are_needed_later_are_not_looked_for_there(tmp_path: Path, 
     (tmp_path / "models").mkdir()
     (tmp_path / "models.toml").write_text("no TOML")
     command = {"command": [Path(sys.executable).with_name("horngate-server")]}.get(
-        started_as, [sys.executable, "-m", "horngate_server.cli"]
+        started_as, [sys.executable, "-m", "horngate_server"]
     )
     done = subprocess.run(
         [*command, "--transport", "grpcio", "--grpc-port", "0", "--http-port", "0", "--config", "models.toml"],

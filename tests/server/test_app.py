@@ -12,10 +12,10 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse, ServerReadyRequest, ServerReadyResponse
-from horngate_server.app import App
 from horngate_server.core.settings import Settings
+from horngate_server.process.app import App
+from horngate_server.process.signals import Stop
 from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.stopping import Stop
 from support.desk import FakeModel, request
 
 WAIT_S = 20.0

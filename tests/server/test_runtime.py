@@ -333,7 +333,7 @@ def test_a_server_process_never_imports_tensorflows_python_package(foreign_model
     """Loading and running a model leaves no tensorflow and no keras among the imported modules."""
     script = (
         "import sys; from pathlib import Path;"
-        "from horngate_server import app;"
+        "from horngate_server.process import app;"
         "from horngate_server.runtimes import tensorflow as runtime;"
         f"model = runtime.load(Path({str(foreign_models / 'free' / '1')!r}));"
         "feed = model.feed(model.signature, [(1, 1)]); model.run(feed);"

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
-from horngate_server import launch
 from horngate_server.core import errors
 from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.request_context import Origin
@@ -25,6 +24,7 @@ from horngate_server.core.settings import Settings
 from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import KINDS, Costs
 from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.process import launch
 from horngate_server.protocols import grpc_status as status
 from horngate_server.runtimes import native_log
 from horngate_server.services.health import Health

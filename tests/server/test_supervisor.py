@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from horngate_server import worker
-from horngate_server.orphans import Orphans
+from horngate_server.process import worker
+from horngate_server.process.orphans import Orphans
 
 WAIT_S = 20.0
 NOTHING = None
@@ -146,7 +146,7 @@ def test_a_process_to_which_children_are_left_takes_them_in() -> None:
         import ctypes, os, subprocess, threading
         from pathlib import Path
         from horngate_server.core import file_changes as changes
-        from horngate_server.stopping import Stop, block_signals
+        from horngate_server.process.signals import Stop, block_signals
 
         block_signals()
         os.getpid = lambda: 1

@@ -23,7 +23,7 @@ def free_port() -> int:
 def usage_error(folder: Path, *flags: object) -> str:
     """Run ``horngate-server`` in a folder with flags that it must refuse; return what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "horngate_server.cli", *map(str, flags)],
+        [sys.executable, "-m", "horngate_server", *map(str, flags)],
         cwd=folder, capture_output=True, text=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
@@ -33,7 +33,7 @@ def usage_error(folder: Path, *flags: object) -> str:
 def health(**variables: object) -> int:
     """Run ``horngate-server health`` as a container does, by these HORNGATE_ variables alone; return its exit code."""
     settings = {f"HORNGATE_{name.upper()}": str(value) for name, value in variables.items()}
-    command = [sys.executable, "-m", "horngate_server.cli", "health"]
+    command = [sys.executable, "-m", "horngate_server", "health"]
     return subprocess.run(command, env={**os.environ, **settings}, check=False, timeout=WAIT_S).returncode
 
 
@@ -68,7 +68,7 @@ class ServerProcess:
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "horngate_server.cli", "--models", models, "--grpc-port", "0", "--http-port", "0",
+                sys.executable, "-m", "horngate_server", "--models", models, "--grpc-port", "0", "--http-port", "0",
                 "--port-file", self._port_file, *flags,
             ],
             stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, "PYTHONWARNINGS": "error"},

@@ -11,7 +11,7 @@ from horngate_server.core.settings import Tls
 from horngate_server.transports.access import tls as tls_room
 from horngate_server.transports.access.tls import Pems
 
-APP = "horngate_server.embedded:app"
+APP = "horngate_server.process.embedded:app"
 HERE = "here"
 """What says, in the folder of Envoy's files, which folder the server was started in."""
 STREAMS_PER_CONNECTION = 256

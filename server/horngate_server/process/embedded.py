@@ -12,9 +12,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-from horngate_server.app import App
-from horngate_server.cli import exit_code
 from horngate_server.core import settings as settings_room
+from horngate_server.process.app import App
+from horngate_server.process.cli import exit_code
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.sampling import Notes
 from horngate_server.transports.access import tls

@@ -47,8 +47,8 @@ def _import_nothing_from_here() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from horngate_server import launch  # noqa: PLC0415 - --help and wrong flags answer at once
     from horngate_server.core import settings  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server.process import launch  # noqa: PLC0415 - --help and wrong flags answer at once
     from horngate_server.telemetry import log_format as logs  # noqa: PLC0415 - --help and wrong flags answer at once
 
     chosen = settings.read(arguments)
@@ -70,8 +70,8 @@ def _health(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default="", metavar="NAME", help="one model instead of the whole server")
     parser.add_argument("--timeout", default=3.0, type=float, metavar="SECONDS")
     asked = parser.parse_args(arguments)
-    from horngate_server import health_probe  # noqa: PLC0415 - see above
     from horngate_server.core import settings  # noqa: PLC0415 - see above
+    from horngate_server.process import health_probe  # noqa: PLC0415 - see above
 
     if asked.server is not None:
         serving = health_probe.ask(asked.server, asked.model, asked.timeout)

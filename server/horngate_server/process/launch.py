@@ -13,8 +13,8 @@ from typing import NoReturn, Protocol
 from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings
-from horngate_server.ports import reserve
-from horngate_server.stopping import block_signals
+from horngate_server.process.ports import reserve
+from horngate_server.process.signals import block_signals
 from horngate_server.telemetry import log_format as logs
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.tokens import Tokens
@@ -48,12 +48,12 @@ def serve(settings: Settings) -> int:
     if settings.transport == "fast" and reason is not None:
         raise SettingsError(f"--transport fast: {reason}")
     if settings.workers > 1:
-        from horngate_server.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
+        from horngate_server.process.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
 
         return _run(Supervisor(settings))
     if settings.transport != "grpcio" and reason is None:
         _become_envoy(settings)
-    from horngate_server.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
+    from horngate_server.process.app import App  # noqa: PLC0415 - becoming Envoy needs none of it
 
     return _run(App(settings, why=f"fast cannot run: {reason}" if settings.transport == "auto" else "as asked"))
 

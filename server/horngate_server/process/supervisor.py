@@ -24,15 +24,15 @@ from pathlib import Path
 from horngate_protos import __version__
 from horngate_server.core import settings as settings_room
 from horngate_server.core.settings import Settings, Worker
-from horngate_server.ports import reserve, write_port_file
-from horngate_server.stopping import RELOAD, Stop
+from horngate_server.process.ports import reserve, write_port_file
+from horngate_server.process.signals import RELOAD, Stop
+from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.transports.access.gate import Doors
 from horngate_server.transports.http import concurrency as http_room
 from horngate_server.transports.http import server as http
 from horngate_server.transports.http import unix_client as unix_http
-from horngate_server.worker import ALIVE_EVERY_S, hangs
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +331,7 @@ class _Process:
             self._http.unlink(missing_ok=True)
             self._line = ours
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "horngate_server.cli"],
+                [sys.executable, "-P", "-m", "horngate_server"],
                 env=settings_room.environment(replace(self._settings, worker=Worker(self.number, theirs, self._http))),
                 pass_fds=[theirs],
             )

@@ -22,7 +22,9 @@ from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
-from horngate_server.ports import write_port_file
+from horngate_server.process.ports import write_port_file
+from horngate_server.process.signals import Stop
+from horngate_server.process.worker import Line
 from horngate_server.protocols.codecs import CODECS
 from horngate_server.runtimes import process_memory as pages
 from horngate_server.runtimes import tensorflow as runtime
@@ -34,7 +36,6 @@ from horngate_server.services.model_control import Admin
 from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.services.stream_inference import model_stream_infer
 from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
-from horngate_server.stopping import Stop
 from horngate_server.telemetry import access_log, metrics, tracing
 from horngate_server.telemetry import log_format as logs
 from horngate_server.telemetry.refusal_log import Refusals
@@ -46,7 +47,6 @@ from horngate_server.transports.call_collector import Intake
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.http import concurrency as http_room
 from horngate_server.transports.http import server as http
-from horngate_server.worker import Line
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from horngate_server.core.file_changes import every_second
-from horngate_server.orphans import Orphans
+from horngate_server.process.orphans import Orphans
 
 log = logging.getLogger(__name__)
 

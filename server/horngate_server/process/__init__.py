@@ -1,0 +1,1 @@
+"""Start, wire, stop: the only package that builds things."""
