@@ -50,16 +50,45 @@ def test_a_room_that_imports_what_is_not_its_own_fails_the_lint(file: str, line:
 )
 def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, file: str, line: str) -> None:
     """Only the contract is shared; the client and the server never import TensorFlow."""
-    for package in (
-        "client/horngate_client",
-        "server/horngate_server",
-        "trainer/horngate_trainer",
-        "protos/horngate_protos",
-    ):
-        copy = tmp_path / Path(package).name
-        copy.mkdir()
-        (copy / "__init__.py").write_text(line + "\n" if package == file else "")
-    (tmp_path / "horngate_server" / "errors.py").write_text("")
+    assert "BROKEN" in linted(tmp_path, {file: line})
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("core", "import horngate_server.engine"),
+        ("engine", "import horngate_server.protocols"),
+        ("protocols", "import horngate_server.runtimes"),
+        ("lifecycle", "import horngate_server.telemetry"),
+        ("telemetry", "import horngate_server.services"),
+        ("services", "import horngate_server.transports"),
+        ("transports", "import horngate_server.process"),
+    ],
+)
+def test_a_package_that_imports_one_above_it_fails_the_import_linter(tmp_path: Path, package: str, line: str) -> None:
+    """The server's packages have an order, and imports point down it."""
+    assert "downwards alone BROKEN" in linted(tmp_path, {f"server/horngate_server/{package}": line})
+
+
+def test_a_package_without_a_place_fails_the_import_linter(tmp_path: Path) -> None:
+    """A tenth package, or a module beside the nine, is told where it belongs."""
+    assert "attic" in linted(tmp_path, {"server/horngate_server/attic": ""})
+
+
+PARTS = ("client/horngate_client", "server/horngate_server", "trainer/horngate_trainer", "protos/horngate_protos")
+ROOMS = (
+    "process", "transports", "services", "telemetry", "lifecycle", "engine", "protocols", "runtimes", "core",
+)  # fmt: skip
+
+
+def linted(tmp_path: Path, lines: dict[str, str]) -> str:
+    """Return what the import linter says of empty parts, but for these lines in these packages; it must refuse them."""
+    empty = [*PARTS, *(f"server/horngate_server/{room}" for room in ROOMS)]
+    for package in dict.fromkeys([*empty, *lines]):
+        folder = tmp_path / Path(*Path(package).parts[1:])
+        folder.mkdir()
+        (folder / "__init__.py").write_text(lines.get(package, "") + "\n")
+    (tmp_path / "horngate_server" / "core" / "errors.py").write_text("")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     script = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
     done = subprocess.run(
@@ -67,7 +96,7 @@ def test_a_part_that_imports_another_fails_the_import_linter(tmp_path: Path, fil
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "BROKEN" in done.stdout
+    return done.stdout + done.stderr
 
 
 def test_who_does_not_ask_for_traces_or_json_pays_for_neither() -> None:
