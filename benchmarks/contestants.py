@@ -27,7 +27,7 @@ from load import Load
 from serving_process import Server, tree_mb
 
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy import grpc_framing
 
 HERE = Path(__file__).parent
 PEERS = ("grpcio_script", "pytriton", "mlserver", "ray_serve", "litserve", "bentoml")
@@ -118,7 +118,7 @@ class Contestant:
             with grpc.insecure_channel(self.address, options=options) as channel:
                 infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
                 answer = infer(body, timeout=30)
-            return dialect.classes(answer), len(answer) + framing.PREFIX_BYTES
+            return dialect.classes(answer), len(answer) + grpc_framing.PREFIX_BYTES
         headers = dict(header.split(": ") for header in dialect.headers)
         asked = urllib.request.Request(f"http://{self.address}{dialect.path}", body, headers)
         with urllib.request.urlopen(asked, timeout=30) as response:
@@ -133,7 +133,7 @@ class Contestant:
             connections, in_flight, answer_bytes = connections * in_flight, 1, None
         return Load(
             f"http://{self.address}{dialect.path}",
-            framing.frame(body) if dialect.grpc else body,
+            grpc_framing.frame(body) if dialect.grpc else body,
             answer_bytes, connections, in_flight, dialect.headers, http1=not dialect.grpc,
         )  # fmt: skip
 

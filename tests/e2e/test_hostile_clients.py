@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from horngate_protos.open_inference_pb2 import ModelInferResponse
 from horngate_server.core.methods import HEALTH_BYTES
 from horngate_server.process import health_probe
-from horngate_server.transports import small_messages as small
+from horngate_server.transports import small_messages
 from horngate_server.transports.access import tokens
 from support import hostile
 from support.desk import request
@@ -129,7 +129,9 @@ def test_health_takes_small_messages_alone(server: ServerProcess, transport: str
             stack.callback(caller.socket.shutdown, socket.SHUT_RDWR)  # what cannot be sent is not waited for
         until(lambda: health_probe.ask(server.grpc, "", 5.0))
         assert _good(server)
-        held = 64 if transport == "fast" else small.AT_ONCE * 8  # fast: Envoy's windows, all connections together
+        held = (
+            64 if transport == "fast" else small_messages.AT_ONCE * 8
+        )  # fast: Envoy's windows, all connections together
         assert grown_mib(server, before) < held + SLACK_MIB
     with Http2(server.grpc) as caller:
         ended = caller.call(frame(bytes(HEALTH_BYTES + 1)), [(":path", path)])

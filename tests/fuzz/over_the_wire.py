@@ -19,15 +19,15 @@ import numpy as np
 from fuzz.mutations import mutate
 from fuzz.seeds import odd_seeds, seeds
 from horngate_client import AsyncClient
-from horngate_server.core import methods as names
+from horngate_server.core import methods
 from support.process import ServerProcess
 
 IMAGES = Path(__file__).parents[2] / "trainer/horngate_trainer/data/mnist.npz"
 METHODS = {
-    "infer": names.INFER,
-    "predict": f"/{names.PREDICTION}/Predict",
-    "classify": f"/{names.PREDICTION}/Classify",
-    "regress": f"/{names.PREDICTION}/Regress",
+    "infer": methods.INFER,
+    "predict": f"/{methods.PREDICTION}/Predict",
+    "classify": f"/{methods.PREDICTION}/Classify",
+    "regress": f"/{methods.PREDICTION}/Regress",
 }
 OUR_FAULT = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "ABORTED"}
 """Codes that no message may bring about."""
@@ -53,7 +53,7 @@ async def fuzz(address: str, messages: int, seed: int) -> Counter[tuple[str, str
         calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {
             method: channel.unary_unary(path) for method, path in METHODS.items()
         }
-        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(names.STREAM_INFER)
+        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(methods.STREAM_INFER)
         expected = (await client.predict(images)).probabilities
 
         async def send(method: str, message: bytes) -> None:

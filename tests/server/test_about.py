@@ -13,7 +13,7 @@ from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
 from horngate_server.engine.routing import Models, Served
 from horngate_server.lifecycle.version_state import State, VersionState
-from horngate_server.services import unimplemented as absent
+from horngate_server.services import unimplemented
 from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
 from support.desk import SIGNATURE, Clock, Desk
@@ -184,11 +184,11 @@ def test_tensorflow_servings_metadata_has_all_signatures(desk: Desk) -> None:
     assert sorted(map_["other"].outputs) == ["double"]
 
 
-@pytest.mark.parametrize("method", absent.handlers())
+@pytest.mark.parametrize("method", unimplemented.handlers())
 def test_every_method_that_there_is_not_says_so_in_a_sentence(method: str) -> None:
     """No caller is left with a bare code."""
     with pytest.raises(NotImplementedHere, match=r"\w+ \w+"):
-        absent.handlers()[method](b"")
+        unimplemented.handlers()[method](b"")
 
 
 def _odd(batching: Batching) -> Models:

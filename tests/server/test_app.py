@@ -15,7 +15,7 @@ from horngate_protos.open_inference_pb2 import ModelInferResponse, ServerReadyRe
 from horngate_server.core.settings import Settings
 from horngate_server.process.app import App
 from horngate_server.process.signals import Stop
-from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes import tensorflow
 from support.desk import FakeModel, request
 
 WAIT_S = 20.0
@@ -24,7 +24,7 @@ WAIT_S = 20.0
 class SlowModel(FakeModel):
     """A fake with a device, as loading expects of a real one."""
 
-    device = runtime.Device("CPU", "CPU:0", "a test's")
+    device = tensorflow.Device("CPU", "CPU:0", "a test's")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert release.wait(WAIT_S)
         return model
 
-    monkeypatch.setattr(runtime, "load", load)
+    monkeypatch.setattr(tensorflow, "load", load)
     monkeypatch.setattr(Stop, "on_signals", lambda *_: nullcontext())
     ports = root / "ports"
     app = App(Settings(models=root, grpc_port=0, http_port=0, port_file=ports, max_batch_rows=8, queue_rows=8))
@@ -103,7 +103,7 @@ def test_not_serving_until_warm(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_process_whose_executor_died_exits_1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the loop of a model breaks, the server goes not ready, stops and says so with its exit code."""
-    monkeypatch.setattr(runtime, "load", lambda *_, **__: SlowModel())
+    monkeypatch.setattr(tensorflow, "load", lambda *_, **__: SlowModel())
     monkeypatch.setattr(Stop, "on_signals", lambda *_: nullcontext())
     app = App(Settings(models=root, grpc_port=0, http_port=0, max_batch_rows=8, queue_rows=8))
     codes: list[int] = []

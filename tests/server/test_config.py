@@ -7,16 +7,16 @@ import pytest
 
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Limits, Settings, read
-from horngate_server.lifecycle import model_config as config
+from horngate_server.lifecycle import model_config
 
 SETTINGS = Settings(max_batch_rows=16, queue_rows=64)
 
 
-def parse(tmp_path: Path, text: str) -> config.Config:
+def parse(tmp_path: Path, text: str) -> model_config.Config:
     """Read a file with this text."""
     path = tmp_path / "models.toml"
     path.write_text(text)
-    return config.read(path, SETTINGS)
+    return model_config.read(path, SETTINGS)
 
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert mnist.limits == replace(SETTINGS.limits, max_batch_rows=8, max_queue_delay_s=0.002)
     assert read.of("other").versions == frozenset()
     assert read.of("third").versions == frozenset({3, 5})
-    assert read.of("unnamed") == config.ModelConfig(SETTINGS.limits)
+    assert read.of("unnamed") == model_config.ModelConfig(SETTINGS.limits)
 
 
 def test_how_a_model_is_loaded_and_batched_can_be_said(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: s
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     """The flag, the path and the system's reason."""
     with pytest.raises(SettingsError, match=r"--config .*nowhere.toml: No such file"):
-        config.read(tmp_path / "nowhere.toml", SETTINGS)
+        model_config.read(tmp_path / "nowhere.toml", SETTINGS)
 
 
 def test_without_a_file_the_flags_hold() -> None:
     """No file is no error."""
-    assert config.read(None, SETTINGS).of("any").limits == SETTINGS.limits
+    assert model_config.read(None, SETTINGS).of("any").limits == SETTINGS.limits
 
 
 @pytest.mark.parametrize(("given", "admin"), [(["--admin"], True), ([], False)])

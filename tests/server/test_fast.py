@@ -14,8 +14,7 @@ from horngate_server.core.rpc import Call, Status, Stream
 from horngate_server.transports.access.byte_budget import Memory
 from horngate_server.transports.access.gate import Doors
 from horngate_server.transports.open_streams import Streams
-from horngate_server.transports.pyvoy import asgi
-from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
 from support.desk import TERMS
 
@@ -98,13 +97,13 @@ def test_calls_of_one_turn_are_handed_over_together_and_answered_as_grpc() -> No
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        callers = [FakeCaller(framing.frame(b"ask %d" % n)) for n in range(3)]
+        callers = [FakeCaller(grpc_framing.frame(b"ask %d" % n)) for n in range(3)]
         await turn(fast, *callers)
         [calls] = service.batches
         assert [call.message for call in calls] == [b"ask 0", b"ask 1", b"ask 2"]
         fast.deliver([(call.reply, b"answer to " + bytes(call.message)) for call in calls])
         for number, caller in enumerate(callers):
-            assert caller.body() == framing.frame(b"answer to ask %d" % number)
+            assert caller.body() == grpc_framing.frame(b"answer to ask %d" % number)
             assert caller.status() == "0"
             assert [event["type"].rpartition(".")[2] for event in caller.sent] == ["start", "body", "trailers"]
 
@@ -116,7 +115,7 @@ def test_a_request_in_pieces_is_put_together() -> None:
 
     async def run() -> None:
         service = FakeService()
-        body = framing.frame(bytes(range(256)) * 40)
+        body = grpc_framing.frame(bytes(range(256)) * 40)
         await turn(transport(service), FakeCaller(body[:3], body[3:100], body[100:]))
         assert bytes(service.batches[0][0].message) == bytes(range(256)) * 40
 
@@ -129,7 +128,7 @@ def test_an_error_is_headers_alone() -> None:
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        caller = FakeCaller(framing.frame(b"x"))
+        caller = FakeCaller(grpc_framing.frame(b"x"))
         await turn(fast, caller)
         fast.deliver([(service.batches[0][0].reply, Status(3, "INVALID_ARGUMENT", "no", ()))])
         assert (caller.status(), caller.body()) == ("3", b"")
@@ -143,7 +142,7 @@ def test_memory_is_taken_until_the_answer_and_refused_beyond_the_limit() -> None
     async def run() -> None:
         service = FakeService()
         fast = transport(service, memory=1000)
-        first, second, third = (FakeCaller(framing.frame(bytes(600))) for _ in range(3))
+        first, second, third = (FakeCaller(grpc_framing.frame(bytes(600))) for _ in range(3))
         await turn(fast, first)
         await turn(fast, second)
         assert second.status() == "8"
@@ -175,12 +174,12 @@ def test_a_long_answer_leaves_in_pieces() -> None:
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        caller = FakeCaller(framing.frame(b"x"))
+        caller = FakeCaller(grpc_framing.frame(b"x"))
         await turn(fast, caller)
         answer = bytes(3 * PIECE_BYTES)
         fast.deliver([(service.batches[0][0].reply, answer)])
         await caller.ended.wait()
-        assert caller.body() == framing.frame(answer)
+        assert caller.body() == grpc_framing.frame(answer)
         assert max(len(event.get("body", b"")) for event in caller.sent) == PIECE_BYTES
 
     asyncio.run(run())
@@ -201,8 +200,8 @@ async def _inbox(body: bytes, encoding: bytes, *, limit: int, memory: Memory) ->
 def test_a_streams_messages_are_cut_and_expanded_and_count_as_memory_until_they_are_answered() -> None:
     """However the bytes are cut; too large, too many, not compressed as they say: the stream ends with the reason."""
     plain = [bytes([n]) * n * 50 for n in range(1, 6)]
-    zipped = b"".join(b"\1" + framing.frame(gzip.compress(each))[1:] for each in plain)
-    frames = b"".join(map(framing.frame, plain))
+    zipped = b"".join(b"\1" + grpc_framing.frame(gzip.compress(each))[1:] for each in plain)
+    frames = b"".join(map(grpc_framing.frame, plain))
     assert asyncio.run(_inbox(frames, b"", limit=250, memory=Memory(750))) == plain
     assert asyncio.run(_inbox(zipped, b"gzip", limit=250, memory=Memory(750))) == plain
     for body, limit, memory, error in (
@@ -220,7 +219,7 @@ def test_a_streams_message_counts_from_its_first_bytes() -> None:
 
     async def run() -> None:
         memory = Memory(100)
-        caller = FakeCaller(framing.frame(bytes(60))[:10], b"", b"")
+        caller = FakeCaller(grpc_framing.frame(bytes(60))[:10], b"", b"")
         inbox = asgi.Inbox(caller.receive, b"", 100, memory)
         reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
         for _ in range(10):
@@ -239,7 +238,7 @@ def test_a_streams_memory_comes_back() -> None:
 
     async def run() -> None:
         memory = Memory(100)
-        caller = FakeCaller(framing.frame(bytes(60)))
+        caller = FakeCaller(grpc_framing.frame(bytes(60)))
         inbox = asgi.Inbox(caller.receive, b"", 100, memory)
         reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
         await anext(inbox.messages())
@@ -263,12 +262,12 @@ def test_a_priority_in_the_metadata_reaches_the_service() -> None:
         service = FakeService()
         fast = transport(service)
         callers = [
-            FakeCaller(framing.frame(b"x"), headers=headers)
+            FakeCaller(grpc_framing.frame(b"x"), headers=headers)
             for headers in ([], [(b"horngate-priority", b"interactive")], [(b"horngate-priority", b"bulk")])
         ]
         await turn(fast, *callers)
         assert [call.bulk for call in service.batches[0]] == [False, False, True]
-        wrong = FakeCaller(framing.frame(b"x"), headers=[(b"horngate-priority", b"urgent")])
+        wrong = FakeCaller(grpc_framing.frame(b"x"), headers=[(b"horngate-priority", b"urgent")])
         await turn(fast, wrong)
         assert wrong.status() == "3"
 
@@ -281,7 +280,7 @@ def test_a_caller_that_goes_while_it_waits_is_noticed_and_one_that_stays_is_aske
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        gone, stays = FakeCaller(framing.frame(b"x")), FakeCaller(framing.frame(b"y"))
+        gone, stays = FakeCaller(grpc_framing.frame(b"x")), FakeCaller(grpc_framing.frame(b"y"))
         await turn(fast, gone, stays)
         gone.gone = True
         first, second = (call.reply for call in service.batches[0])
@@ -300,12 +299,12 @@ def test_a_caller_that_goes_is_noticed_before_one_that_has_waited_long_is_asked_
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        patient = FakeCaller(framing.frame(b"x"))
+        patient = FakeCaller(grpc_framing.frame(b"x"))
         await turn(fast, patient)
         async with asyncio.timeout(10):
             await patient.asked_often.wait()
             asked = patient.asked
-            gone = FakeCaller(framing.frame(b"y"))
+            gone = FakeCaller(grpc_framing.frame(b"y"))
             await turn(fast, gone)
             gone.gone = True
             [reply] = (call.reply for call in service.batches[1])
@@ -322,7 +321,7 @@ def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
     async def run() -> None:
         service = FakeService()
         fast = transport(service)
-        caller = FakeCaller(framing.frame(b"x"))
+        caller = FakeCaller(grpc_framing.frame(b"x"))
         await turn(fast, caller)
         answer = bytes(3 * PIECE_BYTES)
         fast.deliver([(service.batches[0][0].reply, answer)])
@@ -330,7 +329,7 @@ def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
         fast._under_way.end()
         async with asyncio.timeout(10):
             await caller.ended.wait()
-        assert caller.body() == framing.frame(answer)
+        assert caller.body() == grpc_framing.frame(answer)
         assert caller.status() == "0"
 
     asyncio.run(run())
@@ -345,10 +344,10 @@ def test_a_stream_that_fails_ends_with_a_status() -> None:
             raise ZeroDivisionError("no")
 
     async def run() -> None:
-        caller = FakeCaller(framing.frame(b"x"))
+        caller = FakeCaller(grpc_framing.frame(b"x"))
         inbox = asgi.Inbox(caller.receive, b"", 1 << 20, Memory(1 << 20))
         await asgi.stream(fails, inbox, TERMS, caller.send, Streams())
         assert caller.status() == "13"
-        assert caller.body() == framing.frame(b"x")
+        assert caller.body() == grpc_framing.frame(b"x")
 
     asyncio.run(run())

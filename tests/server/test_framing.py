@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
 from horngate_server.core.rpc import Status
-from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy import grpc_framing
 
 
 @given(st.one_of(st.binary(max_size=100), st.integers(4000, 5000).map(bytes)))
 def test_a_framed_message_comes_back_whole(message: bytes) -> None:
     """Whatever the message, its frame holds it, uncompressed."""
-    read, compressed = framing.unframe(framing.frame(message))
+    read, compressed = grpc_framing.unframe(grpc_framing.frame(message))
     assert bytes(read) == message
     assert not compressed
 
@@ -34,7 +34,7 @@ def test_a_framed_message_comes_back_whole(message: bytes) -> None:
 def test_a_body_that_is_not_one_frame_is_refused(body: bytes) -> None:
     """Cut, padded or mislabelled frames are the caller's error, and the answer says what was expected."""
     with pytest.raises(InvalidRequest, match="expected one gRPC frame"):
-        framing.unframe(body)
+        grpc_framing.unframe(body)
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
@@ -42,10 +42,10 @@ def test_compressed_messages_are_expanded_up_to_the_limit_and_not_a_byte_beyond(
     encoding: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     """A message of the limit's size passes; one byte more is cut off, and so is a bomb, without being expanded."""
-    assert framing.expand(pack(bytes(1000)), encoding, 1000) == bytes(1000)
+    assert grpc_framing.expand(pack(bytes(1000)), encoding, 1000) == bytes(1000)
     for size in (1001, 10**8):
         with pytest.raises(MessageTooLarge, match="more than 1000 bytes"):
-            framing.expand(pack(bytes(size)), encoding, 1000)
+            grpc_framing.expand(pack(bytes(size)), encoding, 1000)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_cannot_be_expanded_is_refused_with_the_reason(
 ) -> None:
     """A wrong or missing encoding, garbage and half a stream each get their own error."""
     with pytest.raises(error, match=said):
-        framing.expand(message, encoding, 1000)
+        grpc_framing.expand(message, encoding, 1000)
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_what_cannot_be_expanded_is_refused_with_the_reason(
 )
 def test_timeouts_are_read_in_every_unit(text: bytes, seconds: float) -> None:
     """Hours to nanoseconds, up to eight digits."""
-    assert framing.timeout(text) == pytest.approx(seconds)
+    assert grpc_framing.timeout(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", [b"", b"5", b"S", b"-1S", b"1.5S", b"123456789S", b"5s"])
 def test_a_timeout_that_is_none_is_refused(text: bytes) -> None:
     """Anything else is the caller's error."""
     with pytest.raises(InvalidRequest, match="grpc-timeout"):
-        framing.timeout(text)
+        grpc_framing.timeout(text)
 
 
 def test_a_status_travels_as_headers_with_its_text_quoted_and_its_binaries_in_base64() -> None:
     """Only printable ASCII reaches a header; the percent sign itself is quoted."""
     status = Status(8, "RESOURCE_EXHAUSTED", "100 % voll: größer\n", (("a-bin", b"\0\1\2\3"), ("b", "text")))
-    assert framing.trailers(status) == [
+    assert grpc_framing.trailers(status) == [
         (b"grpc-status", b"8"),
         (b"grpc-message", b"100 %25 voll: gr%C3%B6%C3%9Fer%0A"),
         (b"a-bin", b"AAECAw"),

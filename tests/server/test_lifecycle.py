@@ -38,10 +38,7 @@ from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import Plan
-from horngate_server.lifecycle import loader as loading
-from horngate_server.lifecycle import manager as lifecycle
-from horngate_server.lifecycle import reconciler, repository
-from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle import loader, manager, reconciler, repository, version_policy
 from horngate_server.lifecycle.load_attempt import Abandoned
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.model_config import ModelConfig
@@ -49,7 +46,7 @@ from horngate_server.lifecycle.model_state import Entry, Observers
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes import tensorflow
 from horngate_server.services.model_control import Admin
 from horngate_server.telemetry.metrics import Metrics
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
@@ -61,7 +58,7 @@ WAIT_S = 20.0
 class DeviceModel(FakeModel):
     """A fake with a device, as loading expects of a real one."""
 
-    device = runtime.Device("CPU", "CPU:0", "a test's")
+    device = tensorflow.Device("CPU", "CPU:0", "a test's")
 
     def __init__(self, version: int, signature: Signature) -> None:
         super().__init__(signature)
@@ -109,9 +106,9 @@ class Yard:
         self.unproved: set[int] = set()
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
-        monkeypatch.setattr(runtime, "load", self._load)
-        self._load_version = loading.load
-        monkeypatch.setattr(loading, "load", self._proved_or_not)
+        monkeypatch.setattr(tensorflow, "load", self._load)
+        self._load_version = loader.load
+        monkeypatch.setattr(loader, "load", self._proved_or_not)
         self.lifecycle = Lifecycle(
             Settings(models=root, max_batch_rows=4, queue_rows=64, **settings),
             models=self.models,
@@ -134,7 +131,7 @@ class Yard:
         self.loaded.append(model)
         return model
 
-    def _proved_or_not(self, path: Path, *arguments: Any, **more: Any) -> loading.Loaded:
+    def _proved_or_not(self, path: Path, *arguments: Any, **more: Any) -> loader.Loaded:
         loaded = self._load_version(path, *arguments, **more)
         return replace(loaded, report=replace(loaded.report, proved=int(path.name) not in self.unproved))
 
@@ -682,12 +679,12 @@ def test_nothing_is_taken_out_before_somebody_wanted_can_answer(
 ) -> None:
     """Whatever is there, wanted and ready: who answered before has a successor, and no refused or shadow one does."""
     config = ModelConfig(Limits(4, 4, 0.0), latest, versions, labels, shadow)
-    wanted = policy.wanted(config, labels.values(), on_disk, refused)
+    wanted = version_policy.wanted(config, labels.values(), on_disk, refused)
     assert set(wanted) <= on_disk - refused
-    before = policy.route(ready, wanted, labels, shadow, None)
-    gone = policy.removable(wanted, ready, refused, before.default)
+    before = version_policy.route(ready, wanted, labels, shadow, None)
+    gone = version_policy.removable(wanted, ready, refused, before.default)
     assert gone <= ready - set(wanted)
-    after = policy.route(ready - gone, wanted, labels, shadow, before.default)
+    after = version_policy.route(ready - gone, wanted, labels, shadow, before.default)
     assert after.default == before.default
     if after.default is not None and after.default == shadow:
         assert shadow in labels.values()
@@ -724,7 +721,7 @@ def test_the_thread_sees_a_new_version_by_itself(yard: Yard) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a load that gives no sign of life."""
     monkeypatch.setattr(reconciler, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(lifecycle, "BEGIN_PATIENCE_S", 0.1)
+    monkeypatch.setattr(manager, "BEGIN_PATIENCE_S", 0.1)
 
 
 class HungDisk:

@@ -15,9 +15,7 @@ from horngate_protos.tensorflow_serving_pb2 import PredictionLog
 from horngate_server.core.errors import ModelError
 from horngate_server.core.settings import Settings
 from horngate_server.engine.validation import alike
-from horngate_server.lifecycle import loader as loading
-from horngate_server.lifecycle import repository
-from horngate_server.lifecycle import verification as golden
+from horngate_server.lifecycle import loader, repository, verification
 from horngate_server.lifecycle.loader import Loaded
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
@@ -45,13 +43,13 @@ def record(path: Path, answers: np.ndarray | None) -> None:
         log.predict_log.response.outputs["probabilities"].CopyFrom(tensor(answers))
     payload = log.SerializeToString()
     length = struct.pack("<Q", len(payload))
-    file = path / golden.RECORDS
+    file = path / verification.RECORDS
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(
         length
-        + struct.pack("<I", golden._masked_crc(length))
+        + struct.pack("<I", verification._masked_crc(length))
         + payload
-        + struct.pack("<I", golden._masked_crc(payload))
+        + struct.pack("<I", verification._masked_crc(payload))
     )
 
 
@@ -77,7 +75,7 @@ def version(foreign_models: Path, tmp_path: Path) -> Path:
 def load(path: Path, verify: str = "strict") -> Loaded:
     """Load this version."""
     settings = Settings(verify=verify, max_batch_rows=16)
-    loaded = loading.load(
+    loaded = loader.load(
         path, settings, settings.limits, finish=lambda *_: None, clock=time.monotonic, on_death=lambda _: None
     )
     loaded.executor.close()
@@ -87,7 +85,7 @@ def load(path: Path, verify: str = "strict") -> Loaded:
 def test_crc32c_matches_the_published_check_value() -> None:
     """The Castagnoli CRC of "123456789" is 0xe3069283; the mask is TFRecord's."""
     crc = 0xE3069283
-    assert golden._masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert verification._masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_a_foreign_model_is_served_as_unverified(version: Path) -> None:
@@ -130,7 +128,7 @@ def test_recorded_requests_without_answers_prove_nothing(version: Path) -> None:
 def test_a_damaged_warm_up_file_is_noticed(version: Path) -> None:
     """A flipped byte in a record is found by its checksum."""
     record(version, softmax(X))
-    file = version / golden.RECORDS
+    file = version / verification.RECORDS
     data = bytearray(file.read_bytes())
     data[40] ^= 1
     file.write_bytes(data)
@@ -142,7 +140,7 @@ def test_a_manifest_vouches_only_for_the_files_that_it_lists(version: Path) -> N
     """A warm-up file that came after the manifest was written is held against its own checksums."""
     seal(version)
     record(version, softmax(X))
-    file = version / golden.RECORDS
+    file = version / verification.RECORDS
     data = bytearray(file.read_bytes())
     data[40] ^= 1
     file.write_bytes(data)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from horngate_server.core.errors import ModelError
-from horngate_server.lifecycle import folder_hints as hints
-from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import folder_hints, repository
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
@@ -169,15 +168,15 @@ def test_a_version_is_looked_at_anew_after_any_change(tmp_path: Path, change: Ca
 def test_missing_weights_are_told_from_a_model_without_any(tmp_path: Path) -> None:
     """A graph that has no variables needs none; one that has some needs the index and the data."""
     write(tmp_path / "saved_model.pb", b"a frozen graph")
-    assert not hints.about_variables(tmp_path)
+    assert not folder_hints.about_variables(tmp_path)
     write(tmp_path / "saved_model.pb", b"a graph with VarHandleOp")
-    assert "variables/variables.index is not there" in hints.about_variables(tmp_path)
+    assert "variables/variables.index is not there" in folder_hints.about_variables(tmp_path)
     write(tmp_path / "variables/variables.index")
-    assert "variables/variables.data-* is not there" in hints.about_variables(tmp_path)
+    assert "variables/variables.data-* is not there" in folder_hints.about_variables(tmp_path)
     write(tmp_path / "variables/variables.data-00000-of-00001")
-    assert not hints.about_variables(tmp_path)
+    assert not folder_hints.about_variables(tmp_path)
     write(tmp_path / "empty/saved_model.pb", b"")
-    assert not hints.about_variables(tmp_path / "empty")
+    assert not folder_hints.about_variables(tmp_path / "empty")
 
 
 def test_a_number_beyond_64_bits_is_refused_by_name(tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ import pytest
 from horngate_protos.datatypes import DATATYPES
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, OutOfMemory
 from horngate_server.core.signature import FREE, Feature
-from horngate_server.runtimes import process_memory as pages
-from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes import process_memory, tensorflow
 from horngate_server.runtimes.tensorflow import saved_model
 
 
 def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -> None:
     """Feeds and fetches follow the signature's names, sorted."""
-    model = runtime.load(foreign_models / "several" / "2")
+    model = tensorflow.load(foreign_models / "several" / "2")
     assert str(model.signature) == "(a UINT8[?,2], b FP32[?,2]) -> (many INT64[?,2], sum FP32[?,2])"
     feed = model.feed(model.signature, [(3, 2), (3, 2)])
     feed.arrays[0][:] = [[1, 2], [3, 4], [5, 6]]
@@ -34,7 +33,7 @@ def test_several_inputs_and_outputs_are_computed_by_name(foreign_models: Path) -
 
 def test_every_signature_that_can_be_served_is(foreign_models: Path) -> None:
     """Each has its own inputs and outputs in the one graph."""
-    model = runtime.load(foreign_models / "signatures" / "1")
+    model = tensorflow.load(foreign_models / "signatures" / "1")
     assert list(model.signatures) == ["serving_default", "mean", "words"]
     results = {}
     for name in ("serving_default", "mean"):
@@ -49,7 +48,7 @@ def test_every_signature_that_can_be_served_is(foreign_models: Path) -> None:
 
 def test_every_datatype_of_the_protocol_goes_in_and_comes_out_unchanged(foreign_models: Path) -> None:
     """BOOL, all integers and all floats, BF16 as its sixteen bits."""
-    model = runtime.load(foreign_models / "every" / "1")
+    model = tensorflow.load(foreign_models / "every" / "1")
     assert sorted(spec.datatype.name for spec in model.signature.inputs) == sorted(each.name for each in DATATYPES)
     feed = model.feed(model.signature, [(4, 3)] * len(DATATYPES))
     rng = np.random.default_rng(7)
@@ -65,7 +64,7 @@ def test_every_datatype_of_the_protocol_goes_in_and_comes_out_unchanged(foreign_
 
 def test_results_stay_what_they_were_when_the_memory_is_used_again(foreign_models: Path) -> None:
     """Outputs are copies: filling the same feed for the next batch does not change them."""
-    model = runtime.load(foreign_models / "free" / "1")
+    model = tensorflow.load(foreign_models / "free" / "1")
     feed = model.feed(model.signature, [(2, 3)])
     feed.arrays[0][:] = 1
     (first,) = model.run(feed)
@@ -80,7 +79,7 @@ def test_results_stay_what_they_were_when_the_memory_is_used_again(foreign_model
 def test_large_batches_are_not_kept_in_memory(foreign_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A feed above the limit is freed after its run; the next one is new."""
     monkeypatch.setattr(saved_model, "KEPT_FEED_BYTES", 8)
-    model = runtime.load(foreign_models / "free" / "1")
+    model = tensorflow.load(foreign_models / "free" / "1")
     feed = model.feed(model.signature, [(2, 3)])
     feed.arrays[0][:] = 1
     assert model.run(feed)[0].tolist() == [3, 3]
@@ -91,7 +90,7 @@ def test_large_batches_are_not_kept_in_memory(foreign_models: Path, monkeypatch:
 
 def test_an_error_while_computing_is_said_in_tensorflows_words_and_the_session_goes_on(foreign_models: Path) -> None:
     """What the model says about its input is the input's fault; where in the graph is left out. The next run works."""
-    model = runtime.load(foreign_models / "fails" / "1")
+    model = tensorflow.load(foreign_models / "fails" / "1")
     feed = model.feed(model.signature, [(1, 1)])
     feed.arrays[0][:] = np.nan
     with pytest.raises(InputRefused, match=r"^the model refuses this input: .*not a number in the batch : .*values$"):
@@ -105,10 +104,10 @@ def test_an_error_while_computing_is_said_in_tensorflows_words_and_the_session_g
 def test_what_is_no_saved_model_is_refused_with_the_reason(foreign_models: Path) -> None:
     """TensorFlow's words, and the folder."""
     with pytest.raises(ModelError, match="nowhere/1 cannot be loaded"):
-        runtime.load(foreign_models / "nowhere/1")
+        tensorflow.load(foreign_models / "nowhere/1")
 
 
-def run(model: runtime.SavedModel, *inputs: object, signature: str = "") -> list[Any]:
+def run(model: tensorflow.SavedModel, *inputs: object, signature: str = "") -> list[Any]:
     """Feed arrays to a signature, and return its outputs as lists."""
     chosen = model.signatures[signature] if signature else model.signature
     arrays = [np.asarray(each, spec.datatype.numpy) for each, spec in zip(inputs, chosen.inputs, strict=True)]
@@ -141,7 +140,7 @@ def test_tensorflow_is_quiet_once_a_model_is_loaded_unless_it_was_asked_to_talk(
 
 def test_shapes_of_every_kind_go_in_and_come_out(foreign_models: Path) -> None:
     """Fixed first axes, scalars, unknown ranks, and axes without elements."""
-    model = runtime.load(foreign_models / "shapes" / "1")
+    model = tensorflow.load(foreign_models / "shapes" / "1")
     assert str(model.signature).startswith("(any_rank FP32 of any shape, fixed FP32[4,2], scalar FP32[]) -> ")
     ranks: list[object] = [1.5, [[[1.0], [2.0]]], [[], []]]
     for any_rank in ranks:
@@ -151,7 +150,7 @@ def test_shapes_of_every_kind_go_in_and_come_out(foreign_models: Path) -> None:
 
 def test_strings_go_in_and_come_out_whatever_their_length_and_bytes(foreign_models: Path) -> None:
     """Short ones lie inside TensorFlow's strings, long ones have memory of their own; zeros are no ends."""
-    model = runtime.load(foreign_models / "strings" / "1")
+    model = tensorflow.load(foreign_models / "strings" / "1")
     for words in ([b"", b"a", b"\0", b"a\0"], [b"x" * 22, b"x" * 23, b"x" * 22 + b"\0", bytes(range(256)) * 300]):
         given = np.array([*words, None], object)[:-1].reshape(2, 2)
         feed = model.feed(model.signature, [(2, 2)])
@@ -164,20 +163,20 @@ def test_strings_go_in_and_come_out_whatever_their_length_and_bytes(foreign_mode
 
 def test_strings_leave_no_memory_behind(foreign_models: Path) -> None:
     """What a run copied is freed once TensorFlow has no use for it."""
-    model = runtime.load(foreign_models / "strings" / "1")
+    model = tensorflow.load(foreign_models / "strings" / "1")
     text = b"x" * (1 << 20)
     run(model, [[text] * 16])
-    before = pages.resident()
+    before = process_memory.resident()
     for _ in range(40):
         run(model, [[text] * 16])
-    assert pages.resident() - before < 200 << 20  # 640 MB went through
+    assert process_memory.resident() - before < 200 << 20  # 640 MB went through
     assert not saved_model._HELD._held
     model.close()
 
 
 def test_a_model_that_remembers_what_it_was_given_has_it_for_itself(foreign_models: Path) -> None:
     """The memory of its input is not used again, whatever comes next: a variable may live in it."""
-    model = runtime.load(foreign_models / "remembers" / "1")
+    model = tensorflow.load(foreign_models / "remembers" / "1")
     for number in range(1, 5):
         (before,) = run(model, np.full((8, 1024), number))
         assert before == (number - 1) * 8 * 1024
@@ -189,7 +188,7 @@ def test_a_graph_tells_what_it_changes_whether_it_loops_and_what_it_parses(forei
     """Counters write; loops may run for ever; a parser names the features that it wants."""
     facts = {}
     for name in ("counter", "remembers", "loops", "example", "classifier", "signatures"):
-        model = runtime.load(foreign_models / name / "1")
+        model = tensorflow.load(foreign_models / name / "1")
         facts[name] = (model.signature.writes, model.signature.loops)
         if name == "example":
             features = model.signature.inputs[0].features
@@ -207,7 +206,7 @@ def test_a_graph_tells_what_it_changes_whether_it_loops_and_what_it_parses(forei
 
 def test_signatures_that_run_one_function_are_known_to_be_the_same(foreign_models: Path) -> None:
     """TensorFlow wraps each in a function of its own, of the same content; another function is another."""
-    model = runtime.load(foreign_models / "equal" / "1")
+    model = tensorflow.load(foreign_models / "equal" / "1")
     assert {name: each.function for name, each in model.signatures.items()} == {
         "predict": "predict", "again": "predict", "other": "other",
     }  # fmt: skip
@@ -217,21 +216,21 @@ def test_signatures_that_run_one_function_are_known_to_be_the_same(foreign_model
 
 def test_the_default_signature_is_the_usual_one_or_what_the_operator_says(foreign_models: Path) -> None:
     """serving_default, else the only one, else predict; or by name, and an unknown name is an error with the others."""
-    assert runtime.load(foreign_models / "equal" / "1").signature.name == "predict"
-    assert runtime.load(foreign_models / "equal" / "1", signature="other").signature.name == "other"
-    assert runtime.load(foreign_models / "signatures" / "1").signature.name == "serving_default"
+    assert tensorflow.load(foreign_models / "equal" / "1").signature.name == "predict"
+    assert tensorflow.load(foreign_models / "equal" / "1", signature="other").signature.name == "other"
+    assert tensorflow.load(foreign_models / "signatures" / "1").signature.name == "serving_default"
     with pytest.raises(ModelError, match="has no signature nope; it has: again, other, predict"):
-        runtime.load(foreign_models / "equal" / "1", signature="nope")
+        tensorflow.load(foreign_models / "equal" / "1", signature="nope")
 
 
 def test_the_meta_graph_is_the_usual_one_the_only_one_or_what_the_operator_says(foreign_models: Path) -> None:
     """Other tags than TensorFlow's "serve" are found; where several are left, it is the operator who must choose."""
-    assert run(runtime.load(foreign_models / "tagged" / "1"), [[1, 2]]) == [[[3, 6]]]
-    assert run(runtime.load(foreign_models / "several_tags" / "1", tags=["serve", "tpu"]), [[1, 2]]) == [[[3, 6]]]
+    assert run(tensorflow.load(foreign_models / "tagged" / "1"), [[1, 2]]) == [[[3, 6]]]
+    assert run(tensorflow.load(foreign_models / "several_tags" / "1", tags=["serve", "tpu"]), [[1, 2]]) == [[[3, 6]]]
     with pytest.raises(ModelError, match=r"no MetaGraph with the tags serve; it has: gpu, serve\+tpu"):
-        runtime.load(foreign_models / "several_tags" / "1")
+        tensorflow.load(foreign_models / "several_tags" / "1")
     with pytest.raises(ModelError, match="no MetaGraph with the tags nope; it has: gpu "):
-        runtime.load(foreign_models / "tagged" / "1", tags=["nope"])
+        tensorflow.load(foreign_models / "tagged" / "1", tags=["nope"])
 
 
 OP_MODEL = """
@@ -282,12 +281,12 @@ def test_a_library_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
     """The flag and the file are named."""
     (tmp_path / "ops.so").write_text("no library")
     with pytest.raises(ModelError, match="--op-library .*ops.so cannot be loaded: "):
-        runtime.load_op_library(tmp_path / "ops.so")
+        tensorflow.load_op_library(tmp_path / "ops.so")
 
 
 def test_more_memory_than_there_is_is_an_error_of_that_request(foreign_models: Path) -> None:
     """What cannot be allocated raises OutOfMemory; the next run works."""
-    model = runtime.load(foreign_models / "free" / "1")
+    model = tensorflow.load(foreign_models / "free" / "1")
     with pytest.raises(OutOfMemory, match="no memory for a batch"):
         model.feed(model.signature, [(1, 1 << 60)])
     assert run(model, [[1, 2]]) == [[3]]
@@ -296,21 +295,21 @@ def test_more_memory_than_there_is_is_an_error_of_that_request(foreign_models: P
 
 def test_loading_and_closing_leaves_no_memory_behind(foreign_models: Path) -> None:
     """A version that is loaded twenty times, as it proves itself anew, takes no more than once."""
-    runtime.load(foreign_models / "classifier" / "1").close()
-    before = pages.resident()
+    tensorflow.load(foreign_models / "classifier" / "1").close()
+    before = process_memory.resident()
     for _ in range(20):
-        runtime.load(foreign_models / "classifier" / "1").close()
-    pages.trim()
-    assert pages.resident() - before < 40 << 20
+        tensorflow.load(foreign_models / "classifier" / "1").close()
+    process_memory.trim()
+    assert process_memory.resident() - before < 40 << 20
 
 
 def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(foreign_models: Path) -> None:
     """--device gpu never falls back in silence; auto does, and says why."""
-    if runtime.load(foreign_models / "free" / "1").device.kind == "GPU":
+    if tensorflow.load(foreign_models / "free" / "1").device.kind == "GPU":
         pytest.skip("this machine has a GPU")
     with pytest.raises(DeviceUnavailable, match="--device gpu, but TensorFlow can use none: .*NVIDIA"):
-        runtime.load(foreign_models / "free" / "1", device="gpu")
-    assert runtime.load(foreign_models / "free" / "1", device="cpu").device.why == "--device cpu"
+        tensorflow.load(foreign_models / "free" / "1", device="gpu")
+    assert tensorflow.load(foreign_models / "free" / "1", device="cpu").device.why == "--device cpu"
 
 
 def test_pages_that_only_loading_needed_are_given_back_and_the_model_computes_on(foreign_models: Path) -> None:

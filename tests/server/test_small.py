@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
-from horngate_server.transports import small_messages as small
+from horngate_server.transports import small_messages
 from horngate_server.transports.small_messages import AT_ONCE, SmallMessages
 
 
@@ -49,13 +49,13 @@ def test_whoever_has_been_sending_for_longest_makes_room() -> None:
 
 def test_a_message_that_takes_too_long_or_is_too_large_or_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its own error, and the place is free again."""
-    monkeypatch.setattr(small, "WAIT_S", 0.0)
+    monkeypatch.setattr(small_messages, "WAIT_S", 0.0)
 
     async def run() -> None:
         messages = SmallMessages(10)
         with pytest.raises(QueueFull, match="did not come soon enough"):
             await messages.first(never())
-        monkeypatch.setattr(small, "WAIT_S", 60.0)
+        monkeypatch.setattr(small_messages, "WAIT_S", 60.0)
         with pytest.raises(MessageTooLarge, match="a message of 11 bytes; expected at most 10"):
             await messages.first(once(bytes(11)))
         with pytest.raises(InvalidRequest, match="no message came"):

@@ -25,11 +25,10 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import KINDS, Costs
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.process import launch
-from horngate_server.protocols import grpc_status as status
+from horngate_server.protocols import grpc_status
 from horngate_server.runtimes import native_log
 from horngate_server.services.health import Health
-from horngate_server.telemetry import access_log
-from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry import access_log, log_format
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Ended
 from horngate_server.transports.access.byte_budget import Memory
@@ -46,22 +45,22 @@ def _below(error: type[errors.RequestError]) -> Iterator[type[errors.RequestErro
 
 def test_every_domain_error_has_a_status() -> None:
     """No error that a caller can cause, or suffer, is left without a gRPC code."""
-    assert set(_below(errors.RequestError)) == set(status.CODES)
+    assert set(_below(errors.RequestError)) == set(grpc_status.CODES)
 
 
 def test_try_later_and_never_are_different_codes() -> None:
     """What clients retry (UNAVAILABLE, RESOURCE_EXHAUSTED) and cannot succeed says that nobody should come back."""
     retried = {
-        kind.__name__ for kind, code in status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+        kind.__name__ for kind, code in grpc_status.CODES.items() if code.name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
     }
     assert retried == {"QueueFull", "NotReady", "MessageTooLarge", "OutOfMemory"}
     for error in (errors.MessageTooLarge("x"), errors.OutOfMemory("x")):
-        assert dict(status.status_of(error).trailers) == {"grpc-retry-pushback-ms": "-1"}
+        assert dict(grpc_status.status_of(error).trailers) == {"grpc-retry-pushback-ms": "-1"}
 
 
 def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None:
     """GRPC's pushback metadata and google.rpc.RetryInfo carry the same delay."""
-    refused = status.status_of(errors.QueueFull("full", retry_after_s=0.25))
+    refused = grpc_status.status_of(errors.QueueFull("full", retry_after_s=0.25))
     trailers = dict(refused.trailers)
     assert trailers["grpc-retry-pushback-ms"] == "250"
     raw = trailers["grpc-status-details-bin"]
@@ -72,7 +71,7 @@ def test_a_full_queue_tells_clients_when_to_come_back_in_both_dialects() -> None
 
 def test_long_messages_are_cut_to_what_a_header_can_carry() -> None:
     """A message made of a caller's own megabyte cannot break the answer."""
-    assert len(status.status_of(errors.InvalidRequest("x" * 10**6)).message) == status.MESSAGE_CHARACTERS
+    assert len(grpc_status.status_of(errors.InvalidRequest("x" * 10**6)).message) == grpc_status.MESSAGE_CHARACTERS
 
 
 @pytest.mark.parametrize(("top", "rungs"), [(1, (1,)), (2, (1, 2)), (8, (1, 2, 4, 8)), (10, (1, 2, 4, 8, 10))])
@@ -251,7 +250,7 @@ def set_up(style: str) -> Iterator[None]:
     before = root.handlers[:], root.level
     root.handlers[:] = []  # those of before must not be closed
     try:
-        logs.set_up(style, "info")
+        log_format.set_up(style, "info")
         yield
     finally:
         for handler in root.handlers:
@@ -288,7 +287,7 @@ def test_the_servers_own_lines_are_not_taken_for_tensorflows(capfd: pytest.Captu
     """While native code's lines are collected, those of other threads go where they belong, at once."""
     with set_up("text"), native_log.captured() as complaints:
         logging.getLogger("horngate").error("answered")
-        logs.flush()
+        log_format.flush()
         said, collected = capfd.readouterr().err, complaints()
     assert said.endswith("error   answered\n")
     assert collected == []

@@ -19,9 +19,8 @@ from horngate_protos.wire import varint
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.protocols.open_inference import decode as reading
 from horngate_server.protocols.open_inference import json_reader
-from horngate_server.protocols.open_inference.decode import decode
+from horngate_server.protocols.open_inference.decode import _known, decode
 from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.open_inference.json import decode_json, encode_json
@@ -150,10 +149,10 @@ def test_the_strings_of_all_inputs_count_together() -> None:
 
 def test_strings_are_never_remembered() -> None:
     """Two messages of one length, twice: each is read for what it says."""
-    known = dict(reading._known)
+    known = dict(_known)
     for word in (b"one", b"two", b"one"):
         assert decode(asking([word]).SerializeToString()).data == [[word]]
-    assert reading._known == known
+    assert _known == known
 
 
 def test_a_large_typed_message_may_have_as_many_bytes_of_strings_as_there_is_room_for() -> None:

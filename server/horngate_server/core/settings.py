@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from horngate_protos import __version__
-from horngate_server.core import machine
-from horngate_server.core import parsing as values
+from horngate_server.core import machine, parsing
 from horngate_server.core.errors import SettingsError
 
 PREFIX = "HORNGATE_"
@@ -123,152 +122,152 @@ class Settings:
     models: Path = _option(
         Path("models"),
         "folder with the models: DIR/<name>/<integer version>/saved_model.pb",
-        values.path, "DIR",
+        parsing.path, "DIR",
     )  # fmt: skip
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
-    grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", values.whole(0, 65535), "PORT")
+    grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", parsing.whole(0, 65535), "PORT")
     http_port: int = _option(
-        8002, "port for /metrics, /models, /livez, /readyz and /v2; 0 picks a free one", values.whole(0, 65535), "PORT"
+        8002, "port for /metrics, /models, /livez, /readyz and /v2; 0 picks a free one", parsing.whole(0, 65535), "PORT"
     )
     device: str = _option(
         "auto",
         "auto uses a GPU when there is one; gpu refuses to start without one",
-        values.one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
+        parsing.one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
     )  # fmt: skip
     transport: str = _option(
         "auto",
         "which gRPC server runs: fast is Envoy with Python inside (pip install 'horngate[fast]'), grpcio runs "
         "everywhere; auto is fast where it can run",
-        values.one_of("auto", "fast", "grpcio"),
+        parsing.one_of("auto", "fast", "grpcio"),
         "auto|fast|grpcio",
     )
-    max_batch_rows: int = _option(1024, "rows that are computed together at most", values.whole(1, 1 << 20), "ROWS")
+    max_batch_rows: int = _option(1024, "rows that are computed together at most", parsing.whole(1, 1 << 20), "ROWS")
     queue_rows: int = _option(
         16384,
         "rows that may wait per model; more are refused with RESOURCE_EXHAUSTED",
-        values.whole(1, 1 << 30),
+        parsing.whole(1, 1 << 30),
         "ROWS",
     )
     max_queue_delay_s: float = _option(
         0.0,
         "how long an idle server waits to fill a batch (250us, 5ms); 0ms, right for nearly everyone, never waits",
-        values.seconds, "TIME",
+        parsing.seconds, "TIME",
     )  # fmt: skip
     target_batch_time_s: float = _option(
         0.05,
         "the longest that a batch may take to compute (5ms, 1s): while a model loads, it is tried with more and more "
         "rows at once, up to --max-batch-rows, and the first size that takes longer is not used. Longer batches may "
         "compute more rows a second; every caller waits for the whole batch",
-        values.batch_time, "TIME",
+        parsing.batch_time, "TIME",
     )  # fmt: skip
     model_memory_bytes: int = _option(
         0,
         "memory that one batch of a model may need, its inputs, outputs and what lies between: 800MB, 2GiB, or a share "
         "of the machine's or the container's memory, 25%. Larger batches are not tried, and larger requests are "
         "refused (default: 20% of the memory, at most 1GiB)",
-        values.memory, "SIZE|SHARE%", stem="model-memory", made=default_model_memory,
+        parsing.memory, "SIZE|SHARE%", stem="model-memory", made=default_model_memory,
     )  # fmt: skip
     op_library: tuple[Path, ...] = _option(
         (),
         "a library of operations that models need and TensorFlow does not have, built for this TensorFlow; several: "
         "give it again, or separate them with a colon in the variable",
-        values.files, "FILE.so",
+        parsing.files, "FILE.so",
     )  # fmt: skip
     grace_period_s: float = _option(
-        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", values.seconds, "TIME"
+        30.0, "how long SIGTERM waits for accepted requests; a second signal ends at once", parsing.seconds, "TIME"
     )
     compute_threads: int = _option(
         0,
         "threads that TensorFlow uses for one operation; 0 for one per core less the one that serves",
-        values.whole(0, 1024),
+        parsing.whole(0, 1024),
         "N",
     )
-    max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", values.size, "SIZE")
+    max_message_bytes: int = _option(64 << 20, "largest gRPC message that is accepted", parsing.size, "SIZE")
     workers: int = _option(
         1,
         "processes on the one port, each with its own models; for machines with more cores than one can use",
-        values.whole(1, 256), "N",
+        parsing.whole(1, 256), "N",
     )  # fmt: skip
     worker_timeout_s: float = _option(
         10.0,
         "a worker that gives no sign of life for this long is killed and replaced: new connections would wait for it; "
         "0 never",
-        values.patience, "TIME",
+        parsing.patience, "TIME",
     )  # fmt: skip
-    tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", values.path, "FILE")
-    tls_key: Path | None = _option(None, "the certificate's key (PEM)", values.path, "FILE")
+    tls_cert: Path | None = _option(None, "certificate chain (PEM): speak TLS", parsing.path, "FILE")
+    tls_key: Path | None = _option(None, "the certificate's key (PEM)", parsing.path, "FILE")
     tls_client_ca: Path | None = _option(
-        None, "let in only clients with a certificate of these authorities (PEM): mutual TLS", values.path, "FILE"
+        None, "let in only clients with a certificate of these authorities (PEM): mutual TLS", parsing.path, "FILE"
     )
     max_request_bytes: int = _option(
         1 << 30,
         "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
-        values.size, "SIZE",
+        parsing.size, "SIZE",
     )  # fmt: skip
     tokens: Path | None = _option(
         None,
         "let in only calls with one of the tokens in this file (`horngate-server token` adds one); read again when it "
         "changes",
-        values.path, "FILE",
+        parsing.path, "FILE",
     )  # fmt: skip
     max_client_requests: int = _option(
         0,
         "requests of one client at once, by its token or else its address; 0 for any number",
-        values.whole(0, 1 << 30), "N",
+        parsing.whole(0, 1 << 30), "N",
     )  # fmt: skip
     max_client_bytes: int = _option(
-        0, "bytes of one client's requests at once; 0 for any number", values.size_or_0, "SIZE"
+        0, "bytes of one client's requests at once; 0 for any number", parsing.size_or_0, "SIZE"
     )
-    max_connections: int = _option(1000, "connections at once; further ones are closed", values.whole(1, 1 << 20), "N")
+    max_connections: int = _option(1000, "connections at once; further ones are closed", parsing.whole(1, 1 << 20), "N")
     max_connection_age_s: float = _option(
         300.0,
         "how long a connection lives, give or take 10%, until its caller is told to open another one (GOAWAY); calls "
         "under way are answered. Load balancers and DNS choose a server when a connection is opened: new replicas get "
         "no calls before old connections end. 0 for ever",
-        values.age, "TIME",
+        parsing.age, "TIME",
     )  # fmt: skip
     verify: str = _option(
         "strict",
         "what a model that disagrees with its recorded answers gets: strict refuses it, warn serves it, off never asks",
-        values.one_of("strict", "warn", "off"), "strict|warn|off",
+        parsing.one_of("strict", "warn", "off"), "strict|warn|off",
     )  # fmt: skip
     config: Path | None = _option(
-        None, "per model: versions, labels, shadow, limits (TOML); read again when it changes", values.path, "FILE"
+        None, "per model: versions, labels, shadow, limits (TOML); read again when it changes", parsing.path, "FILE"
     )
     watch_interval_s: float = _option(
         1.0,
         "how often the model root is looked at, where the file system does not tell of changes",
-        values.period, "TIME",
+        parsing.period, "TIME",
     )  # fmt: skip
     admin: bool = _option(
         False,
         "answer Triton's RepositoryModelLoad and RepositoryModelUnload and TensorFlow Serving's "
         "HandleReloadConfigRequest: callers, or those with an admin token, can then change what is served",
-        values.switch,
+        parsing.switch,
     )
     reflection: str = _option(
-        "on", "whether callers may ask which methods and messages there are", values.one_of("on", "off"), "on|off"
+        "on", "whether callers may ask which methods and messages there are", parsing.one_of("on", "off"), "on|off"
     )
     port_file: Path | None = _option(
-        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", values.path, "FILE"
+        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", parsing.path, "FILE"
     )
     worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
-    scratch: Path | None = _option(None, argparse.SUPPRESS, values.path)
+    scratch: Path | None = _option(None, argparse.SUPPRESS, parsing.path)
     access_log: float = _option(
-        0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", values.share, "SHARE"
+        0.0, "the share of requests that get a log line, 0 to 1: 0.01 is one in a hundred", parsing.share, "SHARE"
     )
     otlp_endpoint: str | None = _option(
         None,
         "send traces there, by OTLP over gRPC (http://collector:4317); callers decide by their traceparent "
         "(pip install 'horngate[otel]')",
-        values.url, "URL",
+        parsing.url, "URL",
     )  # fmt: skip
     trace_share: float = _option(
-        0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", values.share, "SHARE"
+        0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", parsing.share, "SHARE"
     )
-    log_format: str = _option("text", "how log lines look", values.one_of("text", "json"), "text|json")
+    log_format: str = _option("text", "how log lines look", parsing.one_of("text", "json"), "text|json")
     log_level: str = _option(
-        "info", "the least urgent lines that are logged", values.one_of("debug", "info", "warning", "error"),
+        "info", "the least urgent lines that are logged", parsing.one_of("debug", "info", "warning", "error"),
         "debug|info|warning|error",
     )  # fmt: skip
 

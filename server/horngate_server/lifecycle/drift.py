@@ -20,7 +20,7 @@ import numpy as np
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
-from horngate_server.engine import class_scores as scores
+from horngate_server.engine import class_scores
 from horngate_server.engine.batch_runner import BatchReport
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Drift:
             return
         self._next = now + LOOK_EVERY_S
         with self._lock:
-            found = scores.of(report)
+            found = class_scores.of(report)
             if found is not None:
                 self._count(found)
             if len(self._info.signature.inputs) == 1:
@@ -152,7 +152,7 @@ class Drift:
         counts = sum((each.classes for each in self._counts), np.zeros(len(self.baseline.class_shares)))
         return [float(share) for share in counts / counts.sum()]
 
-    def _count(self, found: scores.Scores) -> None:
+    def _count(self, found: class_scores.Scores) -> None:
         """Count classes; rows without a finite confidence were left out."""
         current = self._counts[-1]
         if found.width != len(current.classes):

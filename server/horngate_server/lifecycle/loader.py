@@ -18,12 +18,10 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import Costs
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Served
-from horngate_server.lifecycle import folder_hints as hints
-from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import folder_hints, repository
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
-from horngate_server.runtimes import process_memory as pages
-from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.runtimes import process_memory, tensorflow
 from horngate_server.runtimes.thread_priority import stand_back
 
 LABELS = "assets.extra/labels.txt"
@@ -120,7 +118,7 @@ class Loaded:
     infos: Mapping[str, ModelInfo]
     model: Model
     executor: Executor
-    device: runtime.Device
+    device: tensorflow.Device
     limits: Limits
     report: LoadReport
 
@@ -160,7 +158,7 @@ def load(
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
     """
-    began, memory = clock(), pages.resident()
+    began, memory = clock(), process_memory.resident()
     with ThreadPoolExecutor(1, "loading", initializer=stand_back if beside else None) as thread:
         version = thread.submit(repository.read, path, alive).result()
         labels = _labels(path)
@@ -194,7 +192,7 @@ def load(
         why=prepared.device.why,
         verification=prepared.verification,
         seconds=clock() - began,
-        memory_bytes=max(0, pages.resident() - memory),
+        memory_bytes=max(0, process_memory.resident() - memory),
         max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
         rungs=[
             Rung(rows, seconds * 1e3, rows / seconds)
@@ -219,19 +217,19 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
         ModelError: it would not be served; the message says why.
     """
     for library in settings.op_library:
-        runtime.load_op_library(library)
+        tensorflow.load_op_library(library)
     path = path.absolute()
     if not path.name.isdecimal():
         versions = repository.versions(path)
         if not versions:
-            hint = hints.about_model(path) or "expected <model>/<integer version>/saved_model.pb"
+            hint = folder_hints.about_model(path) or "expected <model>/<integer version>/saved_model.pb"
             raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
         path = versions[max(versions)]
     mine = settings.limits if limits is None else limits(path.parent.name)
     try:
         loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
     except ModelError as error:
-        if hint := hints.about_variables(path):
+        if hint := folder_hints.about_variables(path):
             raise ModelError(f"{error}; {hint}") from error
         raise
     loaded.executor.close()

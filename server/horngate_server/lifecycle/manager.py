@@ -22,8 +22,7 @@ from horngate_server.core.rate_limited_log import Notes
 from horngate_server.core.settings import Settings
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Models
-from horngate_server.lifecycle import model_config as config_room
-from horngate_server.lifecycle import repository
+from horngate_server.lifecycle import model_config, repository
 from horngate_server.lifecycle.commands import Wishes
 from horngate_server.lifecycle.directory_watcher import Watch
 from horngate_server.lifecycle.loader import Loaded
@@ -80,7 +79,7 @@ class Lifecycle:
         self._settings = settings
         # before it is read: a change meanwhile is seen at the next look
         self._config_file = Changes([settings.config], clock) if settings.config is not None else None
-        self._config: Config = config_room.read(settings.config, settings)
+        self._config: Config = model_config.read(settings.config, settings)
         self.config_valid = True
         self._clock = clock
         self._stopping = stopping
@@ -315,7 +314,7 @@ class Lifecycle:
         if self._config_file is None or not self._config_file.seen():
             return
         try:
-            self._config = config_room.read(self._settings.config, self._settings)
+            self._config = model_config.read(self._settings.config, self._settings)
         except SettingsError as error:
             self.config_valid = False
             log.error("the configuration stays as it was: %s", error)

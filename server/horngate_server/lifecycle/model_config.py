@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from horngate_server.core import parsing as values
+from horngate_server.core import parsing
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import BATCHING, Limits, Settings
 
@@ -194,11 +194,11 @@ def _limits(at: _Place, settings: Settings) -> Limits:
     limits = Limits(
         max_batch_rows=at.whole("max_batch_rows", base.max_batch_rows),
         queue_rows=at.whole("queue_rows", base.queue_rows),
-        max_queue_delay_s=at.parsed("max_queue_delay", values.seconds, base.max_queue_delay_s),
-        target_batch_s=at.parsed("target_batch_time", values.batch_time, base.target_batch_s),
-        model_memory_bytes=at.parsed("model_memory", values.memory, base.model_memory_bytes),
+        max_queue_delay_s=at.parsed("max_queue_delay", parsing.seconds, base.max_queue_delay_s),
+        target_batch_s=at.parsed("target_batch_time", parsing.batch_time, base.target_batch_s),
+        model_memory_bytes=at.parsed("model_memory", parsing.memory, base.model_memory_bytes),
         queue_bytes=base.queue_bytes,
-        batching=at.parsed("batching", values.one_of(*BATCHING), base.batching),
+        batching=at.parsed("batching", parsing.one_of(*BATCHING), base.batching),
         tags=_tags(at),
         signature=at.text("signature"),
     )

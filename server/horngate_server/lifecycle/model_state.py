@@ -16,8 +16,7 @@ from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Finish
 from horngate_server.engine.routing import Served
-from horngate_server.lifecycle import repository
-from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle import repository, version_policy
 from horngate_server.lifecycle.drift import Baseline, Drift
 from horngate_server.lifecycle.load_attempt import Attempt
 from horngate_server.lifecycle.loader import Loaded
@@ -168,7 +167,7 @@ class Roster:
     promoted: dict[str, int] = field(default_factory=dict)
     promoting: set[int] = field(default_factory=set)
     unloaded: bool = False
-    route: policy.Route = policy.NOBODY
+    route: version_policy.Route = version_policy.NOBODY
     missing: set[str] = field(default_factory=set)
     shadow: Shadow | None = None
     shadow_key: _ShadowKey | None = None
@@ -209,7 +208,7 @@ class Roster:
         refused = self.refused() - unproved
         if self.has_proved() or on_disk - refused - unproved - but:
             refused |= unproved
-        return policy.wanted(self.config, named, on_disk, refused | but)
+        return version_policy.wanted(self.config, named, on_disk, refused | but)
 
     def unproved(self) -> set[int]:
         """Return those that may answer only while no other can; one that only computes along does no harm."""

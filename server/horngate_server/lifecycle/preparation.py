@@ -11,11 +11,10 @@ from horngate_server.core.model import Array, Feed, Model
 from horngate_server.core.settings import Limits, Settings, cores
 from horngate_server.core.signature import ROWS, WHOLE, Batching
 from horngate_server.lifecycle import repository
-from horngate_server.lifecycle import verification as golden
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.lifecycle.repository import Version
-from horngate_server.runtimes import process_memory as pages
-from horngate_server.runtimes import tensorflow as runtime
+from horngate_server.lifecycle.verification import Records, records, verify
+from horngate_server.runtimes import process_memory, tensorflow
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class Prepared:
     """A model that has proved itself: by signature, what is known of it."""
 
     model: Model
-    device: runtime.Device
+    device: tensorflow.Device
     proofs: Mapping[str, Proof]
     verification: str
 
@@ -58,25 +57,25 @@ def prepare(
     few = settings.compute_threads or max(1, cores() - 1)
     asked = _asked(version, limits)
 
-    def opened(threads: int) -> runtime.SavedModel:
-        def load() -> runtime.SavedModel:
+    def opened(threads: int) -> tensorflow.SavedModel:
+        def load() -> tensorflow.SavedModel:
             alive()
-            return runtime.load(
+            return tensorflow.load(
                 version.path, device=settings.device, threads=threads, tags=limits.tags, signature=limits.signature
             )
 
         # threads that it starts inherit the priority of the one that opens it
         return aside.submit(load).result() if threads == 1 else load()
 
-    def bench(model: runtime.SavedModel) -> Bench:
+    def bench(model: tensorflow.SavedModel) -> Bench:
         # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
         clock = thread_time if beside and few == 1 and model.device.kind == "CPU" else monotonic
         return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
 
-    def proved(model: runtime.SavedModel) -> Mapping[str, Proof]:
+    def proved(model: tensorflow.SavedModel) -> Mapping[str, Proof]:
         return aside.submit(_prove, _Watched(model, alive), recorded, bench(model)).result()
 
-    def measured(model: runtime.SavedModel) -> float:
+    def measured(model: tensorflow.SavedModel) -> float:
         requests = [each.inputs for each in recorded.get(model.signature.name, ())]
         return aside.submit(seconds_of_one, _Watched(model, alive), model.signature, requests, bench(model)).result()
 
@@ -97,7 +96,7 @@ def prepare(
     except BaseException:
         model.close()
         raise
-    pages.trim()
+    process_memory.trim()
     return Prepared(model, model.device, proofs, verification)
 
 
@@ -132,7 +131,7 @@ def _asked(version: Version, limits: Limits) -> str:
     return limits.batching if limits.batching != "auto" else str(made)
 
 
-def _prove(model: Model, recorded: golden.Records, bench: Bench) -> Mapping[str, Proof]:
+def _prove(model: Model, recorded: Records, bench: Bench) -> Mapping[str, Proof]:
     """Prove every signature; equal ones once. One that fails is not served, unless it is the default one.
 
     Raises:
@@ -152,10 +151,10 @@ def _prove(model: Model, recorded: golden.Records, bench: Bench) -> Mapping[str,
     return proofs
 
 
-def _recorded(version: Version, model: Model, mode: str) -> tuple[golden.Records, str]:
+def _recorded(version: Version, model: Model, mode: str) -> tuple[Records, str]:
     """Read the recorded requests; none, and why, where they cannot be read and that does not matter."""
     try:
-        return golden.records(version, model), ""
+        return records(version, model), ""
     except ModelError as error:
         if mode == "strict":
             raise
@@ -167,14 +166,12 @@ def _failed(version: Version, error: ModelError) -> str:
     return f"failed: {error}"
 
 
-def _verify(
-    version: Version, model: Model, recorded: golden.Records, batchings: Mapping[str, Batching], mode: str
-) -> str:
+def _verify(version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching], mode: str) -> str:
     """Let the model reproduce its recorded answers; return what the metadata says about that."""
     if mode == "off":
         return "unverified: --verify off"
     try:
-        return golden.verify(version, model, recorded, batchings)
+        return verify(version, model, recorded, batchings)
     except ModelError as error:
         if mode == "strict":
             raise

@@ -15,17 +15,14 @@ from horngate_server.core.observer_guard import Guard
 from horngate_server.core.settings import Settings
 from horngate_server.engine.executor import Finish
 from horngate_server.engine.routing import Models
-from horngate_server.lifecycle import compatibility, repository
-from horngate_server.lifecycle import folder_hints as hints
-from horngate_server.lifecycle import loader as loading
-from horngate_server.lifecycle import version_policy as policy
+from horngate_server.lifecycle import compatibility, folder_hints, loader, repository, version_policy
 from horngate_server.lifecycle.drift import Baseline, Drift
 from horngate_server.lifecycle.load_attempt import Abandoned, Attempt
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.model_state import Departure, Entry, Observers, Roster
 from horngate_server.lifecycle.readiness import OVERALL, Readiness
 from horngate_server.lifecycle.version_state import State
-from horngate_server.runtimes import process_memory as pages
+from horngate_server.runtimes import process_memory
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +154,7 @@ class Reconciler:
         version.next_observers = observers = Observers(self._finish, self._guard)
 
         def load(alive: Callable[[], None]) -> Loaded:
-            return loading.load(
+            return loader.load(
                 version.path,
                 self._settings,
                 limits,
@@ -190,7 +187,7 @@ class Reconciler:
             self._refuse(model, version, "the GPU is gone")
             return
         except (HorngateError, MemoryError) as error:
-            hint = hints.about_variables(version.path)
+            hint = folder_hints.about_variables(version.path)
             self._refuse(model, version, (str(error) or type(error).__name__) + (hint and f"; {hint}"))
             return
         except OSError as error:
@@ -267,7 +264,7 @@ class Reconciler:
         if repository.fingerprint(version.path) != version.seen:
             return "its files changed while it was loaded"
         if not loaded.report.proved and self._settings.verify != "off":
-            hint = hints.about_variables(version.path)
+            hint = folder_hints.about_variables(version.path)
             if hint:
                 return f"it could not be tried: {hint}"
         if model.route.default is None or model.config.any_signature:
@@ -301,7 +298,11 @@ class Reconciler:
         shadow = model.config.shadow
         labels = model.labels
         before = model.route
-        route = policy.NOBODY if model.unloaded else policy.route(ready, model.wanted(), labels, shadow, before.default)
+        route = (
+            version_policy.NOBODY
+            if model.unloaded
+            else version_policy.route(ready, model.wanted(), labels, shadow, before.default)
+        )
         computing_along = shadow if shadow in ready and shadow not in route.versions else None
         if model.shadow_key != (key := model.key_of_shadow(computing_along, route.default)):
             model.stop_shadow()
@@ -327,7 +328,9 @@ class Reconciler:
             model.start_shadow(key, self._clock, self._guard)
         self._readiness.set(model.name, serving=route.default is not None)
         self._tell_readiness()
-        leaving = ready if model.unloaded else policy.removable(model.wanted(), ready, model.refused(), route.default)
+        leaving = (
+            ready if model.unloaded else version_policy.removable(model.wanted(), ready, model.refused(), route.default)
+        )
         for number in leaving:
             version = model.versions[number]
             reason = "unloaded" if model.unloaded else f"version {route.default} answers instead"
@@ -348,7 +351,7 @@ class Reconciler:
                 departure.end(f"; its model has not returned within {grace_s:g} s, and keeps its memory until it does")
                 loaded.executor.stop(None)
             loaded.executor.close()
-            pages.trim()
+            process_memory.trim()
             if in_time:
                 departure.end()
 

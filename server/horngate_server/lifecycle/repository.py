@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from horngate_server.core.errors import ModelError
-from horngate_server.lifecycle import folder_hints as hints
+from horngate_server.lifecycle import folder_hints
 from horngate_server.lifecycle.folder_hints import GRAPH
 
 MANIFEST = "assets.extra/horngate.json"
@@ -71,7 +71,7 @@ def look(root: Path) -> Listing:
     found: dict[str, Mapping[int, Path]] = {}
     unreadable = set()
     ignored: dict[Path, str] = {}
-    if hint := hints.about_root(root):
+    if hint := folder_hints.about_root(root):
         ignored[root] = hint
     for folder in folders:
         if shown(folder.name) != folder.name:
@@ -87,7 +87,7 @@ def look(root: Path) -> Listing:
         ignored |= odd
         if mine:
             found[folder.name] = mine
-        elif hint := hints.about_model(folder):
+        elif hint := folder_hints.about_model(folder):
             ignored[folder] = hint
     return Listing(found, frozenset(unreadable), ignored)
 
@@ -149,9 +149,9 @@ def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
     try:
         if not (path / GRAPH).is_file():
             os.listdir(path)  # a folder that cannot be read says so itself
-            hint = hints.about_version(path)
+            hint = folder_hints.about_version(path)
             raise ModelError(f"{shown(path)} has no {GRAPH}{hint and ': '}{hint}")
-        if hint := hints.about_pointers(path):
+        if hint := folder_hints.about_pointers(path):
             raise ModelError(hint)
         if not (path / MANIFEST).is_file():
             return Version(name, number, path, None, _sha256(path / GRAPH))
@@ -231,8 +231,8 @@ def _check(path: Path, file: str, expected: str) -> None:
             "expected files below the version"
         )
     if _sha256(whole) != expected:
-        if hints.is_pointer(whole):
-            raise ModelError(hints.about_pointer(path, whole))
+        if folder_hints.is_pointer(whole):
+            raise ModelError(folder_hints.about_pointer(path, whole))
         raise ModelError(f"{shown(path)}/{file} is not the file that the manifest lists: its SHA-256 differs")
 
 

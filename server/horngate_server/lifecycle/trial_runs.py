@@ -9,7 +9,7 @@ from horngate_server.core.errors import InputRefused, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Model
 from horngate_server.core.signature import Signature
 from horngate_server.lifecycle.probe_inputs import Rows
-from horngate_server.runtimes import process_memory as pages
+from horngate_server.runtimes import process_memory
 
 WARM_RUNS = 3
 """The first run of a size compiles and allocates, and others may be unlucky: the fastest one is its cost."""
@@ -80,13 +80,13 @@ class TrialRuns:
 
     def forget_memory(self) -> None:
         """Let `need` begin at what the process has now, all that it can spare given back."""
-        pages.trim()
-        pages.forget_peak()
-        self._base = pages.resident()
+        process_memory.trim()
+        process_memory.forget_peak()
+        self._base = process_memory.resident()
 
     def need(self) -> int:
         """Return the bytes of memory that the largest run took since; 0 where that cannot be known."""
-        return max(0, pages.peak() - self._base)
+        return max(0, process_memory.peak() - self._base)
 
 
 def computed(model: Model, signature: Signature, request: Rows) -> Sequence[Array]:

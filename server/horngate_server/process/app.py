@@ -12,12 +12,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.core.observer_guard import Guard
 from horngate_server.core.rpc import Transport
-from horngate_server.core.settings import Settings
+from horngate_server.core.settings import Settings, prepare_libraries
 from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
@@ -26,18 +25,15 @@ from horngate_server.process.ports import write_port_file
 from horngate_server.process.signals import Stop
 from horngate_server.process.worker import Line
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.runtimes import process_memory as pages
-from horngate_server.runtimes import tensorflow as runtime
-from horngate_server.services import reflection as reflection_room
-from horngate_server.services import unimplemented as absent
+from horngate_server.runtimes import process_memory, tensorflow
+from horngate_server.services import reflection, unimplemented
 from horngate_server.services.health import Health
 from horngate_server.services.inference import Service
 from horngate_server.services.model_control import Admin
 from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.services.stream_inference import model_stream_infer
 from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
-from horngate_server.telemetry import access_log, metrics, tracing
-from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry import access_log, log_format, metrics, tracing
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Teller
 from horngate_server.telemetry.sampling import Notes
@@ -45,8 +41,7 @@ from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.access.gate import Doors
 from horngate_server.transports.call_collector import Intake
 from horngate_server.transports.grpcio import GrpcioTransport
-from horngate_server.transports.http import concurrency as http_room
-from horngate_server.transports.http import server as http
+from horngate_server.transports.http import concurrency, server
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +143,8 @@ class App:
             observer_errors=lambda: self._guard.errors,
         )
         self._line: Line | None = None
-        self._http = http.HttpServer(
-            http.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
+        self._http = server.HttpServer(
+            server.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -162,10 +157,10 @@ class App:
         Raises:
             HorngateError: it cannot start.
         """
-        settings_room.prepare_libraries(self._settings)
-        pages.few_arenas()
+        prepare_libraries(self._settings)
+        process_memory.few_arenas()
         for library in self._settings.op_library:
-            runtime.load_op_library(library)
+            tensorflow.load_op_library(library)
         with self._ending_in_time():
             with self._stop.on_signals(self._lifecycle.look_now), ExitStack() as ports:
                 if self._settings.worker is None:
@@ -178,7 +173,7 @@ class App:
                     self._line = Line(self._settings.worker.line, self._stop.set)
                     self._begin()
                     grpc_port = ports.enter_context(self._listening())
-                pages.release()
+                process_memory.release()
                 _settle()
                 if not self._stop.is_set():
                     self._say_ready(grpc_port, http_port)
@@ -218,7 +213,7 @@ class App:
         def watch() -> None:
             if not ended.wait(self._settings.grace_period_s + BY_FORCE_S):
                 log.critical("stopped by force: the end hung for %g s after the grace period", BY_FORCE_S)
-                logs.leave()
+                log_format.leave()
                 os._exit(1)
 
         self._stop.tell(threading.Thread(target=watch, name="end by force", daemon=True).start)
@@ -237,7 +232,7 @@ class App:
     def _add_methods(self, tensorflow_serving: TensorflowServing) -> None:
         """Let the service answer what it does not compute."""
         service, health = self._service, Health(self._readiness)
-        service.add(absent.handlers())
+        service.add(unimplemented.handlers())
         service.add(self._about.handlers())
         service.add(tensorflow_serving.handlers())
         service.add({CHECK: health.check}, streams={WATCH: health.watch})
@@ -246,7 +241,7 @@ class App:
         service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept).take)})
         if self._settings.reflection == "on":
             services = [OPEN_INFERENCE, PREDICTION, MODEL, HEALTH]
-            service.add(streams=reflection_room.streams(services))
+            service.add(streams=reflection.streams(services))
 
     def _tellers(self) -> list[Teller]:
         """Return who tells about requests; to be flushed at the end."""
@@ -260,7 +255,7 @@ class App:
             tellers.append(tell)
         return tellers
 
-    def _rest(self) -> http_room.App:
+    def _rest(self) -> concurrency.App:
         """Return the app for ``/v2``."""
         from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 

@@ -49,13 +49,13 @@ def _import_nothing_from_here() -> None:
 def _serve(arguments: Sequence[str]) -> int:
     from horngate_server.core import settings  # noqa: PLC0415 - --help and wrong flags answer at once
     from horngate_server.process import launch  # noqa: PLC0415 - --help and wrong flags answer at once
-    from horngate_server.telemetry import log_format as logs  # noqa: PLC0415 - --help and wrong flags answer at once
+    from horngate_server.telemetry import log_format  # noqa: PLC0415 - --help and wrong flags answer at once
 
     chosen = settings.read(arguments)
     try:
         return launch.serve(chosen)
     finally:
-        logs.leave()
+        log_format.leave()
 
 
 def _health(arguments: Sequence[str]) -> int:
@@ -117,7 +117,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     from dataclasses import replace  # noqa: PLC0415
 
     from horngate_server.core import settings  # noqa: PLC0415
-    from horngate_server.lifecycle import model_config as config  # noqa: PLC0415
+    from horngate_server.lifecycle import model_config  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="horngate-server inspect",
@@ -138,7 +138,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     from horngate_server.lifecycle.loader import inspect  # noqa: PLC0415
 
     chosen = settings.chosen(vars(asked))
-    wanted = config.read(chosen.config, chosen)
+    wanted = model_config.read(chosen.config, chosen)
     said = {
         "batching": asked.batching,
         "tags": asked.tags and tuple(asked.tags.split(",")),

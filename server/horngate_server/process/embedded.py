@@ -12,10 +12,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from horngate_server.core import settings as settings_room
+from horngate_server.core import settings
 from horngate_server.process.app import App
 from horngate_server.process.cli import exit_code
-from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry import log_format
 from horngate_server.telemetry.sampling import Notes
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.gate import Doors
@@ -24,7 +24,7 @@ from horngate_server.transports.pyvoy.transport import FastTransport
 
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
 os.chdir(Path(envoy.HERE).readlink())
-_settings = settings_room.read([])  # `launch` has put all of them into variables
+_settings = settings.read([])  # `launch` has put all of them into variables
 assert _settings.scratch
 _scratch = _settings.scratch
 _doors = Doors.of(_settings, time.monotonic)
@@ -45,11 +45,11 @@ def _main() -> None:
         code = exit_code(lambda: App(_settings, app, _doors).run())
     finally:
         shutil.rmtree(_scratch, ignore_errors=True)
-        logs.leave()
+        log_format.leave()
         os._exit(code)
 
 
-logs.set_up(_settings.log_format, _settings.log_level, _settings.worker.number if _settings.worker else None)
+log_format.set_up(_settings.log_format, _settings.log_level, _settings.worker.number if _settings.worker else None)
 if _settings.tls is not None:
     tls.renew(tls.Certificates(_settings.tls, time.monotonic), partial(envoy.write_secrets, _scratch))
 threading.Thread(target=_main, name="main").start()

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from horngate_server.core import settings as settings_room
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.settings import Settings
+from horngate_server.core.settings import Settings, cores, environment
 from horngate_server.process.ports import reserve
 from horngate_server.process.signals import block_signals
-from horngate_server.telemetry import log_format as logs
+from horngate_server.telemetry import log_format
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.tokens import Tokens
 from horngate_server.transports.pyvoy import envoy
@@ -36,7 +35,7 @@ def serve(settings: Settings) -> int:
         HorngateError: it cannot start.
     """
     block_signals()
-    logs.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
+    log_format.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
     if settings.tls is not None:
         tls.read(settings.tls)  # what is wrong with these files is said here, once, before anything starts
     if settings.tokens is not None:
@@ -60,7 +59,7 @@ def serve(settings: Settings) -> int:
 
 def envoy_threads() -> int:
     """Return how many threads Envoy gets."""
-    return max(1, min(ENVOY_THREADS, settings_room.cores() // 2))
+    return max(1, min(ENVOY_THREADS, cores() // 2))
 
 
 def listener(settings: Settings, port: int) -> envoy.Listener:
@@ -90,7 +89,7 @@ def _run(server: _Server) -> int:
     """Let it serve; return the exit code, or end the process at once where it must wait for nothing more."""
     code = server.run()
     if server.stuck:
-        logs.leave()
+        log_format.leave()
         os._exit(code)
     return code
 
@@ -121,9 +120,9 @@ def _become_envoy(settings: Settings) -> NoReturn:
     if settings.worker is not None:
         os.set_inheritable(settings.worker.line, True)
     scratch = _scratch(settings)
-    environment = settings_room.environment(replace(settings, grpc_port=port, scratch=scratch))
-    logs.flush()
-    envoy.become(listener(settings, port), environment, scratch)
+    variables = environment(replace(settings, grpc_port=port, scratch=scratch))
+    log_format.flush()
+    envoy.become(listener(settings, port), variables, scratch)
 
 
 def _scratch(settings: Settings) -> Path:

@@ -22,17 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server.core import settings as settings_room
-from horngate_server.core.settings import Settings, Worker
+from horngate_server.core.settings import Settings, Worker, cores, environment
 from horngate_server.process.ports import reserve, write_port_file
 from horngate_server.process.signals import RELOAD, Stop
 from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.transports.access.gate import Doors
-from horngate_server.transports.http import concurrency as http_room
+from horngate_server.transports.http import concurrency, unix_client
 from horngate_server.transports.http import server as http
-from horngate_server.transports.http import unix_client as unix_http
 
 log = logging.getLogger(__name__)
 
@@ -162,19 +160,19 @@ class Supervisor:
         with ThreadPoolExecutor(len(self._workers), "pages") as threads:
             return list(threads.map(lambda worker: worker.page(path), self._workers))
 
-    def _rest(self) -> http_room.App:
+    def _rest(self) -> concurrency.App:
         """Return what lets the workers answer, each the one with the fewest requests: one that hangs gets few."""
         from horngate_server.transports.http.rest import forwarding  # noqa: PLC0415 - only those who ask pay for it
 
         turn = itertools.count()
 
-        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_http.Answer:
+        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_client.Answer:
             first = next(turn) % len(self._workers)
             in_turn = self._workers[first:] + self._workers[:first]
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
             return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
 
-        app: http_room.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
+        app: concurrency.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
         return app
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
@@ -215,7 +213,7 @@ class _Process:
         self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
 
     def start(self, grpc_port: int) -> None:
-        share = max(1, settings_room.cores() // self._settings.workers)
+        share = max(1, cores() // self._settings.workers)
         self._settings = replace(
             self._settings,
             grpc_port=grpc_port,
@@ -231,12 +229,14 @@ class _Process:
     def page(self, path: str) -> str:
         """Return one of the worker's HTTP pages; empty while it is not there."""
         try:
-            answer = unix_http.ask(self._http, path, timeout_s=PAGE_S)
+            answer = unix_client.ask(self._http, path, timeout_s=PAGE_S)
         except OSError:
             return ""
         return answer.body.decode() if answer.status == 200 else ""
 
-    def forward(self, method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_http.Answer:
+    def forward(
+        self, method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]
+    ) -> unix_client.Answer:
         """Let it answer what this process cannot.
 
         Raises:
@@ -245,7 +245,7 @@ class _Process:
         with self._counting:
             self.forwarded += 1
         try:
-            return unix_http.ask(self._http, path, method=method, body=body, headers=headers, timeout_s=FORWARD_S)
+            return unix_client.ask(self._http, path, method=method, body=body, headers=headers, timeout_s=FORWARD_S)
         finally:
             with self._counting:
                 self.forwarded -= 1
@@ -332,7 +332,7 @@ class _Process:
             self._line = ours
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "horngate_server"],
-                env=settings_room.environment(replace(self._settings, worker=Worker(self.number, theirs, self._http))),
+                env=environment(replace(self._settings, worker=Worker(self.number, theirs, self._http))),
                 pass_fds=[theirs],
             )
             return self._process

@@ -36,7 +36,7 @@ from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import arrange
 from horngate_server.protocols.grpc_status import OK, status_of
-from horngate_server.services import responses as answers_room
+from horngate_server.services import responses
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.refusal_log import Refusals
 from horngate_server.telemetry.request_record import Ended, Teller
@@ -241,7 +241,7 @@ class Service:
         """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
         whole = report.whole
         try:
-            written = answers_room.write_whole(report, queue_s)
+            written = responses.write_whole(report, queue_s)
         except Exception as error:
             log.exception("cannot encode the answers of model %s", report.info.name)
             failed = ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
@@ -260,7 +260,7 @@ class Service:
 
     def _written(self, work: Work, result: InferenceResult) -> bytes | Status:
         try:
-            return answers_room.write(work, result)
+            return responses.write(work, result)
         except RequestError as error:
             return self._refusal(error, work.codec.protocol)
         except Exception as error:  # one answer's failure must not take its neighbours along

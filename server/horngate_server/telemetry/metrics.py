@@ -29,7 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from horngate_server.core.inference import ModelInfo
-from horngate_server.engine import class_scores as scores
+from horngate_server.engine import class_scores
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.executor import Executor
 from horngate_server.lifecycle.drift import SUSPICIONS
@@ -160,7 +160,7 @@ class Metrics(Collector):
             numbers.batch_rows[model].add((report.rows,))
             numbers.batch_seconds[model].add((report.seconds,))
             numbers.queue_seconds[model].add(queue_s)
-            found = scores.of(report)
+            found = class_scores.of(report)
             if found is not None:
                 self._predictions(key, found)
 
@@ -176,7 +176,7 @@ class Metrics(Collector):
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _predictions(self, key: tuple[str, str], found: scores.Scores) -> None:
+    def _predictions(self, key: tuple[str, str], found: class_scores.Scores) -> None:
         """Count rows by class; signatures of a version may have different numbers of classes."""
         numbers = self._numbers
         if found.left_out:

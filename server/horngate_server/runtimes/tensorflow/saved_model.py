@@ -20,8 +20,7 @@ from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, O
 from horngate_server.core.model import Array, Feed
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.runtimes import native_log
-from horngate_server.runtimes.tensorflow import devices, strings
-from horngate_server.runtimes.tensorflow import runtime_log as chatter
+from horngate_server.runtimes.tensorflow import devices, runtime_log, strings
 from horngate_server.runtimes.tensorflow.capi import Deallocator, Output, check, library
 from horngate_server.runtimes.tensorflow.graph import annotated
 from horngate_server.runtimes.tensorflow.tags import meta_graph_tags
@@ -56,7 +55,7 @@ def load(
         DeviceUnavailable: ``device`` is "gpu" and TensorFlow can use none.
     """
     library()
-    with native_log.captured() as complaints, chatter.heard():
+    with native_log.captured() as complaints, runtime_log.heard():
         model = _opened(path, device, threads, meta_graph_tags(path, tags))
         try:
             model.bind(path, device, signature, complaints)

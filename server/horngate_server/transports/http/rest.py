@@ -31,7 +31,7 @@ from horngate_server.services.open_inference_metadata import OpenInference
 from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.transports.access.byte_budget import Memory
 from horngate_server.transports.access.gate import Doors
-from horngate_server.transports.http import unix_client as unix_http
+from horngate_server.transports.http import unix_client
 
 CODES = {
     "INVALID_ARGUMENT": 400,
@@ -161,7 +161,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
 
 
 def forwarding(
-    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_http.Answer], doors: Doors, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], doors: Doors, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 

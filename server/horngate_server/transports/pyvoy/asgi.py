@@ -12,7 +12,7 @@ from horngate_server.core.rpc import Status, Stream, Terms
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.transports.access.byte_budget import Memory
 from horngate_server.transports.open_streams import Streams
-from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy import grpc_framing
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,10 @@ Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-HEADERS: framing.Headers = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", framing.ENCODINGS)]
+HEADERS: grpc_framing.Headers = [
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", grpc_framing.ENCODINGS),
+]
 START = {"type": "http.response.start", "status": 200, "headers": HEADERS, "trailers": True}
 OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
@@ -34,7 +37,7 @@ class Disconnected(Exception):
 
 def send_status(send: Send, status: Status) -> None:
     """End a call that has no answer: headers alone."""
-    send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *framing.trailers(status)]})
+    send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *grpc_framing.trailers(status)]})
     send({"type": "http.response.body"})
 
 
@@ -128,21 +131,21 @@ class Inbox:
 
     def _cut(self) -> bytes | None:
         """Take a whole message off the front; None while there is none."""
-        if len(self._pending) < framing.PREFIX_BYTES:
+        if len(self._pending) < grpc_framing.PREFIX_BYTES:
             return None
-        length = framing.length(self._pending)
+        length = grpc_framing.length(self._pending)
         if self._arriving is None:
             if length > self._max_message_bytes:
-                raise framing.too_large(length, self._max_message_bytes)
+                raise grpc_framing.too_large(length, self._max_message_bytes)
             self._memory.take(length)
             self._arriving = length
-        end = framing.PREFIX_BYTES + length
+        end = grpc_framing.PREFIX_BYTES + length
         if len(self._pending) < end:
             return None
-        message, compressed = framing.unframe(bytes(self._pending[:end]))
+        message, compressed = grpc_framing.unframe(bytes(self._pending[:end]))
         del self._pending[:end]
         if compressed:
-            message = framing.expand(message, self._encoding, self._max_message_bytes)
+            message = grpc_framing.expand(message, self._encoding, self._max_message_bytes)
         self._arrived()
         self._memory.take(len(message))
         self._counted.append(len(message))
@@ -156,20 +159,20 @@ async def _stream(method: Stream, inbox: Inbox, terms: Terms, send: Send, stream
     task = asyncio.current_task()
     assert task
     reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))
-    end: framing.Headers = [(b"grpc-status", b"0")]
+    end: grpc_framing.Headers = [(b"grpc-status", b"0")]
     try:
         await send(START)
         with streams.one():
             async for message in method(inbox.messages(), terms):
                 inbox.answered()
-                await send({"type": "http.response.body", "body": framing.frame(message), "more_body": True})
+                await send({"type": "http.response.body", "body": grpc_framing.frame(message), "more_body": True})
     except RequestError as error:
-        end = framing.trailers(status_of(error))
+        end = grpc_framing.trailers(status_of(error))
     except OSError:  # the caller has gone
         raise
     except Exception as error:
         log.exception("a stream failed")
-        end = framing.trailers(status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")))
+        end = grpc_framing.trailers(status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")))
     finally:
         reader.cancel()
     await send({"type": "http.response.body"})

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from horngate_server.core.settings import Tls
-from horngate_server.transports.access import tls as tls_room
-from horngate_server.transports.access.tls import Pems
+from horngate_server.transports.access.tls import Pems, read
 
 APP = "horngate_server.process.embedded:app"
 HERE = "here"
@@ -103,7 +102,7 @@ def become(listener: Listener, environment: Mapping[str, str], scratch: Path) ->
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - optional
 
     if listener.tls is not None:
-        write_secrets(scratch, tls_room.read(listener.tls))
+        write_secrets(scratch, read(listener.tls))
     configuration = scratch / "envoy.json"
     configuration.write_text(json.dumps(_configuration(listener, scratch)))
     (scratch / HERE).symlink_to(Path.cwd())

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from horngate_server.core import request_context as origin
-from horngate_server.core import rpc as transports
+from horngate_server.core import request_context, rpc
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, InvalidRequest, NotImplementedHere, NotReady, RequestError
 from horngate_server.core.methods import HEALTH_BYTES
@@ -30,17 +29,16 @@ from horngate_server.protocols.grpc_status import status_of
 from horngate_server.telemetry.sampling import NOTHING, Notes
 from horngate_server.transports.access.byte_budget import Memory
 from horngate_server.transports.access.gate import OPEN, Doors
-from horngate_server.transports.http import unix_client as unix_http
+from horngate_server.transports.http import unix_client
 from horngate_server.transports.open_streams import Streams
-from horngate_server.transports.pyvoy import asgi
-from horngate_server.transports.pyvoy import grpc_framing as framing
+from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.asgi import Disconnected, Event, Receive, Send
 
 log = logging.getLogger(__name__)
 
-PRIORITY = transports.PRIORITY.encode()
-REQUEST_ID = origin.REQUEST_ID.encode()
-TRACEPARENT = origin.TRACEPARENT.encode()
+PRIORITY = rpc.PRIORITY.encode()
+REQUEST_ID = request_context.REQUEST_ID.encode()
+TRACEPARENT = request_context.TRACEPARENT.encode()
 ASK_AFTER_S = 0.01
 """A caller that has waited this long is asked whether it is still there, and again after three times as long."""
 PIECE_BYTES = 64 * 1024
@@ -116,7 +114,7 @@ class FastTransport:
                 asgi.send_status(send, answer)
             elif len(answer) <= PIECE_BYTES:
                 send(asgi.START)
-                send({"type": "http.response.body", "body": framing.frame(answer)})
+                send({"type": "http.response.body", "body": grpc_framing.frame(answer)})
                 send(asgi.OK)
             else:
                 assert self._loop
@@ -186,9 +184,9 @@ class FastTransport:
         body: bytes | memoryview = event.get("body", b"")
         if event.get("more_body"):
             body = await _rest(event["body"], event, receive, memory, max_bytes)
-        elif len(body) > max_bytes + framing.PREFIX_BYTES:
-            raise framing.too_large(len(body) - framing.PREFIX_BYTES, max_bytes)
-        message, compressed = framing.unframe(body)
+        elif len(body) > max_bytes + grpc_framing.PREFIX_BYTES:
+            raise grpc_framing.too_large(len(body) - grpc_framing.PREFIX_BYTES, max_bytes)
+        message, compressed = grpc_framing.unframe(body)
         if compressed:
             message = await _expanded(message, encoding, memory, max_bytes)
         origin = None
@@ -241,7 +239,7 @@ class FastTransport:
         """Read a call's deadline, and whether it stands back."""
         priority = headers.get(PRIORITY)
         timeout = headers.get(b"grpc-timeout")
-        deadline = self._clock() + framing.timeout(timeout) if timeout else inf
+        deadline = self._clock() + grpc_framing.timeout(timeout) if timeout else inf
         return deadline, priority is not None and bulk(priority)
 
     def _origin(self, scope: Event, headers: Mapping[bytes, bytes], memory: Memory) -> Origin | None:
@@ -280,7 +278,7 @@ class FastTransport:
         reply.memory.give(reply.bytes)
         reply.memory.take(len(answer), force=True)
         try:
-            body = framing.frame(answer)
+            body = grpc_framing.frame(answer)
             with suppress(OSError):  # the caller has gone
                 await reply.send(asgi.START)
                 for start in range(0, len(body), PIECE_BYTES):
@@ -294,7 +292,7 @@ class FastTransport:
     def _ask_envoy(self, url: str, method: str = "GET") -> str:
         """Ask Envoy's admin interface; empty while it does not answer."""
         try:
-            return unix_http.ask(self._admin, url, method=method).body.decode()
+            return unix_client.ask(self._admin, url, method=method).body.decode()
         except OSError:
             return ""
 
@@ -309,15 +307,15 @@ async def _rest(body: bytes, event: Event, receive: Receive, memory: Memory, max
 
     Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
     """
-    while len(body) < framing.PREFIX_BYTES and event.get("more_body"):
+    while len(body) < grpc_framing.PREFIX_BYTES and event.get("more_body"):
         event = await _next(receive)
         body += event.get("body", b"")
     if not event.get("more_body"):
         return body
-    length = framing.length(body)
+    length = grpc_framing.length(body)
     if length > max_bytes:
-        raise framing.too_large(length, max_bytes)
-    size = framing.PREFIX_BYTES + length
+        raise grpc_framing.too_large(length, max_bytes)
+    size = grpc_framing.PREFIX_BYTES + length
     memory.take(size)  # all that is announced: it is allocated now
     try:
         whole = np.empty(size, np.uint8).data
@@ -339,7 +337,7 @@ async def _expanded(message: bytes | memoryview, encoding: bytes, memory: Memory
     """Decompress a message, which counts meanwhile as it came; off the loop, a few at a time."""
     memory.take(len(message))
     try:
-        return await asyncio.to_thread(framing.expand, message, encoding, max_bytes)
+        return await asyncio.to_thread(grpc_framing.expand, message, encoding, max_bytes)
     finally:
         memory.give(len(message))
 
