@@ -11,11 +11,11 @@ from horngate_protos.datatypes import BY_NAME
 from horngate_server.core.errors import InvalidRequest, LabelNotFound, ModelNotFound, NotImplementedHere, RequestError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature, TensorSpec
-from horngate_server.engine.routing import Models, Served
+from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.services import unimplemented
-from horngate_server.services.open_inference_metadata import OpenInference
-from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
+from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
+from horngate_server.services.tensorflow_serving_metadata import TensorflowServingMetadata
 from support.desk import SIGNATURE, Clock, Desk
 
 STATES = [
@@ -40,16 +40,16 @@ def desk() -> Iterator[Desk]:
     with Desk(delay_s=0.002) as made:
         other = Signature("other", SIGNATURE.inputs, SIGNATURE.outputs[:1])
         infos = {each.name: ModelInfo("m", "3", each) for each in (SIGNATURE, other)}
-        served = Served(infos[SIGNATURE.name], made.executor, infos)
+        served = Servable(infos[SIGNATURE.name], made.executor, infos)
         made.models.route("m", served, labels={"stable": served})
         yield made
 
 
 def open_inference(
     desk: Desk, *, models: Models | None = None, clock: Callable[[], float] | None = None
-) -> OpenInference:
+) -> OpenInferenceMetadata:
     """Answer ten seconds after the states began, half a minute after 1970 did."""
-    return OpenInference(
+    return OpenInferenceMetadata(
         models=models or desk.models,
         readiness=desk.readiness,
         statistics=desk.statistics,
@@ -60,9 +60,9 @@ def open_inference(
     )
 
 
-def tensorflow_serving(models: Models) -> TensorflowServing:
+def tensorflow_serving(models: Models) -> TensorflowServingMetadata:
     """Answer the same to TensorFlow Serving's callers."""
-    return TensorflowServing(models, lambda: STATES)
+    return TensorflowServingMetadata(models, lambda: STATES)
 
 
 def test_a_configuration_says_in_tritons_words_how_the_model_is_served(desk: Desk) -> None:
@@ -201,7 +201,7 @@ def _odd(batching: Batching) -> Models:
     )
     info = ModelInfo("odd", "3", Signature("s", specs, specs), batching=batching)
     with Desk() as desk:
-        desk.models.route("odd", Served(info, desk.executor))
+        desk.models.route("odd", Servable(info, desk.executor))
         return desk.models
 
 

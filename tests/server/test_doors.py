@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from horngate_server.core.errors import Forbidden, QueueFull, SettingsError, Unauthenticated
 from horngate_server.core.file_changes import EVERY_S, Changes
 from horngate_server.core.methods import CHECK, INFER, LOAD
-from horngate_server.telemetry.sampling import Notes
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.access.gate import Doors
+from horngate_server.telemetry.sampling import Sampler
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.access.tokens import Tokens, add
 from support.desk import Clock
 
@@ -176,7 +176,7 @@ def test_a_stream_ends_with_the_token_that_opened_it(path: Path) -> None:
     clock = Clock()
     token = add(path, "alice", admin=False)
     tokens = Tokens(path, clock)
-    doors = Doors(Memory(10), tokens)
+    doors = Gate(ByteBudget(10), tokens)
     guest = doors.enter(INFER, bearer(token), "10.0.0.1")
     guest.take(5)
     path.unlink()
@@ -214,10 +214,10 @@ def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> No
 
 def test_open_doors_cost_nothing_and_health_is_always_open(path: Path) -> None:
     """Without tokens and limits, everyone shares the one memory; with them, gRPC's probes need none, HTTP paths do."""
-    memory = Memory(10)
-    assert Doors(memory).enter(INFER, b"", "10.0.0.1") is memory
+    memory = ByteBudget(10)
+    assert Gate(memory).enter(INFER, b"", "10.0.0.1") is memory
     add(path, "alice", admin=False)
-    doors = Doors(memory, Tokens(path, Clock()), max_client_requests=1)
+    doors = Gate(memory, Tokens(path, Clock()), max_client_requests=1)
     assert doors.enter(CHECK, b"", "10.0.0.1") is memory
     with pytest.raises(Unauthenticated):
         doors.admit(CHECK, b"", "10.0.0.1")  # an HTTP path that looks like it
@@ -227,7 +227,7 @@ def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
     """A caller's is FORBIDDEN, none is UNAUTHENTICATED, and both are counted and told of with the address."""
     caller, admin = add(path, "alice", admin=False), add(path, "root", admin=True)
     told: list[tuple[str, str]] = []
-    doors = Doors(Memory(10), Tokens(path, Clock()), tell=lambda *words: told.append(words))
+    doors = Gate(ByteBudget(10), Tokens(path, Clock()), tell=lambda *words: told.append(words))
     doors.enter(LOAD, bearer(admin), "10.0.0.1")
     with pytest.raises(Forbidden, match="alice's token may not call"):
         doors.enter(LOAD, bearer(caller), "10.0.0.2")
@@ -242,7 +242,7 @@ def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
 
 def test_a_clients_limits_are_its_own() -> None:
     """One more request, or one more byte, is refused with a hint; another client has as much again; all comes back."""
-    doors = Doors(Memory(1000), max_client_requests=2, max_client_bytes=100)
+    doors = Gate(ByteBudget(1000), max_client_requests=2, max_client_bytes=100)
     mine, other = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "b")
     mine.take(60)
     with pytest.raises(QueueFull, match="no room for 41 more; expected at most 100"):
@@ -258,7 +258,7 @@ def test_a_clients_limits_are_its_own() -> None:
 
 def test_a_limit_holds_however_calls_of_a_client_overlap() -> None:
     """One that came in while another ended counts with those that come after it."""
-    doors = Doors(Memory(100), max_client_requests=1)
+    doors = Gate(ByteBudget(100), max_client_requests=1)
     first, slow = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "a")
     first.take(1)
     first.give(1)
@@ -271,9 +271,9 @@ def test_a_limit_holds_however_calls_of_a_client_overlap() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=60))
 def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -> None:
     """Requests of several clients, taken and given back in any order: no client is remembered, no byte is lost."""
-    memory = Memory(300)
-    doors = Doors(memory, max_client_requests=3, max_client_bytes=100)
-    held: list[tuple[Memory, int]] = []
+    memory = ByteBudget(300)
+    doors = Gate(memory, max_client_requests=3, max_client_bytes=100)
+    held: list[tuple[ByteBudget, int]] = []
     for client, size in calls:
         guest = doors.enter(INFER, b"", client)
         try:
@@ -306,7 +306,7 @@ def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -
 )
 def test_a_callers_traceparent_decides(header: str, traced: bool) -> None:
     """W3C Trace Context: its flag; what is no traceparent is as if there were none."""
-    origin = Notes(0.0, 0.0, lambda: 0.5).origin("a", b"id", header.encode())
+    origin = Sampler(0.0, 0.0, lambda: 0.5).origin("a", b"id", header.encode())
     assert (origin is not None) == traced
     if origin is not None:
         assert (origin.trace_id, origin.span_id, origin.request_id) == (TRACE, SPAN, "id")
@@ -314,10 +314,10 @@ def test_a_callers_traceparent_decides(header: str, traced: bool) -> None:
 
 def test_shares_decide_for_everyone_else() -> None:
     """A share of requests is logged, another traced; at 0 nobody, at 1 everybody."""
-    assert Notes(0.0, None, lambda: 0.0).origin("a", b"", b"") is None
-    always = Notes(1.0, 1.0, lambda: 0.999).origin("a", b"", b"")
+    assert Sampler(0.0, None, lambda: 0.0).origin("a", b"", b"") is None
+    always = Sampler(1.0, 1.0, lambda: 0.999).origin("a", b"", b"")
     assert always is not None
     assert (always.logged, always.traced, len(always.trace_id), always.span_id) == (True, True, 32, "")
-    some = Notes(0.3, 0.1, lambda: 0.2).origin("a", b"", b"")
+    some = Sampler(0.3, 0.1, lambda: 0.2).origin("a", b"", b"")
     assert some is not None
     assert (some.logged, some.traced, some.trace_id) == (True, False, "")

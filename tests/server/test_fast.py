@@ -11,8 +11,8 @@ import pytest
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.core.rpc import Call, Status, Stream
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
@@ -78,7 +78,7 @@ class FakeCaller:
 def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 << 20) -> FastTransport:
     """A transport that Envoy has just begun to listen for."""
     made = FastTransport(
-        port=1, admin=Path("none"), max_message_bytes=message, doors=Doors(Memory(memory)), clock=time.monotonic
+        port=1, admin=Path("none"), max_message_bytes=message, doors=Gate(ByteBudget(memory)), clock=time.monotonic
     )
     made._ask_envoy = lambda url, method="GET": "LIVE\n"  # type: ignore[method-assign]  # noqa: ARG005
     made.start(service)
@@ -185,7 +185,7 @@ def test_a_long_answer_leaves_in_pieces() -> None:
     asyncio.run(run())
 
 
-async def _inbox(body: bytes, encoding: bytes, *, limit: int, memory: Memory) -> list[bytes]:
+async def _inbox(body: bytes, encoding: bytes, *, limit: int, memory: ByteBudget) -> list[bytes]:
     """Read a stream's body through an inbox; return its messages."""
     caller = FakeCaller(*(body[start : start + 100] for start in range(0, len(body), 100)))
     inbox = asgi.Inbox(caller.receive, encoding, limit, memory)
@@ -202,23 +202,23 @@ def test_a_streams_messages_are_cut_and_expanded_and_count_as_memory_until_they_
     plain = [bytes([n]) * n * 50 for n in range(1, 6)]
     zipped = b"".join(b"\1" + grpc_framing.frame(gzip.compress(each))[1:] for each in plain)
     frames = b"".join(map(grpc_framing.frame, plain))
-    assert asyncio.run(_inbox(frames, b"", limit=250, memory=Memory(750))) == plain
-    assert asyncio.run(_inbox(zipped, b"gzip", limit=250, memory=Memory(750))) == plain
+    assert asyncio.run(_inbox(frames, b"", limit=250, memory=ByteBudget(750))) == plain
+    assert asyncio.run(_inbox(zipped, b"gzip", limit=250, memory=ByteBudget(750))) == plain
     for body, limit, memory, error in (
         (frames, 249, 750, MessageTooLarge), (zipped, 249, 750, MessageTooLarge),
         (frames, 250, 749, QueueFull), (zipped, 250, 749, QueueFull),
     ):  # fmt: skip
         with pytest.raises(error):
-            asyncio.run(_inbox(body, b"gzip", limit=limit, memory=Memory(memory)))
+            asyncio.run(_inbox(body, b"gzip", limit=limit, memory=ByteBudget(memory)))
     with pytest.raises(InvalidRequest, match="expected grpc-encoding to say how"):
-        asyncio.run(_inbox(zipped, b"", limit=250, memory=Memory(750)))
+        asyncio.run(_inbox(zipped, b"", limit=250, memory=ByteBudget(750)))
 
 
 def test_a_streams_message_counts_from_its_first_bytes() -> None:
     """With the length that it announces; what was never whole is given back at the end."""
 
     async def run() -> None:
-        memory = Memory(100)
+        memory = ByteBudget(100)
         caller = FakeCaller(grpc_framing.frame(bytes(60))[:10], b"", b"")
         inbox = asgi.Inbox(caller.receive, b"", 100, memory)
         reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
@@ -237,7 +237,7 @@ def test_a_streams_memory_comes_back() -> None:
     """With every answer, and at the end."""
 
     async def run() -> None:
-        memory = Memory(100)
+        memory = ByteBudget(100)
         caller = FakeCaller(grpc_framing.frame(bytes(60)))
         inbox = asgi.Inbox(caller.receive, b"", 100, memory)
         reader = asyncio.create_task(inbox.fill(on_disconnect=lambda: None))
@@ -345,7 +345,7 @@ def test_a_stream_that_fails_ends_with_a_status() -> None:
 
     async def run() -> None:
         caller = FakeCaller(grpc_framing.frame(b"x"))
-        inbox = asgi.Inbox(caller.receive, b"", 1 << 20, Memory(1 << 20))
+        inbox = asgi.Inbox(caller.receive, b"", 1 << 20, ByteBudget(1 << 20))
         await asgi.stream(fails, inbox, TERMS, caller.send, Streams())
         assert caller.status() == "13"
         assert caller.body() == grpc_framing.frame(b"x")

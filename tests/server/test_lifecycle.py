@@ -32,7 +32,7 @@ from horngate_server.core.errors import (
     SettingsError,
 )
 from horngate_server.core.inference import Header, InferenceRequest
-from horngate_server.core.observer_guard import Guard
+from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.settings import Limits, Settings
 from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_queue import Work
@@ -42,12 +42,12 @@ from horngate_server.lifecycle import loader, manager, reconciler, repository, v
 from horngate_server.lifecycle.load_attempt import Abandoned
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.model_config import ModelConfig
-from horngate_server.lifecycle.model_state import Entry, Observers
+from horngate_server.lifecycle.model_state import ModelVersion, Observers
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
 from horngate_server.protocols.open_inference import INFER
 from horngate_server.runtimes import tensorflow
-from horngate_server.services.model_control import Admin
+from horngate_server.services.model_control import ModelControl
 from horngate_server.telemetry.metrics import Metrics
 from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double
 from support.waiting import until
@@ -625,7 +625,7 @@ def test_a_look_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> 
             raise RuntimeError("broken")
 
     with Desk(clock=Clock()) as desk:
-        guard = Guard(desk.clock)
+        guard = ObserverGuard(desk.clock)
         observers = Observers(desk.executor._finish, guard)
         observers.shadow = Broken()  # type: ignore[assignment]
         desk.executor._finish = observers.finish
@@ -824,7 +824,7 @@ def test_a_version_whose_model_does_not_return_leaves_all_the_same(
 @given(st.lists(st.sampled_from(State), min_size=1, max_size=8))
 def test_a_version_takes_only_the_ways_that_the_table_has(states: list[State]) -> None:
     """Whatever it is told to become, it ends up where the table says, and says so where it may not go."""
-    version = Entry(1, Path("m/1"), on_disk=True, seen=frozenset(), changed=0.0, since=0.0)
+    version = ModelVersion(1, Path("m/1"), on_disk=True, seen=frozenset(), changed=0.0, since=0.0)
     for state in states:
         before = version.state
         if state is before or state in TRANSITIONS[before]:
@@ -850,7 +850,7 @@ class Told:
 
     def __init__(self, yard: Yard, config: tfs.ModelServerConfig) -> None:
         answers: list[bytes | RequestError] = []
-        Admin(yard.lifecycle, Metrics(CollectorRegistry()), yard.clock).reload(
+        ModelControl(yard.lifecycle, Metrics(CollectorRegistry()), yard.clock).reload(
             tfs.ReloadConfigRequest(config=config).SerializeToString(), answers.append
         )
         yard.lifecycle._carry_out()

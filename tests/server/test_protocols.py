@@ -18,15 +18,15 @@ from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import INFER, PREDICTION
 from horngate_server.core.model import Array
-from horngate_server.core.request_context import Origin
-from horngate_server.core.rpc import Answer, Call, Later, Status, Terms
+from horngate_server.core.request_context import RequestContext
+from horngate_server.core.rpc import Answer, Call, CallOptions, PendingReply, Status
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.engine.routing import Served
+from horngate_server.engine.routing import Servable
 from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.services.stream_inference import WINDOW, model_stream_infer
-from horngate_server.transports.call_collector import Intake
+from horngate_server.transports.call_collector import CallCollector
 from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
 
 MANY = 1 << 14
@@ -128,7 +128,7 @@ def test_requests_for_different_signatures_never_share_a_batch() -> None:
     with Desk(model, pad=False) as desk:
         infos = {name: ModelInfo("m", "3", each) for name, each in model.signatures.items()}
         infos[SIGNATURE.name] = desk.info
-        desk.models.route("m", Served(desk.info, desk.executor, infos))
+        desk.models.route("m", Servable(desk.info, desk.executor, infos))
         desk.hold()
         asked = [("", [[1, 2]]), ("negated", [[3, 4]]), ("", [[5, 6]]), ("negated", [[7, 8]])]
         replies = [desk.send(predict(x, signature=name), method=PREDICT) for name, x in asked]
@@ -218,7 +218,7 @@ class Stream:
     """A ModelStreamInfer at a desk, without a wire."""
 
     def __init__(self, desk: Desk) -> None:
-        self.method = model_stream_infer(Intake(desk.service.accept).take)
+        self.method = model_stream_infer(CallCollector(desk.service.accept).take)
         self.pulled = 0
 
     async def run(self, messages: list[bytes]) -> list[ModelStreamInferResponse]:
@@ -233,7 +233,7 @@ class Stream:
 def deliver(answers: Sequence[Answer]) -> None:
     """Give answers to whoever waits for them on a loop."""
     for reply, answer in answers:
-        assert isinstance(reply, Later)
+        assert isinstance(reply, PendingReply)
         reply.give(answer)
 
 
@@ -279,7 +279,7 @@ def _peak_bytes() -> int:
 
 def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:
     """Deadline and priority are every message's; who is told about is decided anew for each."""
-    told = [Origin("a", "id", "", "", traced=False, logged=True), None]
+    told = [RequestContext("a", "id", "", "", traced=False, logged=True), None]
 
     async def run() -> list[Call]:
         taken: list[Call] = []
@@ -288,7 +288,9 @@ def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:
             yield b"first"
             yield b"second"
 
-        stream = model_stream_infer(Intake(taken.extend).take)(two(), Terms(7.0, True, iter(told).__next__))
+        stream = model_stream_infer(CallCollector(taken.extend).take)(
+            two(), CallOptions(7.0, True, iter(told).__next__)
+        )
         first = asyncio.ensure_future(anext(stream))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -306,7 +308,7 @@ def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answer
 
     async def run() -> tuple[int, list[bool]]:
         taken: list[Call] = []
-        method = model_stream_infer(Intake(taken.extend).take)
+        method = model_stream_infer(CallCollector(taken.extend).take)
         pulled = 0
 
         async def endless() -> AsyncIterator[bytes]:
@@ -380,7 +382,7 @@ def test_classes_are_the_highest_values_with_their_labels() -> None:
     for raw in (True, False):
         with Desk(model) as desk:
             info = ModelInfo("m", "3", SIGNATURE, ("zero",))
-            desk.models.route("m", Served(info, desk.executor))
+            desk.models.route("m", Servable(info, desk.executor))
             message = request({"x": np.array([[3, 7]], np.int32)})
             if not raw:
                 message = ModelInferRequest(model_name="m")
@@ -405,8 +407,8 @@ def test_classes_are_the_highest_values_with_their_labels() -> None:
 def test_a_later_that_nobody_waits_for_is_done_and_takes_no_answer() -> None:
     """Cancelled, or its loop gone: giving an answer is no error."""
 
-    async def run() -> tuple[Later, bytes | Status]:
-        cancelled, waited = Later(), Later()
+    async def run() -> tuple[PendingReply, bytes | Status]:
+        cancelled, waited = PendingReply(), PendingReply()
         cancelled.cancel()
         assert cancelled.done()
         cancelled.give(b"late")

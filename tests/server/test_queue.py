@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull
 from horngate_server.core.inference import Header, InferenceRequest, ModelInfo
-from horngate_server.engine.batch_queue import MOST_PASSED, Batch, Line, Work
+from horngate_server.engine.batch_queue import MOST_PASSED, Batch, BatchQueue, Work
 from horngate_server.engine.validation import Plan
 from horngate_server.protocols.open_inference import INFER
 from support.desk import SIGNATURE, FakeReply
@@ -27,9 +27,9 @@ def work(rows: int, *, arrived: float = 0.0, deadline: float = inf, shapes: Any 
     return Work(FakeReply(), INFER, BULK if bulk else NO_REQUEST, plan, (np.arange(rows).tobytes(),), arrived, deadline)
 
 
-def line(*works: Work, capacity: int = 1000, batch: int = 8, bulk: int | None = None, delay: float = 0.0) -> Line:
+def line(*works: Work, capacity: int = 1000, batch: int = 8, bulk: int | None = None, delay: float = 0.0) -> BatchQueue:
     """Make a line with these works in it."""
-    made = Line(capacity_rows=capacity, max_batch_rows=batch, bulk_rows=bulk, delay_s=delay)
+    made = BatchQueue(capacity_rows=capacity, max_batch_rows=batch, bulk_rows=bulk, delay_s=delay)
     for each in works:
         made.put(each, float)
     return made

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from horngate_server.core.errors import ModelFailed, ModelNotFound, NotReady
 from horngate_server.core.methods import INFER as METHOD
 from horngate_server.core.model import Array
-from horngate_server.core.request_context import Origin
+from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Call
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import alike
-from horngate_server.telemetry.request_record import Ended
+from horngate_server.telemetry.request_record import RequestRecord
 from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
 
 INFER = {"model": "m", "protocol": "open_inference"}
@@ -150,8 +150,8 @@ def test_abandoned_requests_are_never_computed() -> None:
 
 def test_what_is_told_of_a_request_is_its_own_time() -> None:
     """One that was dropped was never computed; one in two batches was, from its first to its second."""
-    clock, told = Clock(), list[Ended]()
-    origin = Origin("someone", "", "", "", traced=True, logged=True)
+    clock, told = Clock(), list[RequestRecord]()
+    origin = RequestContext("someone", "", "", "", traced=True, logged=True)
     with Desk(clock=clock, max_batch_rows=4, tellers=[told.append]) as desk:
         started = clock.now
         desk.hold()

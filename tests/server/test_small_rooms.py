@@ -17,22 +17,22 @@ from hypothesis import strategies as st
 from horngate_protos.rpc_status_pb2 import RetryInfo
 from horngate_protos.rpc_status_pb2 import Status as RpcStatus
 from horngate_server.core import errors
-from horngate_server.core.rate_limited_log import Notes
-from horngate_server.core.request_context import Origin
-from horngate_server.core.rpc import Call, Later
+from horngate_server.core.rate_limited_log import RateLimitedLog
+from horngate_server.core.request_context import RequestContext
+from horngate_server.core.rpc import Call, PendingReply
 from horngate_server.core.settings import Settings
 from horngate_server.engine.batching import ladder
-from horngate_server.engine.cost_model import KINDS, Costs
+from horngate_server.engine.cost_model import KINDS, CostModel
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.process import launch
 from horngate_server.protocols import grpc_status
 from horngate_server.runtimes import native_log
 from horngate_server.services.health import Health
 from horngate_server.telemetry import access_log, log_format
-from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.telemetry.request_record import Ended
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.call_collector import Intake
+from horngate_server.telemetry.refusal_log import RefusalLog
+from horngate_server.telemetry.request_record import RequestRecord
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.pyvoy import envoy
 from support.desk import TERMS, Clock
 
@@ -82,7 +82,7 @@ def test_the_ladder_climbs_in_powers_of_two_and_ends_at_the_limit(top: int, rung
 
 def test_costs_follow_measurements_without_believing_a_single_hiccup() -> None:
     """One slow run moves the estimate by a tenth of its surprise."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     assert costs.wait(100) == 0.0
     costs.measured("s", 8, 1.0, 0.0)
     costs.measured("s", 8, 11.0, 0.0)
@@ -93,7 +93,7 @@ def test_costs_follow_measurements_without_believing_a_single_hiccup() -> None:
 
 def test_a_batch_is_expected_to_take_what_its_size_took_lately_and_for_ever_if_it_never_ran() -> None:
     """A size that never ran, or was slow just now, is not taken for quick."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     assert costs.expected("s", 3) == float("inf")
     costs.measured("s", 4, 0.001, 0.0)
     assert costs.expected("s", 3) == 0.001
@@ -103,7 +103,7 @@ def test_a_batch_is_expected_to_take_what_its_size_took_lately_and_for_ever_if_i
 
 def test_an_old_measurement_or_another_kinds_says_nothing_about_a_request() -> None:
     """What a run takes at least is known for ten seconds after one of its own kind and size, and then no more."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     costs.measured("large", 1, 4.5, 0.0)
     assert costs.least("small", 1, 0.0) is None
     assert costs.least("large", 1, 10.0) == 4.5
@@ -112,7 +112,7 @@ def test_an_old_measurement_or_another_kinds_says_nothing_about_a_request() -> N
 
 def test_one_fast_run_is_believed_at_once_when_it_comes_to_refusing() -> None:
     """The least that a run takes is the smaller one of the average and the last time."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     costs.measured("s", 1, 4.0, 0.0)
     costs.measured("s", 1, 0.008, 1.0)
     assert costs.least("s", 1, 1.0) == 0.008
@@ -120,7 +120,7 @@ def test_one_fast_run_is_believed_at_once_when_it_comes_to_refusing() -> None:
 
 def test_the_cheapest_kind_of_row_is_what_waiting_rows_cost_at_least() -> None:
     """Of several kinds the least counts, also after it has become dearer."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     costs.measured("large", 1, 4.0, 0.0)
     costs.measured("small", 4, 1.0, 0.0)
     assert costs.wait(8) == 2.0
@@ -131,13 +131,13 @@ def test_the_cheapest_kind_of_row_is_what_waiting_rows_cost_at_least() -> None:
 
 def test_batches_beyond_the_ladder_are_taken_for_the_next_power_of_two() -> None:
     """A request that has a run of its own may be larger than any batch."""
-    assert Costs(ladder(6)).rung(7) == 8
-    assert Costs(ladder(6)).rung(5) == 6
+    assert CostModel(ladder(6)).rung(7) == 8
+    assert CostModel(ladder(6)).rung(5) == 6
 
 
 def test_the_kinds_whose_costs_are_remembered_are_bounded() -> None:
     """Callers can make any number of kinds with free axes; the oldest ones are forgotten."""
-    costs = Costs(ladder(8))
+    costs = CostModel(ladder(8))
     for kind in range(KINDS + 1):
         costs.measured(kind, 1, 1.0, 0.0)
     assert costs.least(0, 1, 0.0) is None
@@ -202,7 +202,7 @@ def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
 def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplog: pytest.LogCaptureFixture) -> None:
     """The first refusal is logged; the others are counted into the next line, ten seconds later."""
     clock = Clock()
-    refusals = Refusals(clock)
+    refusals = RefusalLog(clock)
     for _ in range(1000):
         refusals.note("queue_full", "no room")
     clock.now += 10
@@ -216,7 +216,7 @@ def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplo
 def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFixture) -> None:
     """Another kind has lines of its own, and what was left out is told once the interval is over, by whatever comes."""
     clock = Clock()
-    lines = Notes(logging.getLogger("test"), clock, every_s=2.0)
+    lines = RateLimitedLog(logging.getLogger("test"), clock, every_s=2.0)
     for number in range(5):
         lines.note("a", logging.WARNING, "a%d", number)
     lines.note("b", logging.WARNING, "b")
@@ -235,7 +235,7 @@ def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFi
 
 def test_a_rate_limited_line_may_carry_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """An error's traceback comes with the line that is written, at its level."""
-    lines = Notes(logging.getLogger("test"), Clock())
+    lines = RateLimitedLog(logging.getLogger("test"), Clock())
     lines.note("a", logging.ERROR, "%s failed", "x", exc_info=ValueError("why"))
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("ERROR", "x failed")
@@ -295,8 +295,10 @@ def test_the_servers_own_lines_are_not_taken_for_tensorflows(capfd: pytest.Captu
 
 def test_an_access_log_line_can_be_split_again(caplog: pytest.LogCaptureFixture) -> None:
     """Values with spaces, quotes or equal signs are quoted, ids of any length are cut, and nothing else is."""
-    origin = Origin("a", "", "", "", traced=False, logged=True)
-    ended = Ended(origin, "oip", "m", "3", 2, 'x" code=OK ' + "y" * 500, "NOT_FOUND", "no such thing", 0, inf, inf, 1.5)
+    origin = RequestContext("a", "", "", "", traced=False, logged=True)
+    ended = RequestRecord(
+        origin, "oip", "m", "3", 2, 'x" code=OK ' + "y" * 500, "NOT_FOUND", "no such thing", 0, inf, inf, 1.5
+    )
     with caplog.at_level(logging.INFO):
         access_log.write(ended)
     (record,) = caplog.records
@@ -346,8 +348,8 @@ def test_calls_that_are_held_back_are_handed_over_together_once_no_further_ones_
 
     async def run() -> None:
         batches: list[list[Call]] = []
-        intake = Intake(lambda calls: batches.append(list(calls)))
-        call = Call("/s/m", b"", inf, Later())
+        intake = CallCollector(lambda calls: batches.append(list(calls)))
+        call = Call("/s/m", b"", inf, PendingReply())
         with intake.holding():
             intake.take(call)
             await intake.silence(0.001, 10.0)
@@ -363,7 +365,7 @@ def test_calls_that_are_held_back_are_handed_over_together_once_no_further_ones_
 
 def test_memory_has_room_again_when_it_is_given_back() -> None:
     """Bytes are taken up to the limit, refused beyond it with a time to come back, and free again after."""
-    memory = Memory(100)
+    memory = ByteBudget(100)
     memory.take(60)
     with pytest.raises(errors.QueueFull, match="60 bytes of requests are in memory, no room for 41 more") as refused:
         memory.take(41)

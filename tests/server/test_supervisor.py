@@ -77,7 +77,7 @@ def test_a_worker_that_is_to_end_gives_signs_of_life_until_it_has(line: tuple[so
     """It says that it is alive, that it serves, hears that it is to end, and goes on as long as it drains."""
     ours, theirs = line
     told = threading.Event()
-    mine = worker.Line(theirs.detach(), told.set)
+    mine = worker.SupervisorLink(theirs.detach(), told.set)
     assert ours.recv(1) == ALIVE
     mine.ready()
     until_said(ours, READY)
@@ -92,7 +92,7 @@ def test_a_worker_hears_of_its_supervisors_end(line: tuple[socket.socket, socket
     """However it came."""
     ours, theirs = line
     told = threading.Event()
-    worker.Line(theirs.detach(), told.set)
+    worker.SupervisorLink(theirs.detach(), told.set)
     ours.close()
     assert told.wait(WAIT_S)
 
@@ -105,7 +105,7 @@ def test_a_supervisor_that_stands_still_ends_no_worker(line: tuple[socket.socket
         while theirs.send(b"x" * 1024):
             pass
     told = threading.Event()
-    worker.Line(theirs.detach(), told.set)
+    worker.SupervisorLink(theirs.detach(), told.set)
     until_said(ours, ALIVE * 3)
     assert not told.is_set()
 

@@ -15,19 +15,19 @@ from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResp
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import INFER
 from horngate_server.core.model import Array
-from horngate_server.core.request_context import Origin
-from horngate_server.core.rpc import Answer, Call, Status, Terms
+from horngate_server.core.request_context import RequestContext
+from horngate_server.core.rpc import Answer, Call, CallOptions, Status
 from horngate_server.core.signature import Batching, Signature, TensorSpec
-from horngate_server.engine.batch_queue import Line
+from horngate_server.engine.batch_queue import BatchQueue
 from horngate_server.engine.batching import ladder
-from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor
-from horngate_server.engine.routing import Models, Served
+from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.protocols.codecs import CODECS
-from horngate_server.services.inference import Service
+from horngate_server.services.inference import InferenceService
 from horngate_server.telemetry.metrics import Metrics
-from horngate_server.telemetry.request_record import Teller
+from horngate_server.telemetry.request_record import RequestObserver
 from horngate_server.telemetry.statistics import Statistics
 
 SIGNATURE = Signature(
@@ -134,7 +134,7 @@ class FakeReply:
         return self.answers[0]
 
 
-TERMS = Terms(inf, False, lambda: None)
+TERMS = CallOptions(inf, False, lambda: None)
 """A stream's whose metadata ask for nothing."""
 
 
@@ -151,7 +151,7 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         quick_s: float = 0.0,
         pad: bool = True,
-        tellers: Sequence[Teller] = (),
+        tellers: Sequence[RequestObserver] = (),
         batching: Batching | None = None,
     ) -> None:
         self.model = model or FakeModel()
@@ -162,7 +162,7 @@ class Desk:
         self.models = Models()
         self.died: list[BaseException] = []
         self.statistics = Statistics()
-        self.service = Service(
+        self.service = InferenceService(
             codecs=CODECS,
             models=self.models,
             metrics=self.metrics,
@@ -171,20 +171,20 @@ class Desk:
             clock=clock,
             tellers=tellers,
         )
-        self.line = Line(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
+        self.line = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())
         self.executor = Executor(
             self.info,
             self.model,
             self.line,
-            Costs(ladder(max_batch_rows)),
+            CostModel(ladder(max_batch_rows)),
             self.service.finish,
             clock=clock,
             on_death=self.died.append,
             quick_s=quick_s,
             pad=pad,
         )
-        self.models.route("m", Served(self.info, self.executor))
+        self.models.route("m", Servable(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])
 
     def __enter__(self) -> Self:
@@ -209,7 +209,7 @@ class Desk:
         method: str = INFER,
         deadline: float = inf,
         bulk: bool = False,
-        origin: Origin | None = None,
+        origin: RequestContext | None = None,
     ) -> FakeReply:
         """Send the bytes of a ModelInferRequest, or of what another method takes."""
         reply = FakeReply()

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.rate_limited_log import RateLimitedLog
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ EVERY_S = 10.0
 """Between two log lines about one observer."""
 
 
-class Guard:
+class ObserverGuard:
     """Takes the exceptions of observers. Thread-safe.
 
     Args:
@@ -25,7 +25,7 @@ class Guard:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._notes = Notes(log, clock, EVERY_S)
+        self._notes = RateLimitedLog(log, clock, EVERY_S)
         self._lock = threading.Lock()
         self._errors: Counter[str] = Counter()
 

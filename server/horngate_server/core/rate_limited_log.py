@@ -9,7 +9,7 @@ from typing import Any
 EVERY_S = 1.0
 
 
-class Notes:
+class RateLimitedLog:
     """Logs the first line of a kind, then one in so many seconds, with the count of those left out. Thread-safe.
 
     The count is told with the next line of the kind, or by itself once the interval is over and `note` or `flush` is

@@ -9,7 +9,7 @@ TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
 
 
-class Origin(NamedTuple):
+class RequestContext(NamedTuple):
     """What is known of a request beside the request.
 
     Attributes:

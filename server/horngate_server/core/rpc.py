@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from horngate_server.core.errors import InvalidRequest
-from horngate_server.core.request_context import Origin
+from horngate_server.core.request_context import RequestContext
 
 PRIORITY = "horngate-priority"
 """The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""
@@ -43,7 +43,7 @@ class Call(NamedTuple):
     deadline: float
     reply: Reply
     bulk: bool = False
-    origin: Origin | None = None
+    origin: RequestContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Status:
     trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
-class Later:
+class PendingReply:
     """A reply that somebody else than the transport waits for. Made and awaited on one asyncio loop."""
 
     __slots__ = ("_future", "_loop")
@@ -110,7 +110,7 @@ Answer = tuple[Reply, bytes | Status]
 Deliver = Callable[[Sequence[Answer]], None]
 
 
-class Terms(NamedTuple):
+class CallOptions(NamedTuple):
     """What the metadata of a streaming call say of each of its messages.
 
     Attributes:
@@ -121,10 +121,10 @@ class Terms(NamedTuple):
 
     deadline: float
     bulk: bool
-    origin: Callable[[], Origin | None]
+    origin: Callable[[], RequestContext | None]
 
 
-Stream = Callable[[AsyncIterator[bytes], Terms], AsyncIterator[bytes]]
+Stream = Callable[[AsyncIterator[bytes], CallOptions], AsyncIterator[bytes]]
 """A streaming method: messages in, messages out, on an asyncio loop of the transport's."""
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
 from horngate_server.core.inference import Data, InferenceRequest, ModelInfo, Outputs
-from horngate_server.core.request_context import Origin
+from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Reply
 from horngate_server.engine.validation import Plan
 
@@ -54,7 +54,7 @@ class Work(NamedTuple):
     data: Sequence[Data]
     arrived: float
     deadline: float
-    origin: Origin | None = None
+    origin: RequestContext | None = None
 
     def is_abandoned(self, now: float) -> bool:
         """Whether this need not be computed or answered any more."""
@@ -157,7 +157,7 @@ class Batch:
         return replace(self, whole=whole, slices=slices, rows=rows, dropped=())
 
 
-class Line:
+class BatchQueue:
     """The waiting line.
 
     Args:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from horngate_server.core.errors import InputRefused, ModelFailed, NotInRows, OutOfMemory, RequestError
 from horngate_server.core.inference import InferenceResult, ModelInfo, Outputs
 from horngate_server.core.model import Array, Model
-from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.engine.batch_queue import Batch, Slice, Work
 from horngate_server.engine.batching import join, joined, outputs
-from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.cost_model import CostModel
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class BatchRunner:
     """
 
     def __init__(
-        self, model: Model, costs: Costs, clock: Callable[[], float], *, pad: bool, shrink: Callable[[int], None]
+        self, model: Model, costs: CostModel, clock: Callable[[], float], *, pad: bool, shrink: Callable[[int], None]
     ) -> None:
         self._model = model
         self._costs = costs
         self._clock = clock
         self._pad = pad
         self._shrink = shrink
-        self._notes = Notes(log, clock)
+        self._notes = RateLimitedLog(log, clock)
         self.not_in_rows: set[str] = set()
         """Functions that were taken to answer row by row, and did not: their requests run alone from then on."""
 

@@ -14,7 +14,7 @@ KINDS = 512
 """Kinds of requests whose costs are remembered: with free axes, callers can make any number of them."""
 
 
-class Costs:
+class CostModel:
     """Seconds per kind of request (`admission.Plan.alike`) and rung of the batch ladder.
 
     Args:

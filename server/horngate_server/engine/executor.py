@@ -9,9 +9,9 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.errors import DeadlineExpired, ModelFailed, NotReady, RequestError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Model
-from horngate_server.engine.batch_queue import Batch, Line, Work
+from horngate_server.engine.batch_queue import Batch, BatchQueue, Work
 from horngate_server.engine.batch_runner import BatchReport, BatchRunner, Outcome
-from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.cost_model import CostModel
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Executor:
         self,
         info: ModelInfo,
         model: Model,
-        line: Line,
-        costs: Costs,
+        line: BatchQueue,
+        costs: CostModel,
         finish: Finish,
         *,
         clock: Clock,

@@ -13,7 +13,7 @@ from horngate_server.engine.validation import Plan, plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Served:
+class Servable:
     """One version that takes requests.
 
     Attributes:
@@ -70,7 +70,7 @@ class Models:
     def __init__(self, *, starting: bool = False) -> None:
         self._lock = threading.Lock()
         self._starting = starting
-        self._table: Mapping[tuple[str, str], Served] = MappingProxyType({})
+        self._table: Mapping[tuple[str, str], Servable] = MappingProxyType({})
         self._expected: Mapping[str, str] = MappingProxyType({})
 
     def expect(self, models: Mapping[str, str]) -> None:
@@ -81,9 +81,9 @@ class Models:
     def route(
         self,
         name: str,
-        default: Served | None,
-        versions: Iterable[Served] = (),
-        labels: Mapping[str, Served] = MappingProxyType({}),
+        default: Servable | None,
+        versions: Iterable[Servable] = (),
+        labels: Mapping[str, Servable] = MappingProxyType({}),
     ) -> None:
         """Say who answers for a model from now on, all at once: a request sees the table before or after.
 
@@ -101,7 +101,7 @@ class Models:
                 table |= {(name, served.info.version): served for served in (default, *versions)}
             self._table = MappingProxyType(table)
 
-    def __iter__(self) -> Iterator[Served]:
+    def __iter__(self) -> Iterator[Servable]:
         """Every version that answers, once."""
         return iter(dict.fromkeys(self._table.values()))
 
@@ -110,7 +110,7 @@ class Models:
         numbers = {served.info.version for (model, _), served in self._table.items() if model == name}
         return sorted(numbers, key=int)
 
-    def get(self, name: str, version: str = "") -> Served:
+    def get(self, name: str, version: str = "") -> Servable:
         """Return the version that answers by default, or the one asked for by number or label.
 
         Raises:
@@ -142,7 +142,7 @@ class Models:
 class _Plans:
     """Plans by header object: a header that a protocol remembers is checked once."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Servable) -> None:
         max_rows = served.executor.capacity_rows
 
         def planned(header: Header) -> Plan:

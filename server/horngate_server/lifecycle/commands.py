@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 
 from horngate_server.core.errors import ModelNotFound, Refused
 from horngate_server.lifecycle.model_config import ModelConfig
-from horngate_server.lifecycle.model_state import Roster
+from horngate_server.lifecycle.model_state import ModelState
 
 log = logging.getLogger(__name__)
 
 
-class Wishes:
+class ModelCommands:
     """Changes what is wanted, and makes it so.
 
     Args:
@@ -20,7 +20,7 @@ class Wishes:
     """
 
     def __init__(
-        self, models: Mapping[str, Roster], reconcile: Callable[[], None], note_departures: Callable[[], None]
+        self, models: Mapping[str, ModelState], reconcile: Callable[[], None], note_departures: Callable[[], None]
     ) -> None:
         self._models = models
         self._reconcile = reconcile
@@ -98,13 +98,13 @@ class Wishes:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _model(self, name: str) -> Roster:
+    def _model(self, name: str) -> ModelState:
         model = self._models.get(name)
         if model is None:
             raise ModelNotFound(f"no model {name!r}; expected one of {sorted(self._models)}")
         return model
 
-    def _try_again(self, model: Roster) -> None:
+    def _try_again(self, model: ModelState) -> None:
         """Let versions be loaded that were refused, or are leaving."""
         for departure in model.departures:
             departure.wait()  # who is leaving can only be loaded again once it has left
@@ -114,6 +114,6 @@ class Wishes:
             version.refused = None
             version.unproved = version.unproved and version.loaded is not None
 
-    def _must_serve(self, model: Roster) -> None:
+    def _must_serve(self, model: ModelState) -> None:
         if model.route.default is None:
             raise Refused(f"model {model.name}: no version can be served: {model.why_not() or 'there is none'}")

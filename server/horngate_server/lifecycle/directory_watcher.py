@@ -15,7 +15,7 @@ GROUP_MS = 100
 """Changes that come this close together are told once."""
 
 
-class Watch:
+class DirectoryWatcher:
     """A thread that calls ``changed`` after changes under ``root``.
 
     Args:

@@ -12,7 +12,7 @@ class Abandoned(ModelError):
     """Nobody wants the version any more that is being loaded."""
 
 
-class Attempt:
+class LoadAttempt:
     """A load under way.
 
     Args:

@@ -13,11 +13,11 @@ from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Model
 from horngate_server.core.settings import Limits, Settings
 from horngate_server.core.signature import Batching
-from horngate_server.engine.batch_queue import Line
+from horngate_server.engine.batch_queue import BatchQueue
 from horngate_server.engine.batching import ladder
-from horngate_server.engine.cost_model import Costs
+from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor, Finish
-from horngate_server.engine.routing import Served
+from horngate_server.engine.routing import Servable
 from horngate_server.lifecycle import folder_hints, repository
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
@@ -127,9 +127,9 @@ class Loaded:
         """The default signature's."""
         return self.executor.info
 
-    def served(self) -> Served:
+    def served(self) -> Servable:
         """Return it as the request path sees it."""
-        return Served(self.info, self.executor, self.infos, self.device.kind)
+        return Servable(self.info, self.executor, self.infos, self.device.kind)
 
 
 def load(
@@ -164,7 +164,7 @@ def load(
         labels = _labels(path)
         prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
     model, proofs = prepared.model, prepared.proofs
-    costs = Costs(ladder(limits.max_batch_rows))
+    costs = CostModel(ladder(limits.max_batch_rows))
     for proof in proofs.values():
         for rows, seconds in proof.seconds.items():
             costs.measured(proof.kind, rows, seconds, clock())
@@ -173,7 +173,7 @@ def load(
         for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
-    line = Line(
+    line = BatchQueue(
         capacity_rows=limits.queue_rows,
         max_batch_rows=limits.max_batch_rows,
         delay_s=limits.max_queue_delay_s,

@@ -17,17 +17,17 @@ from types import MappingProxyType
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, ModelError, ModelNotFound, Refused, RequestError, SettingsError
 from horngate_server.core.file_changes import Changes
-from horngate_server.core.observer_guard import Guard
-from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.observer_guard import ObserverGuard
+from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.core.settings import Settings
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Models
 from horngate_server.lifecycle import model_config, repository
-from horngate_server.lifecycle.commands import Wishes
-from horngate_server.lifecycle.directory_watcher import Watch
+from horngate_server.lifecycle.commands import ModelCommands
+from horngate_server.lifecycle.directory_watcher import DirectoryWatcher
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.model_config import Config, ModelConfig
-from horngate_server.lifecycle.model_state import Roster
+from horngate_server.lifecycle.model_state import ModelState
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.reconciler import Reconciler
 from horngate_server.lifecycle.version_state import VersionState
@@ -74,7 +74,7 @@ class Lifecycle:
         clock: Clock,
         on_death: Callable[[BaseException], None],
         stopping: threading.Event,
-        guard: Guard | None = None,
+        guard: ObserverGuard | None = None,
     ) -> None:
         self._settings = settings
         # before it is read: a change meanwhile is seen at the next look
@@ -83,7 +83,7 @@ class Lifecycle:
         self.config_valid = True
         self._clock = clock
         self._stopping = stopping
-        self._notes = Notes(log, clock, FAILURE_EVERY_S)
+        self._notes = RateLimitedLog(log, clock, FAILURE_EVERY_S)
         self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._reconciler = Reconciler(
@@ -95,11 +95,11 @@ class Lifecycle:
             clock=clock,
             on_death=on_death,
             stopping=stopping,
-            guard=guard or Guard(clock),
+            guard=guard or ObserverGuard(clock),
             wake=self._wake.set,
         )
         self._models = self._reconciler.models
-        self._watch = Watch(settings.models, self._wake.set)
+        self._watch = DirectoryWatcher(settings.models, self._wake.set)
         self._thread: threading.Thread | None = None
         self._root_error = ""
         self._ignored: Mapping[Path, str] = {}
@@ -245,7 +245,7 @@ class Lifecycle:
         while not self._wishes.empty():
             self._wishes.get()()
 
-    def _reload(self, wishes: Wishes, models: Mapping[str, ModelConfig]) -> None:
+    def _reload(self, wishes: ModelCommands, models: Mapping[str, ModelConfig]) -> None:
         if self._settings.config is not None:
             raise Refused(f"models are configured in {self._settings.config}: change it there")
         unknown = sorted(set(models) - set(self._models))
@@ -254,11 +254,11 @@ class Lifecycle:
         self._config = replace(self._config, models=MappingProxyType(dict(models)))
         wishes.reload(models)
 
-    def _wish(self, done: Done, run: Callable[[Wishes], None]) -> None:
+    def _wish(self, done: Done, run: Callable[[ModelCommands], None]) -> None:
         def wish() -> None:
             try:
                 self._look()
-                run(Wishes(self._models, self._reconciler.reconcile, self._reconciler.note_departures))
+                run(ModelCommands(self._models, self._reconciler.reconcile, self._reconciler.note_departures))
             except RequestError as error:
                 done(error)
             except HorngateError as error:
@@ -296,7 +296,7 @@ class Lifecycle:
         for name in found:
             if name not in self._models:
                 log.info("model %s found", name)
-                self._models[name] = Roster(name, self._config.of(name))
+                self._models[name] = ModelState(name, self._config.of(name))
         for name, model in self._models.items():
             if name not in listing.unreadable:  # what is loaded serves on; what is not is not forgotten
                 model.see(found.get(name, {}), self._clock())

@@ -1,6 +1,6 @@
 """One model's versions as the lifecycle knows them: what is on disk, what is wanted, what is loaded, who answers.
 
-Changed by the lifecycle's thread alone; `Roster.states` may be called from any.
+Changed by the lifecycle's thread alone; `ModelState.states` may be called from any.
 """
 
 import logging
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
-from horngate_server.core.observer_guard import Guard
+from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Finish
-from horngate_server.engine.routing import Served
+from horngate_server.engine.routing import Servable
 from horngate_server.lifecycle import repository, version_policy
 from horngate_server.lifecycle.drift import Baseline, Drift
-from horngate_server.lifecycle.load_attempt import Attempt
+from horngate_server.lifecycle.load_attempt import LoadAttempt
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.model_config import ModelConfig
 from horngate_server.lifecycle.repository import Fingerprint
@@ -39,7 +39,7 @@ class Observers:
         guard: takes what goes wrong with a look.
     """
 
-    def __init__(self, finish: Finish, guard: Guard) -> None:
+    def __init__(self, finish: Finish, guard: ObserverGuard) -> None:
         self._finish = finish
         self._guard = guard
         self.drift: Drift | None = None
@@ -63,7 +63,7 @@ class Observers:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class ModelVersion:
     """One version, from its first being seen until it is forgotten. Changed by the lifecycle's thread.
 
     Attributes:
@@ -94,9 +94,9 @@ class Entry:
     waiting: bool = False
     unproved: bool = False
     again: bool = False
-    attempt: Attempt | None = None
+    attempt: LoadAttempt | None = None
     loaded: Loaded | None = None
-    served: Served | None = None
+    served: Servable | None = None
     observers: Observers | None = None
     next_observers: Observers | None = None
     baseline: Baseline | None = None
@@ -130,9 +130,9 @@ class Departure:
     def __init__(
         self,
         drain: Callable[[], None],
-        model: "Roster",
+        model: "ModelState",
         loaded: Loaded,
-        version: Entry | None,
+        version: ModelVersion | None,
         ended: "Callable[[Departure], None]",
     ) -> None:
         self.model = model
@@ -158,12 +158,12 @@ _ShadowKey = tuple[int, int, float, Loaded, Loaded]
 
 
 @dataclass(slots=True, eq=False)
-class Roster:
+class ModelState:
     """One model: what is wanted of it, its versions, and who answers."""
 
     name: str
     config: ModelConfig
-    versions: dict[int, Entry] = field(default_factory=dict)
+    versions: dict[int, ModelVersion] = field(default_factory=dict)
     promoted: dict[str, int] = field(default_factory=dict)
     promoting: set[int] = field(default_factory=set)
     unloaded: bool = False
@@ -190,7 +190,7 @@ class Roster:
         """Take in what is on disk."""
         for number, path in found.items():
             if number not in self.versions:
-                self.versions[number] = Entry(number, path, True, frozenset(), now, now)
+                self.versions[number] = ModelVersion(number, path, True, frozenset(), now, now)
         for number, version in list(self.versions.items()):
             version.on_disk = number in found
             if not version.on_disk:
@@ -232,7 +232,7 @@ class Roster:
         """Return those that cannot be served as they are."""
         return {n for n, version in self.versions.items() if version.refused is not None and version.loaded is None}
 
-    def next_to_load(self, ripe: Callable[[Entry], bool]) -> Entry | None:
+    def next_to_load(self, ripe: Callable[[ModelVersion], bool]) -> ModelVersion | None:
         """Return the newest version that is wanted, is not as it should be, and may be tried now.
 
         While one may not be tried yet, the next older one is wanted in its place.
@@ -290,7 +290,7 @@ class Roster:
         assert answers is not None
         return (number, live, self.config.shadow_share, along, answers)
 
-    def start_shadow(self, key: _ShadowKey, clock: Clock, guard: Guard) -> None:
+    def start_shadow(self, key: _ShadowKey, clock: Clock, guard: ObserverGuard) -> None:
         """Let a version compute along."""
         number, live, share, along, answers = key
         self.shadow_key = key
@@ -301,7 +301,7 @@ class Roster:
         observers.shadow = self.shadow
         log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[LoadAttempt]:
         """Return the loads under way."""
         return [each.attempt for each in self.versions.copy().values() if each.attempt is not None]
 
@@ -325,7 +325,7 @@ class Roster:
             del self.versions[number]
         return old
 
-    def _gone(self, version: Entry) -> None:
+    def _gone(self, version: ModelVersion) -> None:
         """A version's folder is not there any more."""
         if version.loaded is not None:
             if version.seen:
@@ -341,7 +341,7 @@ class Roster:
         else:
             version.seen = frozenset()
 
-    def _compare(self, version: Entry, now_seen: Fingerprint, now: float) -> None:
+    def _compare(self, version: ModelVersion, now_seen: Fingerprint, now: float) -> None:
         """See whether a version's files have changed."""
         if now_seen == version.seen:
             if version.waiting and version.state == State.FOUND:

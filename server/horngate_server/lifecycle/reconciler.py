@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import DeviceUnavailable, HorngateError
-from horngate_server.core.observer_guard import Guard
+from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.settings import Settings
 from horngate_server.engine.executor import Finish
 from horngate_server.engine.routing import Models
 from horngate_server.lifecycle import compatibility, folder_hints, loader, repository, version_policy
 from horngate_server.lifecycle.drift import Baseline, Drift
-from horngate_server.lifecycle.load_attempt import Abandoned, Attempt
+from horngate_server.lifecycle.load_attempt import Abandoned, LoadAttempt
 from horngate_server.lifecycle.loader import Loaded
-from horngate_server.lifecycle.model_state import Departure, Entry, Observers, Roster
+from horngate_server.lifecycle.model_state import Departure, ModelState, ModelVersion, Observers
 from horngate_server.lifecycle.readiness import OVERALL, Readiness
 from horngate_server.lifecycle.version_state import State
 from horngate_server.runtimes import process_memory
@@ -63,10 +63,10 @@ class Reconciler:
         clock: Clock,
         on_death: Callable[[BaseException], None],
         stopping: threading.Event,
-        guard: Guard,
+        guard: ObserverGuard,
         wake: Callable[[], None],
     ) -> None:
-        self.models: dict[str, Roster] = {}
+        self.models: dict[str, ModelState] = {}
         self._settings = settings
         self._served = served
         self._readiness = readiness
@@ -103,7 +103,7 @@ class Reconciler:
         """Say why those who could be asked cannot answer yet."""
         self._served.expect({name: model.why_not() for name, model in self.models.items() if not model.unloaded})
 
-    def pending(self, model: Roster) -> bool:
+    def pending(self, model: ModelState) -> bool:
         """Whether a version of a model is still to be loaded."""
         return model.next_to_load(lambda _: True) is not None
 
@@ -130,7 +130,7 @@ class Reconciler:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _ripe(self, version: Entry) -> bool:
+    def _ripe(self, version: ModelVersion) -> bool:
         """Whether a version may be tried: it has a manifest to hold it against, or has stopped changing."""
         if not version.seen:
             version.seen, version.changed = repository.fingerprint(version.path), self._clock()
@@ -139,11 +139,11 @@ class Reconciler:
                 log.warning("%s is empty: it is loaded once there is something in it", repository.shown(version.path))
         return bool(version.seen) and (os.path.isfile(version.path / repository.MANIFEST) or self._still(version))
 
-    def _still(self, version: Entry) -> bool:
+    def _still(self, version: ModelVersion) -> bool:
         """Whether a version has been the same for two looks."""
         return self._looked and self._clock() - version.changed >= self._settings.watch_interval_s
 
-    def _load(self, model: Roster, version: Entry) -> None:
+    def _load(self, model: ModelState, version: ModelVersion) -> None:
         """Load one version beside those that serve; ready or refused afterwards, or found if it is not whole yet.
 
         While it gives no sign of life, as on a disk that does not answer, others are loaded before it.
@@ -165,7 +165,7 @@ class Reconciler:
                 alive=alive,
             )
 
-        version.attempt = Attempt(load, f"{model.name}-{version.number}", self._clock, self._wake)
+        version.attempt = LoadAttempt(load, f"{model.name}-{version.number}", self._clock, self._wake)
         if version.attempt.wait(PATIENCE_S):
             self._take_in(model, version)
         elif not self._stopping.is_set():
@@ -173,7 +173,7 @@ class Reconciler:
                         model.name, version.number, PATIENCE_S)  # fmt: skip
             version.reason = f"it is being loaded, without a sign of life for {PATIENCE_S:g} s"
 
-    def _take_in(self, model: Roster, version: Entry) -> None:
+    def _take_in(self, model: ModelState, version: ModelVersion) -> None:
         """Let a version serve whose loading is over, or refuse it."""
         attempt, version.attempt = version.attempt, None
         assert attempt is not None
@@ -200,7 +200,7 @@ class Reconciler:
             return
         self._let_serve(model, version, loaded)
 
-    def _let_serve(self, model: Roster, version: Entry, loaded: Loaded) -> None:
+    def _let_serve(self, model: ModelState, version: ModelVersion, loaded: Loaded) -> None:
         """Let a version serve that was loaded, unless it may not."""
         unfit = self._unfit(model, version, loaded)
         if unfit:
@@ -227,7 +227,7 @@ class Reconciler:
             self._apply(model)
             self._drain(model, before, version=None)
 
-    def _say_loaded(self, model: Roster, version: Entry, loaded: Loaded) -> None:
+    def _say_loaded(self, model: ModelState, version: ModelVersion, loaded: Loaded) -> None:
         report = loaded.report
         log.info(
             "loaded model %s version %s in %.2f s: %s, %s (%s)",
@@ -242,7 +242,7 @@ class Reconciler:
         if loaded.device.surprise:
             log.warning("a GPU is present but not used: %s", loaded.device.why)
 
-    def _is_superseded(self, model: Roster, version: Entry) -> bool:
+    def _is_superseded(self, model: ModelState, version: ModelVersion) -> bool:
         """Whether there is a proved version to lose if this unproved one answered, or one that may yet prove itself."""
         if version.loaded is not None or (
             model.config.shadow == version.number and version.number not in model.labels.values()
@@ -252,14 +252,14 @@ class Reconciler:
         version.unproved = True
         return model.has_proved() or (not known and model.may_find_proved(but=version.number))
 
-    def _set_aside(self, model: Roster, version: Entry) -> None:
+    def _set_aside(self, model: ModelState, version: ModelVersion) -> None:
         """Refuse an unproved version, until nothing else can answer."""
         if version.state != State.FAILED or version.reason != UNPROVED:
             log.warning("model %s version %d is refused: %s", model.name, version.number, UNPROVED)
         version.refused = version.seen
         version.become(State.FAILED, UNPROVED, self._clock())
 
-    def _unfit(self, model: Roster, version: Entry, loaded: Loaded) -> str:
+    def _unfit(self, model: ModelState, version: ModelVersion, loaded: Loaded) -> str:
         """Say why a version that could be loaded may not serve all the same; empty if it may."""
         if repository.fingerprint(version.path) != version.seen:
             return "its files changed while it was loaded"
@@ -272,7 +272,7 @@ class Reconciler:
         serving = model.versions[model.route.default].loaded
         return compatibility.why_not(loaded.infos, serving.infos) if serving is not None else ""
 
-    def _refuse(self, model: Roster, version: Entry, reason: str) -> None:
+    def _refuse(self, model: ModelState, version: ModelVersion, reason: str) -> None:
         """Note why a version is not served; say it once, and only when it has stopped changing."""
         now = repository.fingerprint(version.path)
         if now != version.seen or not self._still(version):
@@ -292,7 +292,7 @@ class Reconciler:
             version.become(State.FAILED, reason, self._clock())
         log.error("model %s version %d is refused: %s", model.name, version.number, repository.shown(reason))
 
-    def _apply(self, model: Roster) -> None:
+    def _apply(self, model: ModelState) -> None:
         """Put the routes in place that follow from what is ready, and let go who is not wanted any more."""
         ready = model.ready()
         shadow = model.config.shadow
@@ -341,7 +341,7 @@ class Reconciler:
         if leaving:
             self._apply(model)
 
-    def _drain(self, model: Roster, loaded: Loaded, version: Entry | None) -> None:
+    def _drain(self, model: ModelState, loaded: Loaded, version: ModelVersion | None) -> None:
         """Let a version that gets no more requests answer those it has, and give its memory back."""
         grace_s = self._settings.grace_period_s
 

@@ -18,8 +18,8 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelFailed, RequestError
 from horngate_server.core.inference import Data, numbers, strings
 from horngate_server.core.model import Array, Model
-from horngate_server.core.observer_guard import Guard
-from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.observer_guard import ObserverGuard
+from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.class_scores import PROBABILITIES
@@ -98,15 +98,15 @@ class Shadow:
     """
 
     def __init__(
-        self, name: str, model: Model, live: Executor, share: float, clock: Clock, *, guard: Guard | None = None
+        self, name: str, model: Model, live: Executor, share: float, clock: Clock, *, guard: ObserverGuard | None = None
     ) -> None:
         self.live = live
         self.share = share
         self._name = name
         self._model = model
         self._clock = clock
-        self._guard = guard or Guard(clock)
-        self._notes = Notes(log, clock, FAILURE_EVERY_S)
+        self._guard = guard or ObserverGuard(clock)
+        self._notes = RateLimitedLog(log, clock, FAILURE_EVERY_S)
         self._credit = 0.0
         self._report = ShadowReport()
         self._waiting: deque[_Sample] = deque()

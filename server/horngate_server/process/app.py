@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from horngate_protos import __version__
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
-from horngate_server.core.observer_guard import Guard
+from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings, prepare_libraries
 from horngate_server.engine.routing import Models
@@ -23,23 +23,23 @@ from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.process.ports import write_port_file
 from horngate_server.process.signals import Stop
-from horngate_server.process.worker import Line
+from horngate_server.process.worker import SupervisorLink
 from horngate_server.protocols.codecs import CODECS
 from horngate_server.runtimes import process_memory, tensorflow
 from horngate_server.services import reflection, unimplemented
 from horngate_server.services.health import Health
-from horngate_server.services.inference import Service
-from horngate_server.services.model_control import Admin
-from horngate_server.services.open_inference_metadata import OpenInference
+from horngate_server.services.inference import InferenceService
+from horngate_server.services.model_control import ModelControl
+from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
 from horngate_server.services.stream_inference import model_stream_infer
-from horngate_server.services.tensorflow_serving_metadata import TensorflowServing
+from horngate_server.services.tensorflow_serving_metadata import TensorflowServingMetadata
 from horngate_server.telemetry import access_log, log_format, metrics, tracing
-from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.telemetry.request_record import Teller
-from horngate_server.telemetry.sampling import Notes
+from horngate_server.telemetry.refusal_log import RefusalLog
+from horngate_server.telemetry.request_record import RequestObserver
+from horngate_server.telemetry.sampling import Sampler
 from horngate_server.telemetry.statistics import Statistics
-from horngate_server.transports.access.gate import Doors
-from horngate_server.transports.call_collector import Intake
+from horngate_server.transports.access.gate import Gate
+from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.grpcio import GrpcioTransport
 from horngate_server.transports.http import concurrency, server
 
@@ -72,7 +72,7 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, transport: Transport | None = None, doors: Doors | None = None, *, why: str = ""
+        self, settings: Settings, transport: Transport | None = None, doors: Gate | None = None, *, why: str = ""
     ) -> None:
         self._settings = settings
         self._clock = time.monotonic
@@ -85,10 +85,10 @@ class App:
         self._models = Models(starting=True)
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
-        self._guard = Guard(self._clock)
+        self._guard = ObserverGuard(self._clock)
         self._why = why
-        self._notes = Notes.of(settings)
-        doors = doors or Doors.of(settings, self._clock)
+        self._notes = Sampler.of(settings)
+        doors = doors or Gate.of(settings, self._clock)
         self._rest_doors = doors.beside(settings)
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
@@ -102,7 +102,7 @@ class App:
             clock=self._clock,
             notes=self._notes,
         )
-        self._service = Service(
+        self._service = InferenceService(
             codecs=CODECS,
             models=self._models,
             metrics=self._metrics,
@@ -123,8 +123,8 @@ class App:
             stopping=self._stop,
             guard=self._guard,
         )
-        self._admin = Admin(self._lifecycle, self._metrics, self._clock)
-        self._about = OpenInference(
+        self._admin = ModelControl(self._lifecycle, self._metrics, self._clock)
+        self._about = OpenInferenceMetadata(
             models=self._models,
             readiness=self._readiness,
             statistics=self._statistics,
@@ -133,7 +133,7 @@ class App:
             wall_clock=_wall_clock,
             admin=settings.admin,
         )
-        self._add_methods(TensorflowServing(self._models, self._lifecycle.states))
+        self._add_methods(TensorflowServingMetadata(self._models, self._lifecycle.states))
         self._metrics.watch(
             self._lifecycle.executors,
             self._lifecycle.states,
@@ -142,13 +142,13 @@ class App:
             tokens=doors.tokens,
             observer_errors=lambda: self._guard.errors,
         )
-        self._line: Line | None = None
+        self._line: SupervisorLink | None = None
         self._http = server.HttpServer(
             server.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
-            refused=Refusals(self._clock).note,
+            refused=RefusalLog(self._clock).note,
         )
 
     def run(self) -> int:
@@ -170,7 +170,7 @@ class App:
                     self._begin()
                 else:  # the others answer meanwhile: no caller is to come here before it can
                     http_port = ports.enter_context(self._answering_http())
-                    self._line = Line(self._settings.worker.line, self._stop.set)
+                    self._line = SupervisorLink(self._settings.worker.line, self._stop.set)
                     self._begin()
                     grpc_port = ports.enter_context(self._listening())
                 process_memory.release()
@@ -229,7 +229,7 @@ class App:
         thread.join(seconds)
         self.stuck |= thread.is_alive()
 
-    def _add_methods(self, tensorflow_serving: TensorflowServing) -> None:
+    def _add_methods(self, tensorflow_serving: TensorflowServingMetadata) -> None:
         """Let the service answer what it does not compute."""
         service, health = self._service, Health(self._readiness)
         service.add(unimplemented.handlers())
@@ -238,15 +238,15 @@ class App:
         service.add({CHECK: health.check}, streams={WATCH: health.watch})
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
-        service.add(streams={STREAM_INFER: model_stream_infer(Intake(service.accept).take)})
+        service.add(streams={STREAM_INFER: model_stream_infer(CallCollector(service.accept).take)})
         if self._settings.reflection == "on":
             services = [OPEN_INFERENCE, PREDICTION, MODEL, HEALTH]
             service.add(streams=reflection.streams(services))
 
-    def _tellers(self) -> list[Teller]:
+    def _tellers(self) -> list[RequestObserver]:
         """Return who tells about requests; to be flushed at the end."""
         settings = self._settings
-        tellers: list[Teller] = [access_log.write] if settings.access_log else []
+        tellers: list[RequestObserver] = [access_log.write] if settings.access_log else []
         if settings.otlp_endpoint:
             try:
                 tell, self._flush = tracing.tracer(settings.otlp_endpoint, _wall_clock, self._clock)

@@ -16,9 +16,9 @@ from horngate_server.core import settings
 from horngate_server.process.app import App
 from horngate_server.process.cli import exit_code
 from horngate_server.telemetry import log_format
-from horngate_server.telemetry.sampling import Notes
+from horngate_server.telemetry.sampling import Sampler
 from horngate_server.transports.access import tls
-from horngate_server.transports.access.gate import Doors
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.pyvoy import envoy
 from horngate_server.transports.pyvoy.transport import FastTransport
 
@@ -27,14 +27,14 @@ os.chdir(Path(envoy.HERE).readlink())
 _settings = settings.read([])  # `launch` has put all of them into variables
 assert _settings.scratch
 _scratch = _settings.scratch
-_doors = Doors.of(_settings, time.monotonic)
+_doors = Gate.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
     admin=envoy.admin(_scratch),
     max_message_bytes=_settings.max_message_bytes,
     doors=_doors,
     clock=time.monotonic,
-    notes=Notes.of(_settings),
+    notes=Sampler.of(_settings),
 )
 
 

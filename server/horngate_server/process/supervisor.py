@@ -27,8 +27,8 @@ from horngate_server.process.ports import reserve, write_port_file
 from horngate_server.process.signals import RELOAD, Stop
 from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
-from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.transports.access.gate import Doors
+from horngate_server.telemetry.refusal_log import RefusalLog
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.http import concurrency, unix_client
 from horngate_server.transports.http import server as http
 
@@ -76,7 +76,7 @@ class Supervisor:
         self._failed = 0
         self.stuck = False
         # Who has no token is told so here, before a body is taken in; limits of each client are the workers'.
-        self._doors = Doors.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
+        self._doors = Gate.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
 
     def run(self) -> int:
         """Serve until a signal; return the exit code.
@@ -89,7 +89,7 @@ class Supervisor:
             http.app(self._ready, self._exposition, self._models, self._rest),
             host=settings.host,
             port=settings.http_port,
-            refused=Refusals(time.monotonic).note,
+            refused=RefusalLog(time.monotonic).note,
         )
         signals = self._stop.on_signals(self._reload, self._end_at_once)
         with self._scratch, signals, reserve(settings.host, settings.grpc_port) as held:

@@ -17,7 +17,7 @@ ALIVE = b"."
 ALIVE_EVERY_S = 1.0
 
 
-class Line:
+class SupervisorLink:
     """The worker's end of the line: signs of life, as long as Python has its turns.
 
     Args:

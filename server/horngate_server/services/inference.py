@@ -27,8 +27,8 @@ from horngate_server.core.errors import (
     RequestError,
 )
 from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo
-from horngate_server.core.observer_guard import Guard
-from horngate_server.core.request_context import Origin
+from horngate_server.core.observer_guard import ObserverGuard
+from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
 from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.batch_runner import BatchReport, Outcome
@@ -38,8 +38,8 @@ from horngate_server.engine.validation import arrange
 from horngate_server.protocols.grpc_status import OK, status_of
 from horngate_server.services import responses
 from horngate_server.telemetry.metrics import Metrics
-from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.telemetry.request_record import Ended, Teller
+from horngate_server.telemetry.refusal_log import RefusalLog
+from horngate_server.telemetry.request_record import RequestObserver, RequestRecord
 from horngate_server.telemetry.statistics import Statistics
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ _REASONS: dict[type[RequestError], str] = {
 }
 
 
-class Service:
+class InferenceService:
     """Answers every call exactly once (`transports.Service`).
 
     Args:
@@ -85,8 +85,8 @@ class Service:
         statistics: Statistics,
         deliver: Deliver,
         clock: Clock,
-        tellers: Sequence[Teller] = (),
-        guard: Guard | None = None,
+        tellers: Sequence[RequestObserver] = (),
+        guard: ObserverGuard | None = None,
     ) -> None:
         self._codecs = codecs
         self._models = models
@@ -95,8 +95,8 @@ class Service:
         self._deliver = deliver
         self._clock = clock
         self._tellers = tellers
-        self._guard = guard or Guard(clock)
-        self._refusals = Refusals(clock)
+        self._guard = guard or ObserverGuard(clock)
+        self._refusals = RefusalLog(clock)
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
         self._deferred: dict[str, Deferred] = {}
@@ -145,7 +145,7 @@ class Service:
         reply: Reply,
         *,
         bulk: bool,
-        origin: Origin | None,
+        origin: RequestContext | None,
     ) -> None:
         """Compute a request that somebody else has decoded, and answer it like any other."""
         self._infer([Call("", b"", deadline, reply, bulk, origin)], (codec, request))
@@ -339,14 +339,14 @@ class Service:
             self._guard.failed("metrics", failure)
         if call.origin is not None:
             now = self._clock()
-            ended = Ended(
+            ended = RequestRecord(
                 call.origin, codec.protocol, model, "", 0, "", status.name, status.message, now, inf, inf, now
             )
             self._listeners(ended)
 
     def _tell(
         self,
-        origin: Origin,
+        origin: RequestContext,
         work: Work,
         info: ModelInfo,
         answer: bytes | Status,
@@ -360,13 +360,13 @@ class Service:
         elif isinstance(result, InferenceResult):
             began = work.arrived + result.queue_s
             computed = began + result.compute_s
-        ended = Ended(
+        ended = RequestRecord(
             origin, work.codec.protocol, info.name, info.version, work.plan.rows, work.request.id, code, message,
             work.arrived, began, computed, self._clock(),
         )  # fmt: skip
         self._listeners(ended)
 
-    def _listeners(self, ended: Ended) -> None:
+    def _listeners(self, ended: RequestRecord) -> None:
         """Tell the access log and the traces."""
         for tell in self._tellers:
             try:

@@ -22,7 +22,7 @@ Answered = Callable[[bytes | RequestError], None]
 """Called once, from any thread, with the answer."""
 
 
-class Admin:
+class ModelControl:
     """Answers an administrator's calls.
 
     Args:

@@ -11,7 +11,7 @@ from horngate_server.core.errors import ModelNotFound, NotReady
 from horngate_server.core.methods import OPEN_INFERENCE
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.engine.executor import Executor
-from horngate_server.engine.routing import Models, Served
+from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
@@ -26,7 +26,7 @@ STATES = {State.READY: "READY", State.LOADING: "LOADING", State.DRAINING: "UNLOA
 """Triton's names of states; any other is UNAVAILABLE."""
 
 
-class OpenInference:
+class OpenInferenceMetadata:
     """Answers them.
 
     Args:
@@ -148,7 +148,7 @@ class OpenInference:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _statistics_of(self, served: Served, memory_bytes: int) -> triton.ModelStatistics:
+    def _statistics_of(self, served: Servable, memory_bytes: int) -> triton.ModelStatistics:
         info = served.info
         totals = self._statistics.of(info.name, info.version)
         age = self._clock() - totals.last
@@ -190,7 +190,7 @@ class OpenInference:
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _config(served: Served, versions: list[int]) -> triton.ModelConfig:
+def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
     """Return a model's configuration; one that takes each request by itself has no batches, and whole shapes."""
     signature, batching = served.info.signature, served.info.batching
     kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from horngate_protos.pool import POOL
 from horngate_server.core.errors import InvalidRequest
-from horngate_server.core.rpc import Stream, Terms
+from horngate_server.core.rpc import CallOptions, Stream
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -30,7 +30,7 @@ def streams(services: Sequence[str]) -> dict[str, Stream]:
             except DecodeError as error:
                 raise InvalidRequest(f"not a ServerReflectionRequest: {error}") from error
 
-    async def info(messages: AsyncIterator[bytes], _terms: Terms) -> AsyncIterator[bytes]:
+    async def info(messages: AsyncIterator[bytes], _terms: CallOptions) -> AsyncIterator[bytes]:
         async for response in responses(requests(messages), None):
             yield response.SerializeToString()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from horngate_protos.open_inference_pb2 import ModelStreamInferResponse
 from horngate_server.core.errors import RequestError
 from horngate_server.core.methods import INFER
-from horngate_server.core.rpc import Call, Later, Status, Stream, Terms
+from horngate_server.core.rpc import Call, CallOptions, PendingReply, Status, Stream
 from horngate_server.protocols.open_inference.decode import identity
 from horngate_server.protocols.wire import field
 
@@ -21,7 +21,7 @@ WINDOW = 256
 def model_stream_infer(take: Callable[[Call], None]) -> Stream:
     """Return the method; calls go in through ``take``, which gathers those of one turn of the loop."""
 
-    async def stream(messages: AsyncIterator[bytes], terms: Terms) -> AsyncIterator[bytes]:
+    async def stream(messages: AsyncIterator[bytes], terms: CallOptions) -> AsyncIterator[bytes]:
         waiting: asyncio.Queue[_Asked | RequestError | None] = asyncio.Queue(WINDOW)
         reader = asyncio.get_running_loop().create_task(_read(messages, terms, waiting, take))
         try:
@@ -46,19 +46,19 @@ class _Asked(NamedTuple):
     """A request, and where its answer comes."""
 
     message: bytes
-    answer: Later
+    answer: PendingReply
 
 
 async def _read(
     messages: AsyncIterator[bytes],
-    terms: Terms,
+    terms: CallOptions,
     waiting: "asyncio.Queue[_Asked | RequestError | None]",
     take: Callable[[Call], None],
 ) -> None:
     """Take requests as they come, as many as the window has room for."""
     try:
         async for message in messages:
-            answer = Later()
+            answer = PendingReply()
             await waiting.put(_Asked(message, answer))
             take(Call(INFER, message, terms.deadline, answer, terms.bulk, terms.origin()))
     except RequestError as error:

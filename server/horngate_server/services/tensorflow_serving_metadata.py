@@ -25,7 +25,7 @@ STATES = {
 }
 
 
-class TensorflowServing:
+class TensorflowServingMetadata:
     """Answers them.
 
     Args:

@@ -5,14 +5,14 @@ import logging
 import re
 from math import inf
 
-from horngate_server.telemetry.request_record import Ended
+from horngate_server.telemetry.request_record import RequestRecord
 
 log = logging.getLogger("horngate_server.access")
 
 _PLAIN = re.compile(r"[!#-<>-~]*")
 
 
-def write(ended: Ended) -> None:
+def write(ended: RequestRecord) -> None:
     """Write a log line (`Teller`)."""
     if not ended.origin.logged:
         return

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable
 
-from horngate_server.core.rate_limited_log import Notes
+from horngate_server.core.rate_limited_log import RateLimitedLog
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 10.0
 
 
-class Refusals:
+class RefusalLog:
     """Notes refusals and logs the first of a reason, then at most one line in ten seconds. Thread-safe.
 
     Args:
@@ -18,7 +18,7 @@ class Refusals:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._lines = Notes(log, clock, QUIET_S)
+        self._lines = RateLimitedLog(log, clock, QUIET_S)
 
     def note(self, reason: str, example: str) -> None:
         """Count one refusal; log it unless this reason was logged just now."""

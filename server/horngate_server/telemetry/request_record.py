@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from horngate_server.core.request_context import Origin
+from horngate_server.core.request_context import RequestContext
 
 ID_CHARACTERS = 128
 """Longer ids are cut."""
 
 
-class Ended(NamedTuple):
+class RequestRecord(NamedTuple):
     """One request that was to be told about, and how it ended. Times are on the monotonic clock, in seconds.
 
     Attributes:
@@ -27,7 +27,7 @@ class Ended(NamedTuple):
         ended: when its answer was handed to the transport.
     """
 
-    origin: Origin
+    origin: RequestContext
     protocol: str
     model: str
     version: str
@@ -46,5 +46,5 @@ class Ended(NamedTuple):
         return (self.origin.request_id or self.id)[:ID_CHARACTERS]
 
 
-Teller = Callable[[Ended], None]
+RequestObserver = Callable[[RequestRecord], None]
 """Tells about a request in its own way; must be quick."""

@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Callable
 
-from horngate_server.core.request_context import Origin
+from horngate_server.core.request_context import RequestContext
 from horngate_server.core.settings import Settings
 
 _TRACEPARENT = re.compile(  # W3C Trace Context: ff is no version, and zeros are no ids
@@ -13,7 +13,7 @@ _TRACEPARENT = re.compile(  # W3C Trace Context: ff is no version, and zeros are
 )
 
 
-class Notes:
+class Sampler:
     """Decides which requests are told about.
 
     Args:
@@ -30,11 +30,11 @@ class Notes:
         self.wanted = access_log > 0 or traces is not None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Notes":
+    def of(cls, settings: Settings) -> "Sampler":
         """Return what settings ask for."""
         return cls(settings.access_log, settings.trace_share if settings.otlp_endpoint else None, random.random)
 
-    def origin(self, client: str, request_id: bytes, traceparent: bytes) -> Origin | None:
+    def origin(self, client: str, request_id: bytes, traceparent: bytes) -> RequestContext | None:
         """Return what is to be remembered of a request; None for nothing."""
         logged = self._access_log >= 1 or (self._access_log > 0 and self._random() < self._access_log)
         if not logged and self._traces is None:
@@ -50,8 +50,8 @@ class Notes:
             trace_id = secrets.token_hex(16) if traced else ""
         if not (logged or traced):
             return None
-        return Origin(client, request_id.decode(errors="replace"), trace_id, span_id, traced, logged)
+        return RequestContext(client, request_id.decode(errors="replace"), trace_id, span_id, traced, logged)
 
 
-NOTHING = Notes(0.0, None, lambda: 1.0)
+NOTHING = Sampler(0.0, None, lambda: 1.0)
 """Tells about nobody."""

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Iterable
 from math import inf
 
-from horngate_server.telemetry.request_record import Ended, Teller
+from horngate_server.telemetry.request_record import RequestObserver, RequestRecord
 
 
 def tracer(
     endpoint: str, wall_clock: Callable[[], float], clock: Callable[[], float]
-) -> tuple[Teller, Callable[[], None]]:
+) -> tuple[RequestObserver, Callable[[], None]]:
     """Return what sends spans to an OTLP endpoint, and what flushes them at the end.
 
     A span for the request, with the caller's as its parent, and in it those of the four stages: decode, queue, compute,
@@ -48,7 +48,7 @@ def tracer(
     def nanoseconds(moment: float) -> int:
         return int((epoch_s + moment) * 1e9)
 
-    def tell(ended: Ended) -> None:
+    def tell(ended: RequestRecord) -> None:
         origin = ended.origin
         if not origin.traced:
             return
@@ -83,7 +83,7 @@ def tracer(
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _stages(ended: Ended) -> Iterable[tuple[str, float, float]]:
+def _stages(ended: RequestRecord) -> Iterable[tuple[str, float, float]]:
     decoded = ended.origin.decoded
     if not decoded:
         return

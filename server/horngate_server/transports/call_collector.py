@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from horngate_server.core.rpc import Call
 
 
-class Intake:
+class CallCollector:
     """Collects the calls of one loop's turn.
 
     Args:

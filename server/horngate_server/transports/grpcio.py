@@ -16,15 +16,15 @@ import grpc
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import InvalidRequest, NotImplementedHere, RequestError, SettingsError
 from horngate_server.core.methods import HEALTH_BYTES
-from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
-from horngate_server.core.rpc import PRIORITY, Answer, Call, Later, Service, Status, Stream, Terms, bulk
+from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
+from horngate_server.core.rpc import PRIORITY, Answer, Call, CallOptions, PendingReply, Service, Status, Stream, bulk
 from horngate_server.core.settings import Tls
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.access.gate import OPEN, Doors
+from horngate_server.telemetry.sampling import NOTHING, Sampler
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.access.gate import OPEN, Gate
 from horngate_server.transports.access.tls import Certificates, Pems, read
-from horngate_server.transports.call_collector import Intake
+from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.small_messages import SmallMessages, first
 
@@ -56,8 +56,8 @@ SILENCE_S = 0.02
 HELD_S = 0.25
 """How long new calls are held back at most for that silence."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
-_Enter: TypeAlias = "Callable[[_Context], tuple[Memory, Terms]]"
-_Compute: TypeAlias = "Callable[[bytes, Memory, Terms, _Context], Awaitable[bytes]]"
+_Enter: TypeAlias = "Callable[[_Context], tuple[ByteBudget, CallOptions]]"
+_Compute: TypeAlias = "Callable[[bytes, ByteBudget, CallOptions, _Context], Awaitable[bytes]]"
 
 
 class GrpcioTransport:
@@ -84,10 +84,10 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
-        doors: Doors,
+        doors: Gate,
         max_connections: int,
         clock: Clock,
-        notes: Notes = NOTHING,
+        notes: Sampler = NOTHING,
         max_connection_age_s: float = 0.0,
         shared: bool = False,
         tls: Tls | None = None,
@@ -158,7 +158,7 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._intake = Intake(service.accept)
+        self._intake = CallCollector(service.accept)
         router = _Router(service, self._intake, self._doors, self._clock, self._notes, self._streams)
         self._server.add_generic_rpc_handlers((router,))
         try:
@@ -199,7 +199,7 @@ class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
     def __init__(  # noqa: PLR0917 - what a call needs
-        self, service: Service, intake: Intake, doors: Doors, clock: Clock, notes: Notes, streams: Streams
+        self, service: Service, intake: CallCollector, doors: Gate, clock: Clock, notes: Sampler, streams: Streams
     ) -> None:
         small = SmallMessages(HEALTH_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
@@ -266,7 +266,7 @@ def _asked_first(
 
 
 async def _answer(  # noqa: PLR0917 - half of it is bound once a method
-    method: str, intake: Intake, message: bytes, memory: Memory, terms: Terms, context: _Context
+    method: str, intake: CallCollector, message: bytes, memory: ByteBudget, terms: CallOptions, context: _Context
 ) -> bytes:
     """Answer one message: a future is its reply; gRPC cancels it when the caller goes."""
     size = len(message)
@@ -292,7 +292,7 @@ async def _answer(  # noqa: PLR0917 - half of it is bound once a method
 
 
 def _streaming(  # noqa: PLR0917 - what a call needs
-    method: str, stream: Stream, doors: Doors, clock: Clock, notes: Notes, streams: Streams
+    method: str, stream: Stream, doors: Gate, clock: Clock, notes: Sampler, streams: Streams
 ) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
     """Wrap one streaming method; domain errors become statuses.
 
@@ -342,21 +342,23 @@ def _small_streaming(
     return handle
 
 
-def _enter(method: str, context: _Context, *, doors: Doors, clock: Clock, notes: Notes) -> tuple[Memory, Terms]:
+def _enter(
+    method: str, context: _Context, *, doors: Gate, clock: Clock, notes: Sampler
+) -> tuple[ByteBudget, CallOptions]:
     """Let a call in: where its bytes are counted, and what its metadata say."""
     metadata = dict(context.invocation_metadata() or ())
     memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
     remaining: float | None = context.time_remaining()
     priority = metadata.get(PRIORITY)
 
-    def origin() -> Origin | None:
+    def origin() -> RequestContext | None:
         if not notes.wanted:
             return None
         ids = _bytes(metadata.get(REQUEST_ID)), _bytes(metadata.get(TRACEPARENT))
         return notes.origin(memory.name or _peer(context), *ids)
 
     deadline = inf if remaining is None else clock() + remaining
-    return memory, Terms(deadline, priority is not None and bulk(priority), origin)
+    return memory, CallOptions(deadline, priority is not None and bulk(priority), origin)
 
 
 def _refusal(error: RequestError) -> "grpc.RpcMethodHandler[bytes, bytes]":
@@ -406,7 +408,7 @@ async def _abort(context: _Context, status: Status) -> None:
 
 def _hand_out(answers: Sequence[Answer]) -> None:
     for reply, answer in answers:
-        if isinstance(reply, Later):
+        if isinstance(reply, PendingReply):
             reply.give(answer)
             continue
         assert isinstance(reply, asyncio.Future)

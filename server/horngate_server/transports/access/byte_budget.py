@@ -5,7 +5,7 @@ import threading
 from horngate_server.core.errors import QueueFull
 
 
-class Memory:
+class ByteBudget:
     """Bytes of requests in memory: taken on one thread, given back from any.
 
     Args:

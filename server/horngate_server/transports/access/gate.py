@@ -12,8 +12,8 @@ from horngate_server.core.errors import Forbidden, QueueFull, RequestError, Unau
 from horngate_server.core.file_changes import every_second
 from horngate_server.core.methods import ADMIN, CHECK, WATCH
 from horngate_server.core.settings import Settings
-from horngate_server.telemetry.refusal_log import Refusals
-from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.telemetry.refusal_log import RefusalLog
+from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.tokens import UNKNOWN, Client, Tokens
 
 OPEN = frozenset([CHECK, WATCH])
@@ -22,7 +22,7 @@ RETRY_S = 0.1
 _REASONS: Mapping[type[RequestError], str] = {Unauthenticated: "unauthenticated", Forbidden: "forbidden"}
 
 
-class Doors:
+class Gate:
     """One transport's. `enter` on one thread; what it returns is given back from any.
 
     Args:
@@ -39,7 +39,7 @@ class Doors:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: ByteBudget,
         tokens: Tokens | None = None,
         *,
         max_client_requests: int = 0,
@@ -54,7 +54,7 @@ class Doors:
         self._refused: Counter[str] = Counter()
 
     @classmethod
-    def of(cls, settings: Settings, clock: Callable[[], float]) -> "Doors":
+    def of(cls, settings: Settings, clock: Callable[[], float]) -> "Gate":
         """Return those that the settings ask for.
 
         Raises:
@@ -64,9 +64,9 @@ class Doors:
         if settings.tokens:
             tokens = Tokens(settings.tokens, clock)
             every_second(tokens.look, "tokens")
-        return cls._with(settings, tokens, Refusals(clock).note)
+        return cls._with(settings, tokens, RefusalLog(clock).note)
 
-    def beside(self, settings: Settings) -> "Doors":
+    def beside(self, settings: Settings) -> "Gate":
         """Return those of another thread: the same tokens, memory and counts of their own."""
         return self._with(settings, self._tokens, self._tell)
 
@@ -80,11 +80,11 @@ class Doors:
         """How many were refused here, by reason."""
         return dict(self._refused)
 
-    def enter(self, method: str, authorization: bytes, peer: str) -> Memory:
+    def enter(self, method: str, authorization: bytes, peer: str) -> ByteBudget:
         """Let a gRPC call in, as `admit` does; health is open to everyone."""
         return self.memory if method in OPEN else self.admit(method, authorization, peer)
 
-    def admit(self, method: str, authorization: bytes, peer: str) -> Memory:
+    def admit(self, method: str, authorization: bytes, peer: str) -> ByteBudget:
         """Let a call in, and return where its bytes are counted: taking them is what its client's limits are about.
 
         Args:
@@ -99,20 +99,20 @@ class Doors:
         if self.wide_open:
             return self.memory
         if self._tokens is None:
-            return Guest(peer, self.memory, self._clients)
+            return ClientBudget(peer, self.memory, self._clients)
         try:
             client = self._admitted(method, self._tokens.client(authorization))
         except RequestError as error:
             self._refuse(_REASONS[type(error)], f"{error} (from {peer})")
             raise
-        return Guest(client.name, self.memory, self._clients, lambda: self._check(client, peer))
+        return ClientBudget(client.name, self.memory, self._clients, lambda: self._check(client, peer))
 
     # --- private --------------------------------------------------------------------------------------
 
     @classmethod
-    def _with(cls, settings: Settings, tokens: Tokens | None, tell: Callable[[str, str], None]) -> "Doors":
+    def _with(cls, settings: Settings, tokens: Tokens | None, tell: Callable[[str, str], None]) -> "Gate":
         return cls(
-            Memory(settings.max_request_bytes),
+            ByteBudget(settings.max_request_bytes),
             tokens,
             max_client_requests=settings.max_client_requests,
             max_client_bytes=settings.max_client_bytes,
@@ -137,7 +137,7 @@ class Doors:
             raise Unauthenticated(UNKNOWN)
 
 
-class Guest(Memory):
+class ClientBudget(ByteBudget):
     """The memory as one client may use it.
 
     Args:
@@ -148,7 +148,7 @@ class Guest(Memory):
     """
 
     def __init__(
-        self, name: str, memory: Memory, clients: "_Clients", check: Callable[[], None] = lambda: None
+        self, name: str, memory: ByteBudget, clients: "_Clients", check: Callable[[], None] = lambda: None
     ) -> None:
         self.name = name
         self._memory = memory
@@ -156,7 +156,7 @@ class Guest(Memory):
         self._check = check
 
     def take(self, size: int, *, force: bool = False) -> None:
-        """Take so many, for one request (`Memory.take`)."""
+        """Take so many, for one request (`ByteBudget.take`)."""
         if not force:
             self._check()
         self._clients.take(self.name, size, force=force)
@@ -167,7 +167,7 @@ class Guest(Memory):
             raise
 
     def give(self, size: int) -> None:
-        """Give a request's bytes back (`Memory.give`)."""
+        """Give a request's bytes back (`ByteBudget.give`)."""
         self._clients.give(self.name, size)
         self._memory.give(size)
 

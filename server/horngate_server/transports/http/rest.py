@@ -22,15 +22,15 @@ from horngate_protos import open_inference_pb2 as oip
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
 from horngate_server.core.inference import InferenceRequest
-from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, Origin
-from horngate_server.core.rpc import PRIORITY, Later, Reply, Status, bulk
+from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
+from horngate_server.core.rpc import PRIORITY, PendingReply, Reply, Status, bulk
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
-from horngate_server.services.open_inference_metadata import OpenInference
-from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.access.gate import Doors
+from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
+from horngate_server.telemetry.sampling import NOTHING, Sampler
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.http import unix_client
 
 CODES = {
@@ -70,13 +70,15 @@ class Take(Protocol):
         reply: Reply,
         *,
         bulk: bool,
-        origin: Origin | None,
+        origin: RequestContext | None,
     ) -> None:
         """Answer it through ``reply``."""
         ...
 
 
-def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, notes: Notes = NOTHING) -> Starlette:
+def app(
+    take: Take, about: OpenInferenceMetadata, doors: Gate, max_message_bytes: int, notes: Sampler = NOTHING
+) -> Starlette:
     """Return the ASGI app of a server process.
 
     Args:
@@ -88,7 +90,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
-    def enter(request: Request) -> Memory:
+    def enter(request: Request) -> ByteBudget:
         # The scope's path is the one that was routed by: a request's url is also made of its Host header.
         return doors.admit(request.scope["path"], request.headers.get("authorization", "").encode(), _peer(request))
 
@@ -101,7 +103,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
                 async with reading:
                     asked = await _aside(partial(decode_json, body, *_asked(request)))
             priority = request.headers.get(PRIORITY)
-            reply = Later()
+            reply = PendingReply()
             origin = None
             if notes.wanted:
                 ids = (request.headers.get(name, "").encode() for name in (REQUEST_ID, TRACEPARENT))
@@ -161,7 +163,7 @@ def app(take: Take, about: OpenInference, doors: Doors, max_message_bytes: int, 
 
 
 def forwarding(
-    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], doors: Doors, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], doors: Gate, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
@@ -209,7 +211,7 @@ def _peer(request: Request) -> str:
 
 
 @asynccontextmanager
-async def _body(request: Request, at_most: int, memory: Memory, cost: int = 1) -> AsyncIterator[bytearray]:
+async def _body(request: Request, at_most: int, memory: ByteBudget, cost: int = 1) -> AsyncIterator[bytearray]:
     """Receive a body. Its memory, ``cost`` for a byte, is taken before the first one, until the block is left."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequest("the body is compressed; expected JSON as it is")

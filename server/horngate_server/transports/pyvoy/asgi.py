@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from horngate_server.core.errors import ModelFailed, RequestError
-from horngate_server.core.rpc import Status, Stream, Terms
+from horngate_server.core.rpc import CallOptions, Status, Stream
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.transports.access.byte_budget import Memory
+from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import grpc_framing
 
@@ -47,7 +47,7 @@ def send_unsupported(send: Send) -> None:
     send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
 
 
-async def stream(method: Stream, inbox: "Inbox", terms: Terms, send: Send, streams: Streams) -> None:
+async def stream(method: Stream, inbox: "Inbox", terms: CallOptions, send: Send, streams: Streams) -> None:
     """Run a streaming method until it ends, fails, or its caller goes."""
     try:
         with suppress(OSError):  # the caller has gone
@@ -69,7 +69,7 @@ class Inbox:
         memory: where its bytes are counted.
     """
 
-    def __init__(self, receive: Receive, encoding: bytes, max_message_bytes: int, memory: Memory) -> None:
+    def __init__(self, receive: Receive, encoding: bytes, max_message_bytes: int, memory: ByteBudget) -> None:
         self._receive = receive
         self._encoding = encoding
         self._max_message_bytes = max_message_bytes
@@ -155,7 +155,7 @@ class Inbox:
 # --- private ------------------------------------------------------------------------------------------
 
 
-async def _stream(method: Stream, inbox: Inbox, terms: Terms, send: Send, streams: Streams) -> None:
+async def _stream(method: Stream, inbox: Inbox, terms: CallOptions, send: Send, streams: Streams) -> None:
     task = asyncio.current_task()
     assert task
     reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))

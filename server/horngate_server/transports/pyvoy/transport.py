@@ -23,12 +23,12 @@ from horngate_server.core import request_context, rpc
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, InvalidRequest, NotImplementedHere, NotReady, RequestError
 from horngate_server.core.methods import HEALTH_BYTES
-from horngate_server.core.request_context import Origin
-from horngate_server.core.rpc import Answer, Call, Later, Service, Status, Stream, Terms, bulk
+from horngate_server.core.request_context import RequestContext
+from horngate_server.core.rpc import Answer, Call, CallOptions, PendingReply, Service, Status, Stream, bulk
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.telemetry.sampling import NOTHING, Notes
-from horngate_server.transports.access.byte_budget import Memory
-from horngate_server.transports.access.gate import OPEN, Doors
+from horngate_server.telemetry.sampling import NOTHING, Sampler
+from horngate_server.transports.access.byte_budget import ByteBudget
+from horngate_server.transports.access.gate import OPEN, Gate
 from horngate_server.transports.http import unix_client
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
@@ -62,7 +62,7 @@ class FastTransport:
     name = "fast"
 
     def __init__(
-        self, *, port: int, admin: Path, max_message_bytes: int, doors: Doors, clock: Clock, notes: Notes = NOTHING
+        self, *, port: int, admin: Path, max_message_bytes: int, doors: Gate, clock: Clock, notes: Sampler = NOTHING
     ) -> None:
         self._port = port
         self._admin = admin
@@ -104,7 +104,7 @@ class FastTransport:
         freed = 0
         shared = self._doors.memory
         for reply, answer in answers:
-            if isinstance(reply, Later):
+            if isinstance(reply, PendingReply):
                 reply.give(answer)
                 continue
             assert isinstance(reply, _Reply)
@@ -242,12 +242,12 @@ class FastTransport:
         deadline = self._clock() + grpc_framing.timeout(timeout) if timeout else inf
         return deadline, priority is not None and bulk(priority)
 
-    def _origin(self, scope: Event, headers: Mapping[bytes, bytes], memory: Memory) -> Origin | None:
+    def _origin(self, scope: Event, headers: Mapping[bytes, bytes], memory: ByteBudget) -> RequestContext | None:
         ids = headers.get(REQUEST_ID, b""), headers.get(TRACEPARENT, b"")
         return self._notes.origin(memory.name or scope["client"][0], *ids)
 
     def _other(
-        self, scope: Event, headers: Mapping[bytes, bytes], inbox: asgi.Inbox, memory: Memory, send: Send
+        self, scope: Event, headers: Mapping[bytes, bytes], inbox: asgi.Inbox, memory: ByteBudget, send: Send
     ) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
         method = scope["path"]
@@ -257,7 +257,7 @@ class FastTransport:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            terms = Terms(*self._terms(headers), lambda: self._origin(scope, headers, memory))
+            terms = CallOptions(*self._terms(headers), lambda: self._origin(scope, headers, memory))
             self._spawn(asgi.stream(self._streams[method], inbox, terms, send, self._under_way))
         else:
             raise NotImplementedHere(f"no method {method}")
@@ -302,7 +302,7 @@ class FastTransport:
         return bool(stats) and stats.strip() != "http.ingress_http.downstream_rq_active: 0"
 
 
-async def _rest(body: bytes, event: Event, receive: Receive, memory: Memory, max_bytes: int) -> bytes | memoryview:
+async def _rest(body: bytes, event: Event, receive: Receive, memory: ByteBudget, max_bytes: int) -> bytes | memoryview:
     """Receive what is left of a body, bounded: its own size by its prefix, that of all bodies by the memory.
 
     Each piece is copied into its place as it comes: putting megabytes together at the end would hold up everyone.
@@ -333,7 +333,7 @@ async def _rest(body: bytes, event: Event, receive: Receive, memory: Memory, max
         memory.give(size)
 
 
-async def _expanded(message: bytes | memoryview, encoding: bytes, memory: Memory, max_bytes: int) -> bytes:
+async def _expanded(message: bytes | memoryview, encoding: bytes, memory: ByteBudget, max_bytes: int) -> bytes:
     """Decompress a message, which counts meanwhile as it came; off the loop, a few at a time."""
     memory.take(len(message))
     try:
@@ -355,7 +355,7 @@ class _Reply:
 
     __slots__ = ("_receive", "answered", "bytes", "gone", "memory", "send")
 
-    def __init__(self, receive: Receive, send: Send, memory: Memory, size: int) -> None:
+    def __init__(self, receive: Receive, send: Send, memory: ByteBudget, size: int) -> None:
         self._receive = receive
         self.send = send
         self.memory = memory
