@@ -1,4 +1,4 @@
-"""The doors: who is not let in, what is too much, and memory that stays bounded. `pytest -s` shows the table."""
+"""The gate: who is not let in, what is too much, and memory that stays bounded. `pytest -s` shows the table."""
 
 import gzip
 import resource
@@ -42,7 +42,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class SecuredServer:
-    """A server with all of its doors closed, and what it takes to open them."""
+    """A server with all of its gate closed, and what it takes to open them."""
 
     def __init__(self, server: ServerProcess, folder: Path, tokens: dict[str, str]) -> None:
         self.server = server
@@ -108,7 +108,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "expired": ours.issue_cert("caller@example.com", not_after=datetime.now(UTC) - timedelta(days=1)),
         "stranger": other.issue_cert("caller@example.com"),
     }
-    return write(tmp_path_factory.mktemp("doors"), ours, certificates)
+    return write(tmp_path_factory.mktemp("gate"), ours, certificates)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The HTTP port's own doors: callers that say nothing, never finish or send too much take nothing from the others."""
+"""The HTTP port's own gate: callers that say nothing, never finish or send too much take nothing from the others."""
 
 import json
 import os

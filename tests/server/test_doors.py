@@ -176,8 +176,8 @@ def test_a_stream_ends_with_the_token_that_opened_it(path: Path) -> None:
     clock = Clock()
     token = add(path, "alice", admin=False)
     tokens = Tokens(path, clock)
-    doors = Gate(ByteBudget(10), tokens)
-    guest = doors.enter(INFER, bearer(token), "10.0.0.1")
+    gate = Gate(ByteBudget(10), tokens)
+    guest = gate.enter(INFER, bearer(token), "10.0.0.1")
     guest.take(5)
     path.unlink()
     add(path, "bob", admin=False)
@@ -186,7 +186,7 @@ def test_a_stream_ends_with_the_token_that_opened_it(path: Path) -> None:
     with pytest.raises(Unauthenticated, match="not any more"):
         guest.take(5)
     guest.give(5)
-    assert doors.refused == {"unauthenticated": 1}
+    assert gate.refused == {"unauthenticated": 1}
 
 
 def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> None:
@@ -217,23 +217,23 @@ def test_open_doors_cost_nothing_and_health_is_always_open(path: Path) -> None:
     memory = ByteBudget(10)
     assert Gate(memory).enter(INFER, b"", "10.0.0.1") is memory
     add(path, "alice", admin=False)
-    doors = Gate(memory, Tokens(path, Clock()), max_client_requests=1)
-    assert doors.enter(CHECK, b"", "10.0.0.1") is memory
+    gate = Gate(memory, Tokens(path, Clock()), max_client_requests=1)
+    assert gate.enter(CHECK, b"", "10.0.0.1") is memory
     with pytest.raises(Unauthenticated):
-        doors.admit(CHECK, b"", "10.0.0.1")  # an HTTP path that looks like it
+        gate.admit(CHECK, b"", "10.0.0.1")  # an HTTP path that looks like it
 
 
 def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
     """A caller's is FORBIDDEN, none is UNAUTHENTICATED, and both are counted and told of with the address."""
     caller, admin = add(path, "alice", admin=False), add(path, "root", admin=True)
     told: list[tuple[str, str]] = []
-    doors = Gate(ByteBudget(10), Tokens(path, Clock()), tell=lambda *words: told.append(words))
-    doors.enter(LOAD, bearer(admin), "10.0.0.1")
+    gate = Gate(ByteBudget(10), Tokens(path, Clock()), tell=lambda *words: told.append(words))
+    gate.enter(LOAD, bearer(admin), "10.0.0.1")
     with pytest.raises(Forbidden, match="alice's token may not call"):
-        doors.enter(LOAD, bearer(caller), "10.0.0.2")
+        gate.enter(LOAD, bearer(caller), "10.0.0.2")
     with pytest.raises(Unauthenticated):
-        doors.enter(LOAD, b"", "10.0.0.3")
-    assert doors.refused == {"forbidden": 1, "unauthenticated": 1}
+        gate.enter(LOAD, b"", "10.0.0.3")
+    assert gate.refused == {"forbidden": 1, "unauthenticated": 1}
     assert [(reason, "10.0.0." in example) for reason, example in told] == [
         ("forbidden", True),
         ("unauthenticated", True),
@@ -242,27 +242,27 @@ def test_only_an_admins_token_opens_admin_methods(path: Path) -> None:
 
 def test_a_clients_limits_are_its_own() -> None:
     """One more request, or one more byte, is refused with a hint; another client has as much again; all comes back."""
-    doors = Gate(ByteBudget(1000), max_client_requests=2, max_client_bytes=100)
-    mine, other = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "b")
+    gate = Gate(ByteBudget(1000), max_client_requests=2, max_client_bytes=100)
+    mine, other = gate.enter(INFER, b"", "a"), gate.enter(INFER, b"", "b")
     mine.take(60)
     with pytest.raises(QueueFull, match="no room for 41 more; expected at most 100"):
         mine.take(41)
-    doors.enter(INFER, b"", "a").take(40)
+    gate.enter(INFER, b"", "a").take(40)
     with pytest.raises(QueueFull, match="client a has 2 requests in flight; expected at most 2"):
         mine.take(0)
     other.take(100)
     mine.give(60)
     mine.take(1)
-    assert doors.refused == {"client_limit": 2}
+    assert gate.refused == {"client_limit": 2}
 
 
 def test_a_limit_holds_however_calls_of_a_client_overlap() -> None:
     """One that came in while another ended counts with those that come after it."""
-    doors = Gate(ByteBudget(100), max_client_requests=1)
-    first, slow = doors.enter(INFER, b"", "a"), doors.enter(INFER, b"", "a")
+    gate = Gate(ByteBudget(100), max_client_requests=1)
+    first, slow = gate.enter(INFER, b"", "a"), gate.enter(INFER, b"", "a")
     first.take(1)
     first.give(1)
-    after = doors.enter(INFER, b"", "a")
+    after = gate.enter(INFER, b"", "a")
     slow.take(1)
     with pytest.raises(QueueFull):
         after.take(1)
@@ -272,10 +272,10 @@ def test_a_limit_holds_however_calls_of_a_client_overlap() -> None:
 def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -> None:
     """Requests of several clients, taken and given back in any order: no client is remembered, no byte is lost."""
     memory = ByteBudget(300)
-    doors = Gate(memory, max_client_requests=3, max_client_bytes=100)
+    gate = Gate(memory, max_client_requests=3, max_client_bytes=100)
     held: list[tuple[ByteBudget, int]] = []
     for client, size in calls:
-        guest = doors.enter(INFER, b"", client)
+        guest = gate.enter(INFER, b"", client)
         try:
             guest.take(size)
         except QueueFull:
@@ -288,7 +288,7 @@ def test_whatever_comes_and_goes_nothing_is_left(calls: list[tuple[str, int]]) -
         guest.give(size)
     memory.take(300)  # all of it is there again
     for client in "abc":
-        doors.enter(INFER, b"", client).take(0)
+        gate.enter(INFER, b"", client).take(0)
 
 
 @pytest.mark.parametrize(

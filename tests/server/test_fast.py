@@ -16,7 +16,7 @@ from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
-from support.desk import TERMS
+from support.desk import OPTIONS
 
 METHOD = "/s/m"
 HEADERS = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
@@ -78,7 +78,7 @@ class FakeCaller:
 def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 << 20) -> FastTransport:
     """A transport that Envoy has just begun to listen for."""
     made = FastTransport(
-        port=1, admin=Path("none"), max_message_bytes=message, doors=Gate(ByteBudget(memory)), clock=time.monotonic
+        port=1, admin=Path("none"), max_message_bytes=message, gate=Gate(ByteBudget(memory)), clock=time.monotonic
     )
     made._ask_envoy = lambda url, method="GET": "LIVE\n"  # type: ignore[method-assign]  # noqa: ARG005
     made.start(service)
@@ -346,7 +346,7 @@ def test_a_stream_that_fails_ends_with_a_status() -> None:
     async def run() -> None:
         caller = FakeCaller(grpc_framing.frame(b"x"))
         inbox = asgi.Inbox(caller.receive, b"", 1 << 20, ByteBudget(1 << 20))
-        await asgi.stream(fails, inbox, TERMS, caller.send, Streams())
+        await asgi.stream(fails, inbox, OPTIONS, caller.send, Streams())
         assert caller.status() == "13"
         assert caller.body() == grpc_framing.frame(b"x")
 

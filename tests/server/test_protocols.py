@@ -27,7 +27,7 @@ from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import read_json
 from horngate_server.services.stream_inference import WINDOW, model_stream_infer
 from horngate_server.transports.call_collector import CallCollector
-from support.desk import SIGNATURE, TERMS, Clock, Desk, FakeModel, FakeReply, double, request
+from support.desk import OPTIONS, SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
 
 MANY = 1 << 14
 PREDICT = f"/{PREDICTION}/Predict"
@@ -148,7 +148,7 @@ def test_bulk_stands_back_by_metadata_or_parameter(how: str) -> None:
         elif how == "name":
             message.parameters["priority"].string_param = "bulk"
         bulk = desk.send(message.SerializeToString(), bulk=how == "metadata")
-        assert desk.line.bulk_rows == 1
+        assert desk.queue.bulk_rows == 1
         small = [desk.ask([[n, n]]) for n in range(4)]
         desk.model.gate.set()
         assert [reply.status() for reply in (held, bulk, *small)] == ["OK"] * 6
@@ -227,7 +227,7 @@ class Stream:
                 self.pulled += 1
                 yield message
 
-        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming(), TERMS)]
+        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming(), OPTIONS)]
 
 
 def deliver(answers: Sequence[Answer]) -> None:
@@ -317,7 +317,7 @@ def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answer
                 pulled += 1
                 yield request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
 
-        stream = method(endless(), TERMS)
+        stream = method(endless(), OPTIONS)
         first = asyncio.ensure_future(anext(stream))
         for _ in range(20):
             await asyncio.sleep(0)

@@ -152,7 +152,7 @@ def test_what_is_told_of_a_request_is_its_own_time() -> None:
     """One that was dropped was never computed; one in two batches was, from its first to its second."""
     clock, told = Clock(), list[RequestRecord]()
     origin = RequestContext("someone", "", "", "", traced=True, logged=True)
-    with Desk(clock=clock, max_batch_rows=4, tellers=[told.append]) as desk:
+    with Desk(clock=clock, max_batch_rows=4, observers=[told.append]) as desk:
         started = clock.now
         desk.hold()
 

@@ -34,7 +34,7 @@ from horngate_server.telemetry.request_record import RequestRecord
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.pyvoy import envoy
-from support.desk import TERMS, Clock
+from support.desk import OPTIONS, Clock
 
 
 def _below(error: type[errors.RequestError]) -> Iterator[type[errors.RequestError]]:
@@ -163,7 +163,7 @@ def test_a_watcher_that_asks_for_nothing_is_refused() -> None:
             yield message
 
     async def watch() -> None:
-        async for _ in Health(Readiness()).watch(nothing(), TERMS):
+        async for _ in Health(Readiness()).watch(nothing(), OPTIONS):
             raise AssertionError("nothing was asked")
 
     with pytest.raises(errors.InvalidRequest, match="the stream ended without a message"):
@@ -178,7 +178,7 @@ def test_a_watcher_sees_each_change_once_and_leaves_nothing_behind() -> None:
         yield HealthCheckRequest(service="m").SerializeToString()
 
     async def watch() -> list[int]:
-        watcher = Health(readiness).watch(name(), TERMS)
+        watcher = Health(readiness).watch(name(), OPTIONS)
         seen = [HealthCheckResponse.FromString(await anext(watcher)).status]
         changes: list[Callable[[], None]] = [
             lambda: readiness.set("other", serving=True),
@@ -348,15 +348,15 @@ def test_calls_that_are_held_back_are_handed_over_together_once_no_further_ones_
 
     async def run() -> None:
         batches: list[list[Call]] = []
-        intake = CallCollector(lambda calls: batches.append(list(calls)))
+        collector = CallCollector(lambda calls: batches.append(list(calls)))
         call = Call("/s/m", b"", inf, PendingReply())
-        with intake.holding():
-            intake.take(call)
-            await intake.silence(0.001, 10.0)
-            intake.take(call)
+        with collector.holding():
+            collector.take(call)
+            await collector.silence(0.001, 10.0)
+            collector.take(call)
             assert not batches
         assert batches == [[call, call]]
-        intake.take(call)
+        collector.take(call)
         await asyncio.sleep(0)
         assert batches[1:] == [[call]]
 

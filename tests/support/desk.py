@@ -134,7 +134,7 @@ class FakeReply:
         return self.answers[0]
 
 
-TERMS = CallOptions(inf, False, lambda: None)
+OPTIONS = CallOptions(inf, False, lambda: None)
 """A stream's whose metadata ask for nothing."""
 
 
@@ -151,7 +151,7 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         quick_s: float = 0.0,
         pad: bool = True,
-        tellers: Sequence[RequestObserver] = (),
+        observers: Sequence[RequestObserver] = (),
         batching: Batching | None = None,
     ) -> None:
         self.model = model or FakeModel()
@@ -169,14 +169,14 @@ class Desk:
             statistics=self.statistics,
             deliver=self.deliver,
             clock=clock,
-            tellers=tellers,
+            observers=observers,
         )
-        self.line = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
+        self.queue = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())
         self.executor = Executor(
             self.info,
             self.model,
-            self.line,
+            self.queue,
             CostModel(ladder(max_batch_rows)),
             self.service.finish,
             clock=clock,

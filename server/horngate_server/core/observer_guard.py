@@ -25,7 +25,7 @@ class ObserverGuard:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._notes = RateLimitedLog(log, clock, EVERY_S)
+        self._limited_log = RateLimitedLog(log, clock, EVERY_S)
         self._lock = threading.Lock()
         self._errors: Counter[str] = Counter()
 
@@ -39,7 +39,7 @@ class ObserverGuard:
         """Count and log what an observer raised."""
         with self._lock:
             self._errors[observer] += 1
-        self._notes.note(
+        self._limited_log.note(
             observer, logging.ERROR, "%s: %s: %s. This is a bug; callers have their answers.",
             observer, type(error).__name__, error, exc_info=error,
         )  # fmt: skip

@@ -69,7 +69,7 @@ class BatchRunner:
         self._clock = clock
         self._pad = pad
         self._shrink = shrink
-        self._notes = RateLimitedLog(log, clock)
+        self._limited_log = RateLimitedLog(log, clock)
         self.not_in_rows: set[str] = set()
         """Functions that were taken to answer row by row, and did not: their requests run alone from then on."""
 
@@ -100,7 +100,9 @@ class BatchRunner:
                     continue
                 ended = self._failures(part, error.bare()), None
             except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, and the neighbours get answers
-                self._notes.note("bug", logging.ERROR, "model %s: unexpected failure", batch.info.name, exc_info=True)
+                self._limited_log.note(
+                    "bug", logging.ERROR, "model %s: unexpected failure", batch.info.name, exc_info=True
+                )
                 if len(parts := part.parts()) > 1:
                     stack += reversed(parts)
                     continue
@@ -159,7 +161,7 @@ class BatchRunner:
             return _alone(batch)
         if isinstance(error, OutOfMemory) and batch.rows > 1 and not batch.alone:
             self._shrink(batch.rows // 2)
-            self._notes.note(
+            self._limited_log.note(
                 "memory", logging.WARNING, "model %s: a batch of %d rows found no memory, and is tried in halves: %s",
                 batch.info.name, batch.rows, str(error),
             )  # fmt: skip
@@ -171,7 +173,7 @@ class BatchRunner:
         """Answer everyone in a failed batch, once, and say so in the log."""
         assert batch.info is not None
         kind, level = ("input", logging.WARNING) if isinstance(error, InputRefused) else ("failed", logging.ERROR)
-        self._notes.note(
+        self._limited_log.note(
             kind, level, "model %s version %s failed on a batch of %d rows: %s",
             batch.info.name, batch.info.version, batch.rows, str(error),
         )  # fmt: skip

@@ -29,7 +29,7 @@ class Executor:
     Args:
         info: which model it is.
         model: computes; only this executor calls it after `start`, one batch at a time.
-        line: where requests wait.
+        queue: where requests wait.
         costs: what batches cost.
         finish: takes the outcomes of a batch and its report; every submitted work appears in exactly one of both, once.
         clock: monotonic seconds.
@@ -42,7 +42,7 @@ class Executor:
         self,
         info: ModelInfo,
         model: Model,
-        line: BatchQueue,
+        queue: BatchQueue,
         costs: CostModel,
         finish: Finish,
         *,
@@ -56,7 +56,7 @@ class Executor:
         self._model = model
         self._runner = BatchRunner(model, costs, clock, pad=pad, shrink=self._shrink)
         self._not_in_rows = self._runner.not_in_rows
-        self._line = line
+        self._queue = queue
         self._finish = finish
         self._clock = clock
         self._on_death = on_death
@@ -69,28 +69,28 @@ class Executor:
     @property
     def queue_rows(self) -> Mapping[str, int]:
         """Rows that wait, by priority."""
-        bulk = self._line.bulk_rows
-        return {"interactive": self._line.rows - bulk, "bulk": bulk}
+        bulk = self._queue.bulk_rows
+        return {"interactive": self._queue.rows - bulk, "bulk": bulk}
 
     @property
     def capacity_rows(self) -> int:
         """Rows of each priority that may wait."""
-        return self._line.capacity_rows
+        return self._queue.capacity_rows
 
     @property
     def max_batch_rows(self) -> int:
         """Rows that are computed together at most."""
-        return self._line.max_batch_rows
+        return self._queue.max_batch_rows
 
     @property
     def delay_s(self) -> float:
         """How long a request may be kept waiting for others."""
-        return self._line.delay_s
+        return self._queue.delay_s
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed, at this moment."""
-        return not self._computing and not self._line
+        return not self._computing and not self._queue
 
     def start(self) -> None:
         """Begin to compute."""
@@ -110,17 +110,17 @@ class Executor:
                     self._admit(work)
                 except RequestError as error:
                     refused.append(Outcome(work, error.bare()))
-            if not self._computing and (due := self._line.due()) is not None:
+            if not self._computing and (due := self._queue.due()) is not None:
                 if due <= (now := self._clock()) and self._expected() <= self._quick_s:
                     self._computing = True
-                    batch = self._line.take(now)
+                    batch = self._queue.take(now)
                 else:
                     self._changed.notify()
         if batch is not None:
             self._guarded(lambda: self._compute(batch))
             with self._changed:
                 self._computing = False
-                if self._line or self._closed:
+                if self._queue or self._closed:
                     self._changed.notify()
         return refused
 
@@ -136,7 +136,7 @@ class Executor:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             with self._changed:
-                left = [Outcome(work, NotReady("the server stopped before its turn")) for work in self._line.drain()]
+                left = [Outcome(work, NotReady("the server stopped before its turn")) for work in self._queue.drain()]
             self._finish(self.info, left, None)
             return False
         return True
@@ -149,13 +149,13 @@ class Executor:
 
     def _expected(self) -> float:
         """Return the seconds that the next batch is likely to take."""
-        first = self._line.first()
+        first = self._queue.first()
         if first is None:
             return 0.0
         plan = first.plan
         if not plan.predictable:
             return inf
-        return self.costs.expected(plan.alike, min(self._line.rows, plan.max_rows, self._line.max_batch_rows))
+        return self.costs.expected(plan.alike, min(self._queue.rows, plan.max_rows, self._queue.max_batch_rows))
 
     def _admit(self, work: Work) -> None:
         """Add to the line, or raise why not. Holds the lock."""
@@ -165,22 +165,22 @@ class Executor:
             work = work._replace(plan=work.plan.alone())
         remaining = work.deadline - work.arrived
         if remaining < inf:
-            least = self.costs.least(work.plan.alike, min(work.plan.rows, self._line.max_batch_rows), work.arrived)
+            least = self.costs.least(work.plan.alike, min(work.plan.rows, self._queue.max_batch_rows), work.arrived)
             if least is not None:  # only a run of its own kind can tell what it takes
-                waiting = self._line.ahead(work)
+                waiting = self._queue.ahead(work)
                 needed = self.costs.wait(waiting) + least
                 if needed > remaining:
                     raise DeadlineExpired(
                         f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
                         f"the deadline is in {remaining:.3f} s"
                     )
-        self._line.put(work, self.costs.wait)
+        self._queue.put(work, self.costs.wait)
 
     def _shrink(self, rows: int) -> None:
         """Let batches have so many rows at most from now on."""
         with self._changed:
-            if rows < self._line.max_batch_rows:
-                self._line.limit(rows)
+            if rows < self._queue.max_batch_rows:
+                self._queue.limit(rows)
 
     def _run(self) -> None:
         def loop() -> None:
@@ -206,7 +206,7 @@ class Executor:
             log.critical("the executor of model %s died", self.info.name, exc_info=True)
             with self._changed:
                 self._closed = True
-                left = [Outcome(work, ModelFailed("the executor died. This is a bug.")) for work in self._line.drain()]
+                left = [Outcome(work, ModelFailed("the executor died. This is a bug.")) for work in self._queue.drain()]
             self._finish(self.info, left, None)
             self._on_death(error)
 
@@ -216,7 +216,7 @@ class Executor:
             while True:
                 timeout = None
                 if not self._computing:
-                    due = self._line.due()
+                    due = self._queue.due()
                     if due is None:
                         if self._closed:
                             return None
@@ -224,7 +224,7 @@ class Executor:
                         now = self._clock()
                         if due <= now or self._closed:
                             self._computing = True
-                            return self._line.take(now)
+                            return self._queue.take(now)
                         timeout = due - now
                 self._changed.wait(timeout)
 

@@ -173,14 +173,14 @@ def load(
         for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
-    line = BatchQueue(
+    queue = BatchQueue(
         capacity_rows=limits.queue_rows,
         max_batch_rows=limits.max_batch_rows,
         delay_s=limits.max_queue_delay_s,
         capacity_bytes=limits.queue_bytes,
     )
     pad = prepared.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
-    executor = Executor(info, model, line, costs, finish, clock=clock, on_death=on_death, pad=pad)
+    executor = Executor(info, model, queue, costs, finish, clock=clock, on_death=on_death, pad=pad)
     report = LoadReport(
         name=version.name,
         version=version.number,

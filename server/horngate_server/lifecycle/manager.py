@@ -83,8 +83,8 @@ class Lifecycle:
         self.config_valid = True
         self._clock = clock
         self._stopping = stopping
-        self._notes = RateLimitedLog(log, clock, FAILURE_EVERY_S)
-        self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._limited_log = RateLimitedLog(log, clock, FAILURE_EVERY_S)
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._reconciler = Reconciler(
             settings,
@@ -204,19 +204,19 @@ class Lifecycle:
 
     def load(self, name: str, done: Done) -> None:
         """Serve a model as its configuration says; versions that were refused are tried again."""
-        self._wish(done, lambda wishes: wishes.load(name))
+        self._wish(done, lambda commands: commands.load(name))
 
     def unload(self, name: str, done: Done) -> None:
         """Stop serving a model until it is loaded again."""
-        self._wish(done, lambda wishes: wishes.unload(name))
+        self._wish(done, lambda commands: commands.unload(name))
 
     def promote(self, name: str, version: int, label: str, done: Done) -> None:
         """Give a version a label, loading it first where it is not loaded."""
-        self._wish(done, lambda wishes: wishes.promote(name, version, label))
+        self._wish(done, lambda commands: commands.promote(name, version, label))
 
     def reload(self, models: Mapping[str, ModelConfig], done: Done) -> None:
         """Serve these models and no others, as these configurations say; not where ``--config`` says it."""
-        self._wish(done, lambda wishes: self._reload(wishes, models))
+        self._wish(done, lambda commands: self._reload(commands, models))
 
     # --- private: the thread --------------------------------------------------------------------------
 
@@ -235,24 +235,24 @@ class Lifecycle:
                 self._step()
                 self._carry_out()
             except Exception as error:  # noqa: BLE001 - logged with its traceback, but not once a second
-                self._notes.note(
+                self._limited_log.note(
                     "look", logging.ERROR, "the look at the models failed; the next one is in %g s",
                     self._settings.watch_interval_s, exc_info=error,
                 )  # fmt: skip
 
     def _carry_out(self) -> None:
         """Do what other threads have asked for."""
-        while not self._wishes.empty():
-            self._wishes.get()()
+        while not self._commands.empty():
+            self._commands.get()()
 
-    def _reload(self, wishes: ModelCommands, models: Mapping[str, ModelConfig]) -> None:
+    def _reload(self, commands: ModelCommands, models: Mapping[str, ModelConfig]) -> None:
         if self._settings.config is not None:
             raise Refused(f"models are configured in {self._settings.config}: change it there")
         unknown = sorted(set(models) - set(self._models))
         if unknown:
             raise ModelNotFound(f"no model {', '.join(unknown)} in {self.root}; it has {sorted(self._models)}")
         self._config = replace(self._config, models=MappingProxyType(dict(models)))
-        wishes.reload(models)
+        commands.reload(models)
 
     def _wish(self, done: Done, run: Callable[[ModelCommands], None]) -> None:
         def wish() -> None:
@@ -266,7 +266,7 @@ class Lifecycle:
             else:
                 done(None)
 
-        self._wishes.put(wish)
+        self._commands.put(wish)
         self._wake.set()
 
     def _step(self) -> None:

@@ -106,7 +106,7 @@ class Shadow:
         self._model = model
         self._clock = clock
         self._guard = guard or ObserverGuard(clock)
-        self._notes = RateLimitedLog(log, clock, FAILURE_EVERY_S)
+        self._limited_log = RateLimitedLog(log, clock, FAILURE_EVERY_S)
         self._credit = 0.0
         self._report = ShadowReport()
         self._waiting: deque[_Sample] = deque()
@@ -153,7 +153,7 @@ class Shadow:
             try:
                 self._compare(sample)
             except RequestError as error:
-                self._notes.note(
+                self._limited_log.note(
                     "failed", logging.WARNING,
                     "shadow %s failed on a batch of %d rows: %s", self._name, sample.rows, error,
                 )  # fmt: skip

@@ -63,7 +63,7 @@ class App:
     Args:
         settings: all of them.
         transport: the one to serve with, where the process was made for one; otherwise grpcio.
-        doors: the transport's.
+        gate: the transport's.
         why: why it is this transport, for the banner.
 
     Attributes:
@@ -72,7 +72,7 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, transport: Transport | None = None, doors: Gate | None = None, *, why: str = ""
+        self, settings: Settings, transport: Transport | None = None, gate: Gate | None = None, *, why: str = ""
     ) -> None:
         self._settings = settings
         self._clock = time.monotonic
@@ -87,20 +87,20 @@ class App:
         self._statistics = Statistics()
         self._guard = ObserverGuard(self._clock)
         self._why = why
-        self._notes = Sampler.of(settings)
-        doors = doors or Gate.of(settings, self._clock)
-        self._rest_doors = doors.beside(settings)
+        self._sampler = Sampler.of(settings)
+        gate = gate or Gate.of(settings, self._clock)
+        self._rest_gate = gate.beside(settings)
         self._transport: Transport = transport or GrpcioTransport(
             host=settings.host,
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
-            doors=doors,
+            gate=gate,
             max_connections=settings.max_connections,
             max_connection_age_s=settings.max_connection_age_s,
             shared=settings.worker is not None,
             tls=settings.tls,
             clock=self._clock,
-            notes=self._notes,
+            sampler=self._sampler,
         )
         self._service = InferenceService(
             codecs=CODECS,
@@ -109,7 +109,7 @@ class App:
             statistics=self._statistics,
             deliver=self._transport.deliver,
             clock=self._clock,
-            tellers=self._tellers(),
+            observers=self._observers(),
             guard=self._guard,
         )
         self._lifecycle = Lifecycle(
@@ -138,11 +138,11 @@ class App:
             self._lifecycle.executors,
             self._lifecycle.states,
             config_valid=lambda: self._lifecycle.config_valid,
-            refused=lambda: Counter(doors.refused) + Counter(self._rest_doors.refused),
-            tokens=doors.tokens,
+            refused=lambda: Counter(gate.refused) + Counter(self._rest_gate.refused),
+            tokens=gate.tokens,
             observer_errors=lambda: self._guard.errors,
         )
-        self._line: SupervisorLink | None = None
+        self._supervisor_link: SupervisorLink | None = None
         self._http = server.HttpServer(
             server.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
             host=settings.host,
@@ -170,7 +170,7 @@ class App:
                     self._begin()
                 else:  # the others answer meanwhile: no caller is to come here before it can
                     http_port = ports.enter_context(self._answering_http())
-                    self._line = SupervisorLink(self._settings.worker.line, self._stop.set)
+                    self._supervisor_link = SupervisorLink(self._settings.worker.line, self._stop.set)
                     self._begin()
                     grpc_port = ports.enter_context(self._listening())
                 process_memory.release()
@@ -243,24 +243,24 @@ class App:
             services = [OPEN_INFERENCE, PREDICTION, MODEL, HEALTH]
             service.add(streams=reflection.streams(services))
 
-    def _tellers(self) -> list[RequestObserver]:
+    def _observers(self) -> list[RequestObserver]:
         """Return who tells about requests; to be flushed at the end."""
         settings = self._settings
-        tellers: list[RequestObserver] = [access_log.write] if settings.access_log else []
+        observers: list[RequestObserver] = [access_log.write] if settings.access_log else []
         if settings.otlp_endpoint:
             try:
                 tell, self._flush = tracing.tracer(settings.otlp_endpoint, _wall_clock, self._clock)
             except ImportError as error:
                 raise SettingsError("--otlp-endpoint: pip install 'horngate[otel]' first") from error
-            tellers.append(tell)
-        return tellers
+            observers.append(tell)
+        return observers
 
     def _rest(self) -> concurrency.App:
         """Return the app for ``/v2``."""
         from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(self._service.take, self._about, self._rest_doors, settings.max_message_bytes, self._notes)
+        return rest.app(self._service.take, self._about, self._rest_gate, settings.max_message_bytes, self._sampler)
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""
@@ -312,8 +312,8 @@ class App:
 
     def _say_ready(self, grpc_port: int, http_port: int) -> None:
         """Tell the supervisor, or whoever reads the log."""
-        if self._line is not None:
-            self._line.ready()
+        if self._supervisor_link is not None:
+            self._supervisor_link.ready()
         else:
             self._banner(self._lifecycle.ready(), grpc_port, http_port)
 

@@ -27,14 +27,14 @@ os.chdir(Path(envoy.HERE).readlink())
 _settings = settings.read([])  # `launch` has put all of them into variables
 assert _settings.scratch
 _scratch = _settings.scratch
-_doors = Gate.of(_settings, time.monotonic)
+_gate = Gate.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
     admin=envoy.admin(_scratch),
     max_message_bytes=_settings.max_message_bytes,
-    doors=_doors,
+    gate=_gate,
     clock=time.monotonic,
-    notes=Sampler.of(_settings),
+    sampler=Sampler.of(_settings),
 )
 
 
@@ -42,7 +42,7 @@ def _main() -> None:
     """Serve, and end the process: Envoy itself never decides to."""
     code = 1
     try:
-        code = exit_code(lambda: App(_settings, app, _doors).run())
+        code = exit_code(lambda: App(_settings, app, _gate).run())
     finally:
         shutil.rmtree(_scratch, ignore_errors=True)
         log_format.leave()

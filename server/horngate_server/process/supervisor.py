@@ -76,7 +76,7 @@ class Supervisor:
         self._failed = 0
         self.stuck = False
         # Who has no token is told so here, before a body is taken in; limits of each client are the workers'.
-        self._doors = Gate.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
+        self._gate = Gate.of(replace(settings, max_client_requests=0, max_client_bytes=0), time.monotonic)
 
     def run(self) -> int:
         """Serve until a signal; return the exit code.
@@ -149,7 +149,7 @@ class Supervisor:
     def _exposition(self) -> bytes:
         texts = {str(number): text for number, text in enumerate(self._pages("/metrics"))}
         restarts = {(str(worker.number), why): worker.restarts[why] for worker in self._workers for why in REASONS}
-        return merged_metrics.merged(texts, restarts, self._doors.refused)
+        return merged_metrics.merged(texts, restarts, self._gate.refused)
 
     def _models(self) -> bytes:
         """Return what the first worker that answers says: all of them look at the same disk."""
@@ -172,7 +172,7 @@ class Supervisor:
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
             return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
 
-        app: concurrency.App = forwarding(ask, self._doors, self._settings.max_message_bytes)
+        app: concurrency.App = forwarding(ask, self._gate, self._settings.max_message_bytes)
         return app
 
     def _banner(self, grpc_port: int, http_port: int) -> None:

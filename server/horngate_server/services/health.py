@@ -36,7 +36,7 @@ class Health:
             raise ModelNotFound(f"no model {name!r}")  # which there are is not for everyone to know who may ask this
         return _Response(status=_STATUSES[serving]).SerializeToString()
 
-    async def watch(self, messages: AsyncIterator[bytes], _terms: object) -> AsyncIterator[bytes]:
+    async def watch(self, messages: AsyncIterator[bytes], _options: object) -> AsyncIterator[bytes]:
         """Answer with the state now and whenever it changes; SERVICE_UNKNOWN while there is no such name."""
         name = _name(await _only(messages))
         changed = asyncio.Event()

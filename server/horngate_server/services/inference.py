@@ -72,8 +72,8 @@ class InferenceService:
         statistics: counts per version.
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
-        tellers: tell about requests that came with an origin.
-        guard: takes what goes wrong with metrics, statistics and tellers.
+        observers: tell about requests that came with an origin.
+        guard: takes what goes wrong with metrics, statistics and observers.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class InferenceService:
         statistics: Statistics,
         deliver: Deliver,
         clock: Clock,
-        tellers: Sequence[RequestObserver] = (),
+        observers: Sequence[RequestObserver] = (),
         guard: ObserverGuard | None = None,
     ) -> None:
         self._codecs = codecs
@@ -94,7 +94,7 @@ class InferenceService:
         self._statistics = statistics
         self._deliver = deliver
         self._clock = clock
-        self._tellers = tellers
+        self._observers = observers
         self._guard = guard or ObserverGuard(clock)
         self._refusals = RefusalLog(clock)
         self._arrivals: threading.Event | None = None
@@ -197,7 +197,7 @@ class InferenceService:
             self._to_statistics(info, report, seconds, failed, queue_s=queue_s, now=now)
         except Exception as error:  # noqa: BLE001 - as above
             self._guard.failed("statistics", error)
-        if self._tellers:
+        if self._observers:
             for place, work in enumerate(works):
                 if work.origin is not None:
                     ended = outcomes[place].result if place < len(outcomes) else report
@@ -368,7 +368,7 @@ class InferenceService:
 
     def _listeners(self, ended: RequestRecord) -> None:
         """Tell the access log and the traces."""
-        for tell in self._tellers:
+        for tell in self._observers:
             try:
                 tell(ended)
             except Exception as error:  # noqa: BLE001 - it only listens: whatever it is, the request was answered

@@ -30,7 +30,7 @@ def streams(services: Sequence[str]) -> dict[str, Stream]:
             except DecodeError as error:
                 raise InvalidRequest(f"not a ServerReflectionRequest: {error}") from error
 
-    async def info(messages: AsyncIterator[bytes], _terms: CallOptions) -> AsyncIterator[bytes]:
+    async def info(messages: AsyncIterator[bytes], _options: CallOptions) -> AsyncIterator[bytes]:
         async for response in responses(requests(messages), None):
             yield response.SerializeToString()
 

@@ -21,9 +21,9 @@ WINDOW = 256
 def model_stream_infer(take: Callable[[Call], None]) -> Stream:
     """Return the method; calls go in through ``take``, which gathers those of one turn of the loop."""
 
-    async def stream(messages: AsyncIterator[bytes], terms: CallOptions) -> AsyncIterator[bytes]:
+    async def stream(messages: AsyncIterator[bytes], options: CallOptions) -> AsyncIterator[bytes]:
         waiting: asyncio.Queue[_Asked | RequestError | None] = asyncio.Queue(WINDOW)
-        reader = asyncio.get_running_loop().create_task(_read(messages, terms, waiting, take))
+        reader = asyncio.get_running_loop().create_task(_read(messages, options, waiting, take))
         try:
             while (asked := await waiting.get()) is not None:
                 if isinstance(asked, RequestError):
@@ -51,7 +51,7 @@ class _Asked(NamedTuple):
 
 async def _read(
     messages: AsyncIterator[bytes],
-    terms: CallOptions,
+    options: CallOptions,
     waiting: "asyncio.Queue[_Asked | RequestError | None]",
     take: Callable[[Call], None],
 ) -> None:
@@ -60,7 +60,7 @@ async def _read(
         async for message in messages:
             answer = PendingReply()
             await waiting.put(_Asked(message, answer))
-            take(Call(INFER, message, terms.deadline, answer, terms.bulk, terms.origin()))
+            take(Call(INFER, message, options.deadline, answer, options.bulk, options.origin()))
     except RequestError as error:
         await waiting.put(error)
     else:

@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"[!#-<>-~]*")
 
 
 def write(ended: RequestRecord) -> None:
-    """Write a log line (`Teller`)."""
+    """Write a log line (`RequestObserver`)."""
     if not ended.origin.logged:
         return
     origin = ended.origin

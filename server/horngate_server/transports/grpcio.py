@@ -69,11 +69,11 @@ class GrpcioTransport:
         max_message_bytes: larger messages are refused by gRPC itself, with RESOURCE_EXHAUSTED.
         shared: other processes listen on the port too.
         tls: the files for TLS; None for none.
-        doors: let calls in, and say where their bytes are counted.
+        gate: let calls in, and say where their bytes are counted.
         max_connections: further ones are closed.
         max_connection_age_s: after this, give or take 10 %, callers are told to open another; 0: never.
         clock: the monotonic clock that deadlines are turned to.
-        notes: say which calls are told about.
+        sampler: say which calls are told about.
     """
 
     name = "grpcio"
@@ -84,10 +84,10 @@ class GrpcioTransport:
         host: str,
         port: int,
         max_message_bytes: int,
-        doors: Gate,
+        gate: Gate,
         max_connections: int,
         clock: Clock,
-        notes: Sampler = NOTHING,
+        sampler: Sampler = NOTHING,
         max_connection_age_s: float = 0.0,
         shared: bool = False,
         tls: Tls | None = None,
@@ -111,8 +111,8 @@ class GrpcioTransport:
         if max_connection_age_s:
             self._options.append(("grpc.max_connection_age_ms", round(1000 * max_connection_age_s)))
         self._tls = tls
-        self._doors = doors
-        self._notes = notes
+        self._gate = gate
+        self._sampler = sampler
         self._clock = clock
         self._streams = Streams()
         self._loop = asyncio.new_event_loop()
@@ -158,8 +158,8 @@ class GrpcioTransport:
 
     async def _start(self, service: Service) -> int:
         self._server = grpc.aio.server(options=self._options)
-        self._intake = CallCollector(service.accept)
-        router = _Router(service, self._intake, self._doors, self._clock, self._notes, self._streams)
+        self._collector = CallCollector(service.accept)
+        router = _Router(service, self._collector, self._gate, self._clock, self._sampler, self._streams)
         self._server.add_generic_rpc_handlers((router,))
         try:
             if self._tls is None:
@@ -178,8 +178,8 @@ class GrpcioTransport:
         await self._server.stop(grace_s)
 
     async def _drain(self) -> None:
-        with self._intake.holding():
-            await self._intake.silence(SILENCE_S, HELD_S)
+        with self._collector.holding():
+            await self._collector.silence(SILENCE_S, HELD_S)
             self._draining = asyncio.create_task(self._server.stop(inf))
             await asyncio.sleep(SILENCE_S)  # until callers have read it
 
@@ -199,26 +199,26 @@ class _Router(grpc.GenericRpcHandler):
     """Maps full method names to handlers of raw bytes."""
 
     def __init__(  # noqa: PLR0917 - what a call needs
-        self, service: Service, intake: CallCollector, doors: Gate, clock: Clock, notes: Sampler, streams: Streams
+        self, service: Service, collector: CallCollector, gate: Gate, clock: Clock, sampler: Sampler, streams: Streams
     ) -> None:
         small = SmallMessages(HEALTH_BYTES)
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         for method in service.methods:
-            enter = partial(_enter, method, doors=doors, clock=clock, notes=notes)
-            answer = partial(_answer, method, intake)
+            enter = partial(_enter, method, gate=gate, clock=clock, sampler=sampler)
+            answer = partial(_answer, method, collector)
             handler: grpc.RpcMethodHandler[bytes, bytes]
             if method in OPEN:
                 handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, small.first, answer))
-            elif doors.wide_open:  # nobody is refused, and gRPC is faster where it takes the message in by itself
+            elif gate.wide_open:  # nobody is refused, and gRPC is faster where it takes the message in by itself
                 handler = grpc.unary_unary_rpc_method_handler(_unary(enter, answer))
             else:
                 handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, first, answer))
             self._handlers[method] = handler
         for method, stream in service.streams.items():
-            streaming = _streaming(method, stream, doors, clock, notes, streams)
+            streaming = _streaming(method, stream, gate, clock, sampler, streams)
             self._handlers[method] = grpc.stream_stream_rpc_method_handler(streaming)
         for method in OPEN & service.streams.keys():
-            streaming = _streaming(method, service.streams[method], doors, clock, notes, streams)
+            streaming = _streaming(method, service.streams[method], gate, clock, sampler, streams)
             self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_streaming(streaming, small))
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
@@ -232,11 +232,11 @@ def _unary(enter: _Enter, answer: _Compute) -> Callable[[bytes, _Context], Await
 
     async def handle(message: bytes, context: _Context) -> bytes:
         try:
-            memory, terms = enter(context)
+            memory, options = enter(context)
         except RequestError as error:
             refused = status_of(error)
         else:
-            answered = answer(message, memory, terms, context)
+            answered = answer(message, memory, options, context)
             del message  # gRPC keeps the exception that ends a call, and with it this frame, until it is collected
             return await answered
         del message
@@ -256,8 +256,8 @@ def _asked_first(
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         try:
-            memory, terms = enter(context)
-            answered = answer(await receive(messages), memory, terms, context)
+            memory, options = enter(context)
+            answered = answer(await receive(messages), memory, options, context)
         except RequestError as error:
             await _abort(context, status_of(error))
         yield await answered
@@ -266,7 +266,7 @@ def _asked_first(
 
 
 async def _answer(  # noqa: PLR0917 - half of it is bound once a method
-    method: str, intake: CallCollector, message: bytes, memory: ByteBudget, terms: CallOptions, context: _Context
+    method: str, collector: CallCollector, message: bytes, memory: ByteBudget, options: CallOptions, context: _Context
 ) -> bytes:
     """Answer one message: a future is its reply; gRPC cancels it when the caller goes."""
     size = len(message)
@@ -280,7 +280,7 @@ async def _answer(  # noqa: PLR0917 - half of it is bound once a method
         del message
         await _abort(context, refused)
     try:
-        intake.take(Call(method, message, terms.deadline, future, terms.bulk, terms.origin()))
+        collector.take(Call(method, message, options.deadline, future, options.bulk, options.origin()))
         del message
         answer = await future
     finally:
@@ -292,7 +292,7 @@ async def _answer(  # noqa: PLR0917 - half of it is bound once a method
 
 
 def _streaming(  # noqa: PLR0917 - what a call needs
-    method: str, stream: Stream, doors: Gate, clock: Clock, notes: Sampler, streams: Streams
+    method: str, stream: Stream, gate: Gate, clock: Clock, sampler: Sampler, streams: Streams
 ) -> Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]]:
     """Wrap one streaming method; domain errors become statuses.
 
@@ -302,7 +302,7 @@ def _streaming(  # noqa: PLR0917 - what a call needs
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         counted: deque[int] = deque()
         try:
-            memory, terms = _enter(method, context, doors=doors, clock=clock, notes=notes)
+            memory, options = _enter(method, context, gate=gate, clock=clock, sampler=sampler)
         except RequestError as error:
             await _abort(context, status_of(error))
 
@@ -314,7 +314,7 @@ def _streaming(  # noqa: PLR0917 - what a call needs
 
         try:
             with streams.one():
-                async for message in stream(count(), terms):
+                async for message in stream(count(), options):
                     if counted:
                         memory.give(counted.popleft())
                     yield message
@@ -343,19 +343,19 @@ def _small_streaming(
 
 
 def _enter(
-    method: str, context: _Context, *, doors: Gate, clock: Clock, notes: Sampler
+    method: str, context: _Context, *, gate: Gate, clock: Clock, sampler: Sampler
 ) -> tuple[ByteBudget, CallOptions]:
     """Let a call in: where its bytes are counted, and what its metadata say."""
     metadata = dict(context.invocation_metadata() or ())
-    memory = doors.enter(method, _bytes(metadata.get("authorization")), _peer(context))
+    memory = gate.enter(method, _bytes(metadata.get("authorization")), _peer(context))
     remaining: float | None = context.time_remaining()
     priority = metadata.get(PRIORITY)
 
     def origin() -> RequestContext | None:
-        if not notes.wanted:
+        if not sampler.wanted:
             return None
         ids = _bytes(metadata.get(REQUEST_ID)), _bytes(metadata.get(TRACEPARENT))
-        return notes.origin(memory.name or _peer(context), *ids)
+        return sampler.origin(memory.name or _peer(context), *ids)
 
     deadline = inf if remaining is None else clock() + remaining
     return memory, CallOptions(deadline, priority is not None and bulk(priority), origin)

@@ -77,22 +77,22 @@ class Take(Protocol):
 
 
 def app(
-    take: Take, about: OpenInferenceMetadata, doors: Gate, max_message_bytes: int, notes: Sampler = NOTHING
+    take: Take, about: OpenInferenceMetadata, gate: Gate, max_message_bytes: int, sampler: Sampler = NOTHING
 ) -> Starlette:
     """Return the ASGI app of a server process.
 
     Args:
         take: where requests go.
         about: answers what needs no computing.
-        doors: let requests in; this app's own.
+        gate: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
-        notes: say which requests are told about.
+        sampler: say which requests are told about.
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
     def enter(request: Request) -> ByteBudget:
         # The scope's path is the one that was routed by: a request's url is also made of its Host header.
-        return doors.admit(request.scope["path"], request.headers.get("authorization", "").encode(), _peer(request))
+        return gate.admit(request.scope["path"], request.headers.get("authorization", "").encode(), _peer(request))
 
     async def infer(request: Request) -> Response:
         memory = enter(request)
@@ -105,9 +105,9 @@ def app(
             priority = request.headers.get(PRIORITY)
             reply = PendingReply()
             origin = None
-            if notes.wanted:
+            if sampler.wanted:
                 ids = (request.headers.get(name, "").encode() for name in (REQUEST_ID, TRACEPARENT))
-                origin = notes.origin(memory.name or _peer(request), *ids)
+                origin = sampler.origin(memory.name or _peer(request), *ids)
             is_bulk = priority is not None and bulk(priority)
             take(asked, JSON, float("inf"), reply, bulk=is_bulk, origin=origin)
             answer = await reply
@@ -163,23 +163,23 @@ def app(
 
 
 def forwarding(
-    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], doors: Gate, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], gate: Gate, max_message_bytes: int
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
     Args:
         ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
-        doors: let requests in, before their bodies come; limits of each client are the other process's.
+        gate: let requests in, before their bodies come; limits of each client are the other process's.
         max_message_bytes: larger bodies are refused.
     """
 
     async def forward(request: Request) -> Response:
         path = request.scope["raw_path"].decode("ascii")  # as it came; see `app` for why not the url's
         if path not in OPEN:
-            doors.admit(path, request.headers.get("authorization", "").encode(), _peer(request))
+            gate.admit(path, request.headers.get("authorization", "").encode(), _peer(request))
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         headers[PEER] = _peer(request)
-        async with _body(request, max_message_bytes, doors.memory) as body:
+        async with _body(request, max_message_bytes, gate.memory) as body:
             try:
                 answer = await run_in_threadpool(ask, request.method, path, body, headers)
             except OSError as error:

@@ -47,11 +47,11 @@ def send_unsupported(send: Send) -> None:
     send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
 
 
-async def stream(method: Stream, inbox: "Inbox", terms: CallOptions, send: Send, streams: Streams) -> None:
+async def stream(method: Stream, inbox: "Inbox", options: CallOptions, send: Send, streams: Streams) -> None:
     """Run a streaming method until it ends, fails, or its caller goes."""
     try:
         with suppress(OSError):  # the caller has gone
-            await _stream(method, inbox, terms, send, streams)
+            await _stream(method, inbox, options, send, streams)
     finally:
         inbox.close()
 
@@ -155,7 +155,7 @@ class Inbox:
 # --- private ------------------------------------------------------------------------------------------
 
 
-async def _stream(method: Stream, inbox: Inbox, terms: CallOptions, send: Send, streams: Streams) -> None:
+async def _stream(method: Stream, inbox: Inbox, options: CallOptions, send: Send, streams: Streams) -> None:
     task = asyncio.current_task()
     assert task
     reader = asyncio.get_running_loop().create_task(inbox.fill(on_disconnect=task.cancel))
@@ -163,7 +163,7 @@ async def _stream(method: Stream, inbox: Inbox, terms: CallOptions, send: Send, 
     try:
         await send(START)
         with streams.one():
-            async for message in method(inbox.messages(), terms):
+            async for message in method(inbox.messages(), options):
                 inbox.answered()
                 await send({"type": "http.response.body", "body": grpc_framing.frame(message), "more_body": True})
     except RequestError as error:

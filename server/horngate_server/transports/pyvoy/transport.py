@@ -54,22 +54,22 @@ class FastTransport:
         port: where Envoy listens.
         admin: the socket on which Envoy tells how it is.
         max_message_bytes: larger messages are refused, as they came or expanded.
-        doors: let calls in, and say where their bytes are counted.
+        gate: let calls in, and say where their bytes are counted.
         clock: monotonic seconds.
-        notes: say which calls are told about.
+        sampler: say which calls are told about.
     """
 
     name = "fast"
 
     def __init__(
-        self, *, port: int, admin: Path, max_message_bytes: int, doors: Gate, clock: Clock, notes: Sampler = NOTHING
+        self, *, port: int, admin: Path, max_message_bytes: int, gate: Gate, clock: Clock, sampler: Sampler = NOTHING
     ) -> None:
         self._port = port
         self._admin = admin
         self._max_message_bytes = max_message_bytes
         self._max_bytes = dict.fromkeys(OPEN, min(HEALTH_BYTES, max_message_bytes))
-        self._doors = doors
-        self._notes = notes
+        self._gate = gate
+        self._sampler = sampler
         self._clock = clock
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
@@ -102,7 +102,7 @@ class FastTransport:
     def deliver(self, answers: Sequence[Answer]) -> None:
         """Send answers (`Transport.deliver`)."""
         freed = 0
-        shared = self._doors.memory
+        shared = self._gate.memory
         for reply, answer in answers:
             if isinstance(reply, PendingReply):
                 reply.give(answer)
@@ -170,14 +170,14 @@ class FastTransport:
         content_type = headers.get(b"content-type", b"")
         encoding = headers.get(b"grpc-encoding", b"")
         max_bytes = self._max_bytes.get(method, self._max_message_bytes)
-        doors = self._doors
-        memory = doors.memory
-        if not doors.wide_open:
-            memory = doors.enter(method, headers.get(b"authorization", b""), scope["client"][0])
+        gate = self._gate
+        memory = gate.memory
+        if not gate.wide_open:
+            memory = gate.enter(method, headers.get(b"authorization", b""), scope["client"][0])
         if method not in self._methods or not content_type.startswith(b"application/grpc"):
             self._other(scope, headers, asgi.Inbox(receive, encoding, max_bytes, memory), memory, send)
             return None
-        deadline, stands_back = self._terms(headers)
+        deadline, stands_back = self._options(headers)
         event = await receive()
         if event["type"] == "http.disconnect":
             raise Disconnected
@@ -190,7 +190,7 @@ class FastTransport:
         if compressed:
             message = await _expanded(message, encoding, memory, max_bytes)
         origin = None
-        if self._notes.wanted:
+        if self._sampler.wanted:
             origin = self._origin(scope, headers, memory)
         memory.take(len(message))
         return Call(method, message, deadline, _Reply(receive, send, memory, len(message)), stands_back, origin)
@@ -235,7 +235,7 @@ class FastTransport:
         if fresh or longer:
             self._ask_at(min(fresh[0][0] if fresh else inf, longer[0][0] if longer else inf), now)
 
-    def _terms(self, headers: Mapping[bytes, bytes]) -> tuple[float, bool]:
+    def _options(self, headers: Mapping[bytes, bytes]) -> tuple[float, bool]:
         """Read a call's deadline, and whether it stands back."""
         priority = headers.get(PRIORITY)
         timeout = headers.get(b"grpc-timeout")
@@ -244,7 +244,7 @@ class FastTransport:
 
     def _origin(self, scope: Event, headers: Mapping[bytes, bytes], memory: ByteBudget) -> RequestContext | None:
         ids = headers.get(REQUEST_ID, b""), headers.get(TRACEPARENT, b"")
-        return self._notes.origin(memory.name or scope["client"][0], *ids)
+        return self._sampler.origin(memory.name or scope["client"][0], *ids)
 
     def _other(
         self, scope: Event, headers: Mapping[bytes, bytes], inbox: asgi.Inbox, memory: ByteBudget, send: Send
@@ -257,8 +257,8 @@ class FastTransport:
             raise NotReady("the server is starting")
         elif method in self._streams:
             self._loop = asyncio.get_running_loop()
-            terms = CallOptions(*self._terms(headers), lambda: self._origin(scope, headers, memory))
-            self._spawn(asgi.stream(self._streams[method], inbox, terms, send, self._under_way))
+            options = CallOptions(*self._options(headers), lambda: self._origin(scope, headers, memory))
+            self._spawn(asgi.stream(self._streams[method], inbox, options, send, self._under_way))
         else:
             raise NotImplementedHere(f"no method {method}")
 
