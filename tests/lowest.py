@@ -39,7 +39,8 @@ ENVIRONMENTS = {
     "everything": Environment(
         ("images", "server", "fast", "otel", "trainer"),
         (
-            "tests/server/test_fast.py", "tests/server/test_metrics.py", "tests/server/test_small_rooms.py",
+            "tests/server/transports", "tests/server/telemetry", "tests/server/services/test_health.py",
+            "tests/server/protocols/test_grpc_status.py",
             "tests/e2e/test_http_port.py", "tests/e2e/test_doors.py", "tests/e2e/test_telling.py",
         ),
         "not slowhttptest and not two-workers and not idle and not workers_too and not nobody and not never",

@@ -25,7 +25,7 @@ from horngate_server.protocols.tensor_proto import data_of, shape_of
 from horngate_server.protocols.tensorflow_serving import decode, encode
 from horngate_server.protocols.wire import PARSED_BYTES
 
-READER = Path(__file__).parents[1] / "support/tensorflow_reader.py"
+READER = Path(__file__).parents[2] / "support/tensorflow_reader.py"
 Read = Callable[[TensorProto], Any]
 
 

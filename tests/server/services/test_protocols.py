@@ -1,37 +1,30 @@
 """Several protocols at one desk: the same line, the same model, each caller answered in its own words."""
 
-import asyncio
-import json
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from horngate_protos.datatypes import BY_NAME, DATATYPES
-from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from horngate_protos.datatypes import BY_NAME
+from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from horngate_protos.tensorflow_pb2 import Example
 from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, PredictRequest, PredictResponse
-from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import INFER, PREDICTION
 from horngate_server.core.model import Array
-from horngate_server.core.request_context import RequestContext
-from horngate_server.core.rpc import Answer, Call, CallOptions, PendingReply, Status
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.routing import Servable
-from horngate_server.protocols.open_inference import json_reader
 from horngate_server.protocols.open_inference.json import JSON, decode_json
-from horngate_server.protocols.open_inference.json_reader import read_json
-from horngate_server.services.stream_inference import WINDOW, model_stream_infer
-from horngate_server.transports.call_collector import CallCollector
-from support.desk import OPTIONS, SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
+from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
 
-MANY = 1 << 14
 PREDICT = f"/{PREDICTION}/Predict"
+
+
 TFS = {"model": "m", "protocol": "tensorflow_serving"}
+
+
 OIP = {"model": "m", "protocol": "open_inference"}
 
 
@@ -214,124 +207,6 @@ def test_statistics_are_what_was_done() -> None:
     assert {rows: (each.count, each.run_s) for rows, each in totals.sizes.items()} == {1: (1, 1), 3: (1, 2)}
 
 
-class Stream:
-    """A ModelStreamInfer at a desk, without a wire."""
-
-    def __init__(self, desk: Desk) -> None:
-        self.method = model_stream_infer(CallCollector(desk.service.accept).take)
-        self.pulled = 0
-
-    async def run(self, messages: list[bytes]) -> list[ModelStreamInferResponse]:
-        async def incoming() -> AsyncIterator[bytes]:
-            for message in messages:
-                self.pulled += 1
-                yield message
-
-        return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming(), OPTIONS)]
-
-
-def deliver(answers: Sequence[Answer]) -> None:
-    """Give answers to whoever waits for them on a loop."""
-    for reply, answer in answers:
-        assert isinstance(reply, PendingReply)
-        reply.give(answer)
-
-
-def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
-    """Whatever is wrong with a request is said where its answer would be, with its id; the others are computed."""
-    with Desk(max_batch_rows=4, queue_rows=400) as desk:
-        desk.service._deliver = deliver
-        messages = []
-        for n in range(300):
-            x = np.full((1, 3 if n % 7 == 3 else 2), n, np.int32)
-            messages.append(request({"x": x}, id=str(n)).SerializeToString())
-        messages[5] = b"\xff"
-        answers = asyncio.run(Stream(desk).run(messages))
-    assert len(answers) == 300
-    for n, answer in enumerate(answers):
-        if n == 5 or n % 7 == 3:
-            assert answer.error_message.startswith("[StatusCode.INVALID_ARGUMENT] ")
-            assert answer.infer_response.id == ("" if n == 5 else str(n))
-            assert not answer.infer_response.outputs
-        else:
-            assert answer.infer_response.id == str(n)
-            values = np.frombuffer(answer.infer_response.raw_output_contents[0], np.int64)
-            assert values.tolist() == [2 * n, 2 * n]
-
-
-def test_a_refused_message_of_a_stream_is_not_parsed_for_its_id() -> None:
-    """Its id is said where it is among the first fields; millions of others never become objects."""
-    message = ModelInferRequest(id="7").SerializeToString() + b"\x2a\0" * (2 << 20)
-    with Desk() as desk:
-        desk.service._deliver = deliver
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _peak_bytes()
-        [answer] = asyncio.run(Stream(desk).run([message]))
-        grown = _peak_bytes() - before
-    assert answer.error_message.startswith("[StatusCode.INVALID_ARGUMENT] ")
-    assert answer.infer_response.id == "7"
-    assert grown < 64 << 20
-
-
-def _peak_bytes() -> int:
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
-
-
-def test_what_a_streams_metadata_say_holds_for_each_of_its_messages() -> None:
-    """Deadline and priority are every message's; who is told about is decided anew for each."""
-    told = [RequestContext("a", "id", "", "", traced=False, logged=True), None]
-
-    async def run() -> list[Call]:
-        taken: list[Call] = []
-
-        async def two() -> AsyncIterator[bytes]:
-            yield b"first"
-            yield b"second"
-
-        stream = model_stream_infer(CallCollector(taken.extend).take)(
-            two(), CallOptions(7.0, True, iter(told).__next__)
-        )
-        first = asyncio.ensure_future(anext(stream))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        return taken
-
-    calls = asyncio.run(run())
-    assert [(call.message, call.deadline, call.bulk) for call in calls] == [(b"first", 7, True), (b"second", 7, True)]
-    assert [call.origin for call in calls] == told
-
-
-def test_a_stream_takes_no_more_requests_than_its_window_while_nothing_is_answered() -> None:
-    """What cannot be worked on yet is left to flow control; when the caller goes, nobody waits for the rest."""
-
-    async def run() -> tuple[int, list[bool]]:
-        taken: list[Call] = []
-        method = model_stream_infer(CallCollector(taken.extend).take)
-        pulled = 0
-
-        async def endless() -> AsyncIterator[bytes]:
-            nonlocal pulled
-            while True:
-                pulled += 1
-                yield request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
-
-        stream = method(endless(), OPTIONS)
-        first = asyncio.ensure_future(anext(stream))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert len(taken) >= WINDOW
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        await stream.aclose()  # type: ignore[attr-defined]
-        return pulled, [call.reply.done() for call in taken]
-
-    pulled, done = asyncio.run(run())
-    assert pulled <= WINDOW + 2
-    assert all(done)
-
-
 def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> None:
     """JSON from the HTTP port: the same model, its own protocol in the metrics."""
     body = b'{"id": "j", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [[1, 2]]}]}'
@@ -345,35 +220,6 @@ def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> N
         b'{"name": "total", "datatype": "FP32", "shape": [1], "data": [3.0]}]}'
     )
     assert desk.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
-
-
-@pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
-@pytest.mark.parametrize("name", [each.name for each in DATATYPES if each.name != "BF16"])
-def test_json_carries_every_datatype(name: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers become the bytes that they would have been raw; what the datatype cannot hold is refused."""
-    monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)
-    datatype = BY_NAME[name].numpy
-    good = {"b": "[true, false]", "f": "[1.5, -2]"}.get(datatype.kind, "[0, 127]")
-    bad = {"b": "[0, 1]", "f": "[true]"}.get(datatype.kind, "[0.5]")
-
-    def body(data: str) -> bytes:
-        return f'{{"inputs": [{{"name": "x", "shape": [2], "datatype": "{name}", "data": {data}}}]}}'.encode()
-
-    values = {"b": [True, False], "f": [1.5, -2]}.get(datatype.kind, [0, 127])
-    assert decode_json(body(good), "m", "").data[0] == np.array(values, datatype).tobytes()
-    with pytest.raises(InvalidRequest, match=f"not {name}'s"):
-        decode_json(body(bad), "m", "")
-
-
-@pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
-@pytest.mark.parametrize("data", ["[1e400, 2]", "[1, 1E+400, 18446744073709551616, 3]", "[0.5, -1e999, 1]", "[1e309]"])
-def test_json_numbers_beyond_64_bits_are_no_infinities(data: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stands beside them, in a body of any size."""
-    monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)
-    with pytest.raises(InvalidRequest, match="expected none beyond what 64 bits hold"):
-        decode_json(
-            f'{{"inputs": [{{"name": "x", "shape": [4], "datatype": "FP64", "data": {data}}}]}}'.encode(), "m", ""
-        )
 
 
 def test_classes_are_the_highest_values_with_their_labels() -> None:
@@ -402,22 +248,6 @@ def test_classes_are_the_highest_values_with_their_labels() -> None:
             else:
                 assert [list(each.contents.bytes_contents) for each in answer.outputs] == list(expected)
             assert isinstance(answer, ModelInferResponse)
-
-
-def test_a_later_that_nobody_waits_for_is_done_and_takes_no_answer() -> None:
-    """Cancelled, or its loop gone: giving an answer is no error."""
-
-    async def run() -> tuple[PendingReply, bytes | Status]:
-        cancelled, waited = PendingReply(), PendingReply()
-        cancelled.cancel()
-        assert cancelled.done()
-        cancelled.give(b"late")
-        waited.give(b"in time")
-        return cancelled, await waited
-
-    later, answer = asyncio.run(run())
-    assert answer == b"in time"
-    later.give(b"after the end of the loop")
 
 
 def _many_inputs() -> tuple[str, bytes]:
@@ -507,76 +337,6 @@ def test_a_message_that_would_become_too_many_objects_is_refused(
     assert peak < len(message) + (8 << 20)
 
 
-def test_strings_among_jsons_numbers_are_refused_before_they_take_memory() -> None:
-    """NumPy would make all of them as long as the longest."""
-    body = json.dumps(
-        {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [""] * 20_000 + ["a" * 20_000]}]}
-    ).encode()
-    tracemalloc.start()
-    with pytest.raises(InvalidRequest, match="not FP32's"):
-        decode_json(body, "m", "")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 4 << 20
-
-
-JUNK = {
-    "objects": b'{"inputs": [' + b'{"a":1},' * MANY,
-    "objects-as-data": b'{"inputs": [{"name": "x", "data": [' + b'{"a":1},' * MANY,
-    "empty-objects": b'{"inputs": [' + b"{}," * MANY,
-    "lists": b'{"inputs": [{"data": [' + b"[]," * 2 * MANY,
-    "lists-of-one": b'{"inputs": [{"data": [' + b"[0]," * 2 * MANY,
-    "strings": b'{"inputs": [{"data": [' + b'"ab",' * 2 * MANY,
-    "numbers-where-none-belong": b'{"inputs": [' + b"1.5," * 2 * MANY,
-}
-
-
-@pytest.mark.parametrize("body", JUNK.values(), ids=JUNK)
-def test_json_of_many_values_is_refused_before_they_take_memory(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight bytes of JSON can be 250 in memory: there is a bound, whatever they are."""
-    monkeypatch.setattr(json_reader, "MOST_VALUES", MANY)
-    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
-    tracemalloc.start()
-    with pytest.raises(InvalidRequest, match=f"the body has more than {MANY} values"):
-        decode_json(body, "m", "")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2 * len(body) + MANY * 90
-
-
-@pytest.mark.parametrize("data", ["[0]", "[[1, 2], [3, 4]]", "[1.5, 2, -3e5]", "[18446744073709551615, -1]", "[]"])
-@pytest.mark.parametrize("spread", ["", " ", "\n\t"], ids=["tight", "spaced", "lines"])
-def test_numbers_in_json_are_what_jsons_own_parser_reads(
-    data: str, spread: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However they are written; runs of numbers are arrays of the smallest type that changes none."""
-    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
-    written = data.replace(",", f"{spread},{spread}").replace("]", f"{spread}]")
-
-    def plain(value: object) -> object:
-        if isinstance(value, list):
-            return [
-                inner for each in value for inner in ([plain(each)] if type(each) is not np.ndarray else each.tolist())
-            ]
-        return value
-
-    assert plain(read_json(f'{{"data":{written}}}'.encode())["data"]) == json.loads(data)
-
-
-@pytest.mark.parametrize(
-    "body",
-    ['{"data": [1,,2]}', '{"data": [,1]}', '{"data": [ ,1]}', '{"data": [1,]}', '{"data": [1, 2', '{"data": [1 2, 3]}',
-     '{"data": [01, 2]}', '{"data": [+1, 2]}', '{"data": [1, 2,}', '{"a" 1}', '{"a": 1,}', "{1: 2}", '{"a": 1} x', "{"],
-)  # fmt: skip
-def test_what_is_no_json_is_refused_as_jsons_own_parser_refuses_it(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within runs of numbers too."""
-    monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(body)
-    with pytest.raises(json.JSONDecodeError):
-        read_json(body.encode())
-
-
 def test_a_question_that_is_longer_than_any_is_refused() -> None:
     """Calls that compute nothing take a megabyte at most."""
     with Desk() as desk:
@@ -586,17 +346,3 @@ def test_a_question_that_is_longer_than_any_is_refused() -> None:
             "1048577 bytes for /s/m; expected at most 1048576"
             in desk.send(bytes((1 << 20) + 1), method="/s/m").message()
         )
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"id": "\\udc00", "inputs": []}',
-        b'{"parameters": {"\xed\xb6\xb5": 1}, "inputs": []}',
-        b'{"inputs": [{"name": "\\ud800", "shape": [1], "datatype": "INT32", "data": [1]}]}',
-    ],
-)
-def test_half_characters_in_json_are_refused(body: bytes) -> None:
-    """JSON can write what is no Unicode text, and protobuf's strings cannot hold it."""
-    with pytest.raises(InvalidRequest, match="a string that is no text"):
-        decode_json(body, "m", "")

@@ -266,7 +266,7 @@ def test_a_model_may_use_operations_of_a_library_of_the_operators_own(tmp_path: 
         pytest.skip("no C compiler")
     folder = Path(next(iter(find_spec("tensorflow").submodule_search_locations)))  # type: ignore[union-attr,arg-type]
     library, model = tmp_path / "triple.so", tmp_path / "triple" / "1"
-    source = Path(__file__).parents[1] / "support" / "triple_op.c"
+    source = Path(__file__).parents[2] / "support" / "triple_op.c"
     framework = next(iter(sorted(folder.glob("libtensorflow_framework.so*"))))
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, framework], check=True, timeout=60)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
