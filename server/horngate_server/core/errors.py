@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the domain. No error here knows a status code: `status` has that table.
+"""What can go wrong, in the words of the domain. No error here knows a status code: `grpc_status` has that table.
 
 HorngateError
 ├── RequestError              one caller's request cannot be answered

@@ -15,7 +15,7 @@ KINDS = 512
 
 
 class CostModel:
-    """Seconds per kind of request (`admission.Plan.alike`) and rung of the batch ladder.
+    """Seconds per kind of request (`validation.Plan.alike`) and rung of the batch ladder.
 
     Args:
         rungs: the batch sizes, ascending.

@@ -29,7 +29,7 @@ class Proof:
     Attributes:
         batching: whether its requests share runs, and how large these may be.
         proved: some input was found that it accepts.
-        kind: of the requests whose costs were measured (`admission.Plan.alike`).
+        kind: of the requests whose costs were measured (`validation.Plan.alike`).
         seconds: what a run of each size takes.
     """
 

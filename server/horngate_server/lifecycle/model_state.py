@@ -105,7 +105,7 @@ class ModelVersion:
         """Enter a state; the reason may hold paths, and becomes what can be sent as text.
 
         Raises:
-            ValueError: this state cannot follow the one that it is in (`states.TRANSITIONS`). This is a bug.
+            ValueError: this state cannot follow the one that it is in (`version_state.TRANSITIONS`). This is a bug.
         """
         if not self.state.may_become(state):
             raise ValueError(f"version {self.number} is {self.state} and cannot become {state}")

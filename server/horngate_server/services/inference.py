@@ -63,7 +63,7 @@ _REASONS: dict[type[RequestError], str] = {
 
 
 class InferenceService:
-    """Answers every call exactly once (`transports.Service`).
+    """Answers every call exactly once (`rpc.Service`).
 
     Args:
         codecs: of the methods that compute.

@@ -11,7 +11,7 @@ class CallCollector:
     """Collects the calls of one loop's turn.
 
     Args:
-        accept: takes them (`transports.Service.accept`).
+        accept: takes them (`rpc.Service.accept`).
     """
 
     def __init__(self, accept: Callable[[Sequence[Call]], None]) -> None:

@@ -61,7 +61,7 @@ _Compute: TypeAlias = "Callable[[bytes, ByteBudget, CallOptions, _Context], Awai
 
 
 class GrpcioTransport:
-    """A grpc.aio server (`transports.Transport`).
+    """A grpc.aio server (`rpc.Transport`).
 
     Args:
         host: the address to listen on.

@@ -60,7 +60,7 @@ RETRY_AFTER_S = 1
 
 
 class Take(Protocol):
-    """Takes a request that is decoded (`service.Service.take`)."""
+    """Takes a request that is decoded (`inference.InferenceService.take`)."""
 
     def __call__(
         self,

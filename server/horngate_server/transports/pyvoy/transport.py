@@ -48,7 +48,7 @@ START_S = 30.0
 
 
 class FastTransport:
-    """gRPC over ASGI (`transports.Transport`), and the ASGI app itself.
+    """gRPC over ASGI (`rpc.Transport`), and the ASGI app itself.
 
     Args:
         port: where Envoy listens.
@@ -351,7 +351,7 @@ async def _next(receive: Receive) -> Event:
 
 
 class _Reply:
-    """Where an answer goes (`transports.Reply`)."""
+    """Where an answer goes (`rpc.Reply`)."""
 
     __slots__ = ("_receive", "answered", "bytes", "gone", "memory", "send")
 
