@@ -45,7 +45,7 @@ BOUNDS = {
     "unfinished watch": "health takes 4 KiB a message",
     "empty inputs": "1,024 fields are looked at",
     "small fields": "1,024 fields are looked at",
-    "json objects": "`--max-message-bytes` (64 MiB)",
+    "json objects": "2^20 values, read in steps, one large body at a time",
     "rapid reset": "Envoy's count of calls that were reset too soon; grpcio's of those that are there",
     "hpack references": "the size of a header list",
     "slow posts": "256 connections, 192 of them with bodies, 1 KiB a second",
