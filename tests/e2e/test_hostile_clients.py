@@ -287,6 +287,26 @@ def test_who_may_not_call_cannot_send_much(trained: Path, transport: str, tmp_pa
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_refused_message_is_let_go_of(trained: Path, transport: str, tmp_path: Path, method: str) -> None:
+    """Thirty messages of 16 MiB, one after the other, from a caller with a token: each is gone once it was refused."""
+    token = tokens.add(tmp_path / "tokens", "alice", admin=False)
+    flags = "--transport", transport, "--tokens", str(tmp_path / "tokens"), "--max-client-bytes", "15MiB"
+    with (
+        ServerProcess(trained.parents[1], tmp_path, *flags) as server,
+        grpc.insecure_channel(server.grpc, [("grpc.max_send_message_length", -1)]) as channel,
+    ):
+        call: grpc.StreamStreamMultiCallable[bytes, bytes]
+        call = channel.stream_stream(MODEL_INFER.replace("ModelInfer", method))
+        before = _reset_peak(server)
+        for _ in range(30):
+            with pytest.raises(grpc.RpcError) as refused:
+                list(call(iter([bytes(16 * MIB)]), timeout=20, metadata=(("authorization", f"Bearer {token}"),)))
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert grown_mib(server, before) < 2 * SLACK_MIB
+        assert server.stop() == 0
+
+
 # --- helpers ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -208,23 +208,46 @@ class _Router(grpc.GenericRpcHandler):
             answer = partial(_answer, method, collector)
             handler: grpc.RpcMethodHandler[bytes, bytes]
             if method in OPEN:
-                handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, small.first, answer))
+                handler = _stream_stream(_asked_first(enter, small.first, answer))
             elif gate.wide_open:  # nobody is refused, and gRPC is faster where it takes the message in by itself
                 handler = grpc.unary_unary_rpc_method_handler(_unary(enter, answer))
             else:
-                handler = grpc.stream_stream_rpc_method_handler(_asked_first(enter, first, answer))
+                handler = _stream_stream(_asked_first(enter, first, answer))
             self._handlers[method] = handler
         for method, stream in service.streams.items():
             streaming = _streaming(method, stream, gate, clock, sampler, streams)
-            self._handlers[method] = grpc.stream_stream_rpc_method_handler(streaming)
+            self._handlers[method] = _stream_stream(streaming)
         for method in OPEN & service.streams.keys():
             streaming = _streaming(method, service.streams[method], gate, clock, sampler, streams)
-            self._handlers[method] = grpc.stream_stream_rpc_method_handler(_small_streaming(streaming, small))
+            self._handlers[method] = _stream_stream(_small_streaming(streaming, small))
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         if len(details.invocation_metadata) > MAX_HEADERS:
             return _refusal(InvalidRequest(f"more than {MAX_HEADERS} headers; expected fewer"))
         return self._handlers.get(details.method) or _refusal(NotImplementedHere(f"no method {details.method}"))
+
+
+def _stream_stream(
+    handle: Callable[[AsyncIterator[bytes], _Context], AsyncIterator[bytes]],
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """Let a handler have messages of which nobody keeps the last one.
+
+    gRPC's own iterator does until it is asked for the next one; gRPC keeps the exception that ends a call, and with it
+    the handler's frame and all that it has, until that is collected.
+    """
+
+    async def received(context: _Context) -> AsyncIterator[bytes]:
+        while True:
+            message: list[Any] = [await context.read()]
+            if message[0] is grpc.aio.EOF:
+                return
+            yield message.pop()
+
+    async def handler(_messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        async for answer in handle(received(context), context):
+            yield answer
+
+    return grpc.stream_stream_rpc_method_handler(handler)
 
 
 def _unary(enter: _Enter, answer: _Compute) -> Callable[[bytes, _Context], Awaitable[bytes]]:
@@ -255,11 +278,14 @@ def _asked_first(
     """
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        refused = None
         try:
             memory, options = enter(context)
             answered = answer(await receive(messages), memory, options, context)
         except RequestError as error:
-            await _abort(context, status_of(error))
+            refused = status_of(error)
+        if refused is not None:  # now that the error and what it has seen are gone
+            await _abort(context, refused)
         yield await answered
 
     return handle
@@ -301,6 +327,7 @@ def _streaming(  # noqa: PLR0917 - what a call needs
 
     async def handle(messages: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         counted: deque[int] = deque()
+        refused = None
         try:
             memory, options = _enter(method, context, gate=gate, clock=clock, sampler=sampler)
         except RequestError as error:
@@ -319,10 +346,12 @@ def _streaming(  # noqa: PLR0917 - what a call needs
                         memory.give(counted.popleft())
                     yield message
         except RequestError as error:
-            await _abort(context, status_of(error))
+            refused = status_of(error)
         finally:
             for size in counted:
                 memory.give(size)
+        if refused is not None:  # as above
+            await _abort(context, refused)
 
     return handle
 
