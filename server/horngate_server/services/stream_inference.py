@@ -62,7 +62,7 @@ async def _read(
             await waiting.put(_Asked(message, answer))
             take(Call(INFER, message, options.deadline, answer, options.bulk, options.origin()))
     except RequestError as error:
-        await waiting.put(error)
+        await waiting.put(error.bare())  # who raises it keeps it: without the messages that it has seen
     else:
         await waiting.put(None)
 
