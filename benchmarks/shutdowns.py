@@ -11,6 +11,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,19 +91,19 @@ MOMENTS: dict[str, Callable[[ServerProcess, random.Random], Ended]] = {
 
 def judged(moment: str, ended: Ended) -> str:
     """Say what is wrong with an end; empty where nothing is."""
-    if ended.seconds > IN_TIME_S:
-        return f"it took {ended.seconds:.1f} s, expected at most {IN_TIME_S:g}"
+    if ended.code == -signal.SIGTERM and not ended.log:  # Python itself had not begun: nothing was accepted, nor said
+        return ""
     failed = {code: count for code, count in ended.told.items() if code not in {"OK", *REFUSED}}
-    if failed:
-        return f"callers heard {failed}"
-    if ended.code not in {0, 1} or (moment == "hung model" and ended.code == 0):
-        return f"exit code {ended.code}"
-    if bool(ended.code) != any(reason in line for line in ended.log for reason in UNANSWERED):
-        return f"exit code {ended.code}, and another story in the log"
     answered = sum("request client=" in line and "code=OK" in line for line in ended.log)
-    if answered != ended.told["OK"]:
-        return f"{answered} answers by the server's log, and {ended.told['OK']} by the callers'"
-    return ""
+    said = any(reason in line for line in ended.log for reason in UNANSWERED)
+    wrong = {
+        f"it took {ended.seconds:.1f} s, expected at most {IN_TIME_S:g}": ended.seconds > IN_TIME_S,
+        f"callers heard {failed}": bool(failed),
+        f"exit code {ended.code}": ended.code not in {0, 1} or (moment == "hung model" and ended.code == 0),
+        f"exit code {ended.code}, and another story in the log": bool(ended.code) != said,
+        f"{answered} answers by the server's log, and {ended.told['OK']} by the callers'": answered != ended.told["OK"],
+    }
+    return "; ".join(sentence for sentence, is_so in wrong.items() if is_so)
 
 
 def main() -> int:
