@@ -40,14 +40,14 @@ PROBE_S = 0.02
 """From one probe to the next."""
 BOUNDS = {
     "full queue": "`--queue-rows`, and `--max-request-bytes` (1 GiB) for what is on its way",
-    "large refused": "a refusal keeps nothing of its request",
+    "large refused": "who calls is asked first; a refusal keeps nothing of its request",
     "announced": "health takes 4 KiB a message",
     "unfinished watch": "health takes 4 KiB a message",
     "empty inputs": "1,024 fields are looked at",
     "small fields": "1,024 fields are looked at",
     "json objects": "2^20 values, read in steps, one large body at a time",
-    "rapid reset": "Envoy's count of calls that were reset too soon; grpcio's of those that are there",
-    "hpack references": "the size of a header list",
+    "rapid reset": "fast: half of 4,000 calls must be completed; grpcio: 2,048 streams of a connection",
+    "hpack references": "fast: 60 KiB and 100 headers; grpcio: 16 KiB, once limits are acknowledged",
     "slow posts": "256 connections, 192 of them with bodies, 1 KiB a second",
     "host bypass": "the path that was routed by is the one that is let in",
     "nul path": "a call's error is its own",
