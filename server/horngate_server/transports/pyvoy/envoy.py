@@ -22,7 +22,7 @@ punish everyone who shares a connection with callers that hedge, or whose deadli
 JUDGED_STREAMS = 4000
 """Of so many calls on a connection, and of all from then on, half must have been answered or have lived for a second:
 otherwise it is closed. Envoy's own 500 would punish callers whose deadlines a busy server has missed for a second."""
-STREAMS_AT_ONCE = 8
+STREAMS_AT_ONCE = 32
 """Calls of a connection that are begun in one turn of Envoy's loop. Of those that were cancelled in the bytes that came
 with them, Python hears nothing, and other connections have their turn."""
 RELEASED_BYTES = 64 << 20
