@@ -342,7 +342,7 @@ class App:
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a thread may keep Python while another waits for it. The default, fifty times as long, is a request's whole
-latency many times over; see DESIGN.md."""
+latency many times over; see docs/measuring.md."""
 YOUNG_OBJECTS = 50_000
 
 

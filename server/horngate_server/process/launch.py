@@ -20,7 +20,7 @@ from horngate_server.transports.access.tokens import Tokens
 from horngate_server.transports.pyvoy import envoy
 
 ENVOY_THREADS = 4
-"""Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see DESIGN.md."""
+"""Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see docs/measuring.md."""
 
 OTHER_FILES = 512
 """Files that a server has open beside its gRPC callers' connections, generously: half are the HTTP port's."""

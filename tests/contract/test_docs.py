@@ -1,0 +1,38 @@
+"""The documents: what they link to is there, and what they draw is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from horngate_server.lifecycle.version_state import TRANSITIONS, State
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = (".github", "benchmarks", "client", "deploy", "docs", "server", "tests", "trainer")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the headings of a page as links name them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    """Files, folders and headings that a page links to are there."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:", "../blob/")):  # the last are the hosting site's own
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_the_picture_of_a_versions_states_is_the_table() -> None:
+    """Every arrow of docs/versions.md is a transition, and every transition an arrow."""
+    drawn = re.findall(r"(?m)^    (\w+) --> (\w+)$", (ROOT / "docs/versions.md").read_text())
+    assert {(State(one), State(other)) for one, other in drawn} == {
+        (one, other) for one, others in TRANSITIONS.items() for other in others
+    }
