@@ -44,6 +44,16 @@ def test_json_numbers_beyond_64_bits_are_no_infinities(data: str, whole: int, mo
         )
 
 
+@pytest.mark.parametrize("whole", [0, 1 << 16], ids=["large", "small"])
+@pytest.mark.parametrize("number", ["1e999", "-1E+0400", "9" * 250 + "e99", "1" + "0" * 309 + ".5"])
+def test_such_numbers_are_refused_wherever_they_stand(number: str, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody reads them: a body means the same, however large it is."""
+    monkeypatch.setattr(json_reader, "WHOLE_BYTES", whole)
+    tensor = '{"name": "x", "shape": [1], "datatype": "INT32", "data": [1]}'
+    with pytest.raises(InvalidRequest, match="expected none beyond what 64 bits hold"):
+        decode_json(f'{{"inputs": [{tensor}], "unknown": {number}}}'.encode(), "m", "")
+
+
 def test_strings_among_jsons_numbers_are_refused_before_they_take_memory() -> None:
     """NumPy would make all of them as long as the longest."""
     body = json.dumps(

@@ -13,6 +13,7 @@ Tensors are ``{"name", "shape", "datatype", "data"}``; the data may be nested as
 """
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from itertools import chain
@@ -65,7 +66,9 @@ def decode_json(body: bytes | bytearray, model: str, version: str) -> InferenceR
         request = _read(asked, model, version)
     except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
         raise InvalidRequest(f"the body has a string that is no text: {error}") from error
-    if len(body) <= json_reader.WHOLE_BYTES and any(map(_has_infinity, request.header.inputs, request.data)):
+    if len(body) <= json_reader.WHOLE_BYTES and (
+        _MAY_BE_INFINITE.search(body) or any(map(_has_infinity, request.header.inputs, request.data))
+    ):
         json.loads(body, parse_float=json_reader.finite)  # was it written so, or is it what json makes of 1e999?
     return request
 
@@ -102,6 +105,10 @@ _MISSING = object()
 _KNOWN = {each.name: each for each in (*DATATYPES, BYTES) if each.name != "BF16"}
 """BF16 is not taken: JSON's numbers would have to be rounded."""
 _NOT_FINITE: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
+
+
+_MAY_BE_INFINITE = re.compile(rb"[eE]\+?0*[1-9][0-9]{2}|[0-9]{200}")
+"""What a number beyond 64 bits has, wherever it stands: an exponent of three figures, or very many figures."""
 
 
 def _has_infinity(tensor: InputHeader, data: Data) -> bool:
