@@ -62,8 +62,14 @@ class LoadAttempt:
         return self._outcome.done()
 
     def take(self) -> Loaded:
-        """Return what was loaded, which is the caller's from now on; raise why there is nothing. Once it is done."""
+        """Return what was loaded, which is the caller's from now on; raise why there is nothing. Once it is done.
+
+        Raises:
+            Abandoned: it was to end, and what was loaded is closed.
+        """
         with self._lock:
+            if self._abandoned:
+                raise Abandoned("nobody wants it any more")
             self._taken = True
         return self._outcome.result(timeout=0)
 

@@ -39,7 +39,7 @@ from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import Plan
 from horngate_server.lifecycle import loader, manager, reconciler, repository, version_policy
-from horngate_server.lifecycle.load_attempt import Abandoned
+from horngate_server.lifecycle.load_attempt import Abandoned, LoadAttempt
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.model_config import ModelConfig
 from horngate_server.lifecycle.model_state import ModelVersion, Observers
@@ -766,6 +766,25 @@ def test_the_end_does_not_wait_for_a_load(yard: Yard) -> None:
     assert not attempt.done
     disk.answers.set()
     attempt.thread.join(WAIT_S)
+    with pytest.raises(Abandoned):
+        attempt.take()
+    assert [model.closed for model in yard.loaded] == [True]
+
+
+def test_what_was_loaded_and_given_up_is_closed_and_nobodys(yard: Yard) -> None:
+    """The end may come between a load and its being taken: what is closed never serves."""
+    publish(yard.root, 1)
+    ended = threading.Event()
+
+    def load(_alive: Callable[[], None]) -> loader.Loaded:
+        return loader.load(
+            yard.root / "m/1", Settings(models=yard.root), Limits(4, 64, 0.0), finish=lambda *_: None, clock=yard.clock,
+            on_death=lambda _: None,
+        )  # fmt: skip
+
+    attempt = LoadAttempt(load, "m-1", yard.clock, ended.set)
+    assert ended.wait(WAIT_S)
+    attempt.abandon()
     with pytest.raises(Abandoned):
         attempt.take()
     assert [model.closed for model in yard.loaded] == [True]
