@@ -1,28 +1,13 @@
 """What native code writes becomes log lines."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
 from horngate_server.runtimes import native_log
 from horngate_server.telemetry import log_format
-
-
-@contextmanager
-def set_up(style: str) -> Iterator[None]:
-    """Log as the server does, meanwhile."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    root.handlers[:] = []  # those of before must not be closed
-    try:
-        log_format.set_up(style, "info")
-        yield
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers[:], root.level = before
+from support.logging_setup import set_up
 
 
 def test_the_servers_own_lines_are_not_taken_for_tensorflows(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,27 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from horngate_server.telemetry import log_format
-
-
-@contextmanager
-def set_up(style: str) -> Iterator[None]:
-    """Log as the server does, meanwhile."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    root.handlers[:] = []  # those of before must not be closed
-    try:
-        log_format.set_up(style, "info")
-        yield
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers[:], root.level = before
+from support.logging_setup import set_up
 
 
 def test_json_log_lines_are_one_object_each(capfd: pytest.CaptureFixture[str]) -> None:
