@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from horngate_server.transports.pyvoy import envoy
-from support.desk import request
 from support.http2 import MODEL_INFER
+from support.in_process import request
 from support.process import ServerProcess, free_port
 from support.waiting import until
 

@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from horngate_client import Client, HorngateError
 from horngate_protos.open_inference_pb2 import ModelInferResponse
 from support.any_models import KINDS, Kind, answers
-from support.desk import request
+from support.in_process import request
 from support.process import ServerProcess
 
 TESTS = Path(__file__).parents[1]

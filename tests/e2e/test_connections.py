@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.desk import request
 from support.http2 import Http2
+from support.in_process import request
 from support.process import ServerProcess
 
 OK = "0"

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import trustme
 
-from support.desk import request
 from support.http2 import MODEL_INFER, Http2
+from support.in_process import request
 from support.pems import write
 from support.process import ServerProcess, usage_error
 from support.waiting import until

@@ -20,8 +20,8 @@ from horngate_server.process import health_probe
 from horngate_server.transports import small_messages
 from horngate_server.transports.access import tokens
 from support import hostile
-from support.desk import request
 from support.http2 import MODEL_INFER, Http2
+from support.in_process import request
 from support.process import ServerProcess
 from support.waiting import until
 

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from horngate_server.process import launch
-from horngate_server.transports.http import server as http
 from horngate_server.transports.http.concurrency import Message, Receive, Send, respond
-from support.desk import request
+from horngate_server.transports.http.server import CONNECTIONS, SPEAK_S, HttpServer, app
 from support.http2 import MODEL_INFER
+from support.in_process import request
 from support.odd_http import ODD
 from support.process import ServerProcess
 from support.waiting import until
@@ -73,7 +73,7 @@ def answer(connection: socket.socket) -> tuple[int, Any]:
 
 def test_a_thousand_silent_connections_harm_nobody(server: ServerProcess) -> None:
     """Those silent for longest are closed, few files are open, and metrics and predictions are answered meanwhile."""
-    assert launch.OTHER_FILES >= 2 * http.CONNECTIONS
+    assert launch.OTHER_FILES >= 2 * CONNECTIONS
     with ExitStack() as stack:
         opened = [stack.enter_context(connect(server, "GET /metr" if n % 2 else "")) for n in range(1000)]
         with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as response:
@@ -82,8 +82,8 @@ def test_a_thousand_silent_connections_harm_nobody(server: ServerProcess) -> Non
             infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
             assert infer(GOOD, timeout=10)
         files = f"/proc/{server.process.pid}/fd"
-        soon = http.SPEAK_S / 2  # because they are too many, not because their time is over
-        until(lambda: len(os.listdir(files)) < http.CONNECTIONS + 150, at_most_s=soon)
+        soon = SPEAK_S / 2  # because they are too many, not because their time is over
+        until(lambda: len(os.listdir(files)) < CONNECTIONS + 150, at_most_s=soon)
         for first in opened[:500]:
             with suppress(ConnectionResetError):
                 assert first.recv(1) == b""
@@ -99,7 +99,7 @@ def test_unfinished_posts_keep_neither_probes_nor_others_out(server: ServerProce
     """All connections have a body that does not end: probes and scrapes are answered, and so is a whole request."""
     urllib.request.urlopen(f"{server.http}/v2/health/live", timeout=20).close()  # now all of /v2 is there
     with ExitStack() as stack:
-        for _ in range(http.CONNECTIONS):
+        for _ in range(CONNECTIONS):
             slow = stack.enter_context(connect(server, f"{INFER}content-length: 1000\r\n\r\n"))
             with suppress(ConnectionError):
                 slow.sendall(b"{")
@@ -139,7 +139,7 @@ def test_large_json_holds_up_nobody(trained: Path, transport: str, tmp_path: Pat
         before = reset_peak(server)
         paused = []
         for body, expected in ((b'{"inputs":[%b]}' % tensor, 200), (junk, 400), (junk, 400)):
-            with Beside(server) as beside:
+            with CallersOfBothPorts(server) as beside:
                 status, said = answer(
                     connect_with(server, f"{INFER}content-length: {len(body)}\r\n\r\n".encode() + body)
                 )
@@ -154,7 +154,7 @@ def test_large_json_holds_up_nobody(trained: Path, transport: str, tmp_path: Pat
         assert peak_mib(server) - before < 4 * len(junk) / MIB
 
 
-class Beside:
+class CallersOfBothPorts:
     """Callers of both ports, one call after the other, and the longest that any of them waited."""
 
     def __init__(self, server: ServerProcess) -> None:
@@ -251,9 +251,9 @@ def test_a_body_that_cannot_be_taken_is_refused_before_it_comes(
 
 def test_a_connection_has_so_long_to_say_what_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent one, one that never ends its first line, and one that goes on silently after an answer are closed."""
-    monkeypatch.setattr(http, "SPEAK_S", 0.5)
-    app = http.app(lambda: True, lambda: b"", lambda: b"[]", lambda: pytest.fail("not asked for"))
-    server = http.HttpServer(app, host="127.0.0.1", port=0)
+    monkeypatch.setattr("horngate_server.transports.http.server.SPEAK_S", 0.5)
+    application = app(lambda: True, lambda: b"", lambda: b"[]", lambda: pytest.fail("not asked for"))
+    server = HttpServer(application, host="127.0.0.1", port=0)
     port = server.start()
     try:
         for said in (
@@ -276,8 +276,8 @@ def test_a_connection_has_so_long_to_say_what_it_wants(monkeypatch: pytest.Monke
 @pytest.fixture
 def app_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
     """A port whose app takes whole bodies and gives much for each; its time is short. And the bodies that came."""
-    monkeypatch.setattr(http, "SPEAK_S", 0.5)
-    monkeypatch.setattr(http, "BYTES_PER_S", 1000)
+    monkeypatch.setattr("horngate_server.transports.http.server.SPEAK_S", 0.5)
+    monkeypatch.setattr("horngate_server.transports.http.server.BYTES_PER_S", 1000)
     bodies: list[bytes] = []
 
     async def take(_scope: Message, receive: Receive, send: Send) -> None:
@@ -292,8 +292,8 @@ def app_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[byte
         bodies.append(body)
         await respond(send, 200, "text/plain", bytes(MUCH))
 
-    app = http.app(lambda: True, lambda: b"", lambda: b"[]", lambda: take)
-    server = http.HttpServer(app, host="127.0.0.1", port=0)
+    application = app(lambda: True, lambda: b"", lambda: b"[]", lambda: take)
+    server = HttpServer(application, host="127.0.0.1", port=0)
     port = server.start()
     yield port, bodies
     server.stop()

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from horngate_client import CallError, Client
 from horngate_protos.open_inference_pb2 import ModelInferResponse
-from support.desk import request
+from support.in_process import request
 from support.process import ServerProcess
 from support.waiting import until
 

@@ -28,7 +28,7 @@ from horngate_protos.tensorflow_serving_pb2 import (
     RegressionResponse,
 )
 from horngate_server.transports.access import tokens
-from support.desk import request
+from support.in_process import request
 from support.process import ServerProcess, health, usage_error
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"

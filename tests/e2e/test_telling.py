@@ -17,8 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from horngate_server.core.methods import STREAM_INFER
-from support.desk import request
 from support.http2 import MODEL_INFER
+from support.in_process import request
 from support.process import ServerProcess
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

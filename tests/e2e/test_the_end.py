@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from support.desk import request
+from support.in_process import request
 from support.process import ServerProcess
 from support.waiting import until
 

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 
-from support.desk import request
 from support.http2 import MODEL_INFER
+from support.in_process import request
 from support.waiting import until
 
 CALLS = 10_000

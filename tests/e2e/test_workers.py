@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horngate_client import Client
 from horngate_server.transports.access.tokens import add
-from support.desk import request
+from support.in_process import request
 from support.process import ServerProcess, children, usage_error
 from support.waiting import until
 

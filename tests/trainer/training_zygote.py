@@ -27,7 +27,7 @@ from horngate_trainer.training import Epoch
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "open"}
 
 
-class Quick:
+class FakeTraining:
     """A fit that adds one to the weights in each epoch."""
 
     def __init__(self, build: Any, *_: Any, epochs: int, seed: int, **__: Any) -> None:
@@ -86,7 +86,7 @@ def child(asked: dict[str, Any], out: int, err: int) -> None:
     os.dup2(err, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     if asked["quick"]:
-        vars(pipeline)["Training"] = Quick
+        vars(pipeline)["Training"] = FakeTraining
     if asked["kill"]:
         kill_at(asked["kill"], asked["below"])
     code = cli.main(asked["flags"])

@@ -30,7 +30,7 @@ from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.http import concurrency, unix_client
-from horngate_server.transports.http import server as http
+from horngate_server.transports.http.server import HttpServer, app
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class Supervisor:
             HorngateError: it cannot start.
         """
         settings = self._settings
-        server = http.HttpServer(
-            http.app(self._ready, self._exposition, self._models, self._rest),
+        server = HttpServer(
+            app(self._ready, self._exposition, self._models, self._rest),
             host=settings.host,
             port=settings.http_port,
             refused=RefusalLog(time.monotonic).note,
@@ -172,8 +172,7 @@ class Supervisor:
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
             return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
 
-        app: concurrency.App = forwarding(ask, self._gate, self._settings.max_message_bytes)
-        return app
+        return forwarding(ask, self._gate, self._settings.max_message_bytes)
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
         """Say what serves, once everybody does."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from horngate_server.core.file_changes import EVERY_S, Changes
-from support.desk import Clock
+from support.in_process import Clock
 
 
 def test_changes_are_seen_whichever_way_a_file_is_replaced(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from horngate_server.core.rate_limited_log import RateLimitedLog
-from support.desk import Clock
+from support.in_process import Clock
 
 
 def test_lines_of_a_kind_are_at_most_one_an_interval(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from horngate_server.core.inference import Header, InferenceRequest, ModelInfo
 from horngate_server.engine.batch_queue import MOST_PASSED, Batch, BatchQueue, Work
 from horngate_server.engine.validation import Plan
 from horngate_server.protocols.open_inference import INFER
-from support.desk import SIGNATURE, FakeReply
+from support.in_process import SIGNATURE, FakeReply
 
 NO_REQUEST = InferenceRequest(Header("m", "", ()), "", ())
 BULK = InferenceRequest(Header("m", "", (), bulk=True), "", ())

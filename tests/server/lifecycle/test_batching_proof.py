@@ -14,7 +14,7 @@ from horngate_server.core.model import Array
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import ROWS, WHOLE, Feature, Signature, TensorSpec
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
-from support.desk import Clock, FakeModel
+from support.in_process import Clock, FakeModel
 
 LIMITS = Limits(max_batch_rows=64, queue_rows=1000, max_queue_delay_s=0.0)
 Compute = Callable[[Sequence[Array]], Sequence[Array]]

@@ -16,7 +16,7 @@ from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.validation import plan
 from horngate_server.lifecycle.drift import LEAST_ROWS, LOOK_EVERY_S, LOOKS, WINDOW_ROWS, Baseline, Drift, psi
 from horngate_server.protocols.open_inference import INFER
-from support.desk import Clock, FakeReply
+from support.in_process import Clock, FakeReply
 
 INFO = ModelInfo(
     "digits",

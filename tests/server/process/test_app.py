@@ -16,7 +16,7 @@ from horngate_server.core.settings import Settings
 from horngate_server.process.app import App
 from horngate_server.process.signals import Stop
 from horngate_server.runtimes import tensorflow
-from support.desk import FakeModel, request
+from support.in_process import FakeModel, request
 
 WAIT_S = 20.0
 

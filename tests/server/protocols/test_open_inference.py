@@ -25,7 +25,7 @@ from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.tensorflow_serving import PREDICT
 from horngate_server.services.responses import write, write_whole
-from support.desk import SIGNATURE, FakeReply, request
+from support.in_process import SIGNATURE, FakeReply, request
 
 INFO = ModelInfo("m", "3", SIGNATURE)
 RESULT = InferenceResult(

@@ -9,7 +9,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from horngate_server.core import errors
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.services.health import Health
-from support.desk import OPTIONS
+from support.in_process import OPTIONS
 
 
 def test_a_watcher_that_asks_for_nothing_is_refused() -> None:

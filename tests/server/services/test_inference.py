@@ -17,7 +17,7 @@ from horngate_server.core.rpc import Call
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import alike
 from horngate_server.telemetry.request_record import RequestRecord
-from support.desk import SIGNATURE, WAIT_S, Clock, Desk, FakeReply, double, request
+from support.in_process import SIGNATURE, WAIT_S, Clock, FakeReply, InProcessServer, double, request
 
 INFER = {"model": "m", "protocol": "open_inference"}
 
@@ -28,9 +28,9 @@ INFER = {"model": "m", "protocol": "open_inference"}
 def test_scores_come_back_in_request_order(sizes: list[int], batch: int) -> None:
     """Whatever the sizes of requests and batches, every caller gets its own rows, in its own order."""
     rng = np.random.default_rng(sum(sizes))
-    with Desk(max_batch_rows=batch, queue_rows=10_000) as desk:
+    with InProcessServer(max_batch_rows=batch, queue_rows=10_000) as server:
         sent = [rng.integers(-1000, 1000, (rows, 2)) for rows in sizes]
-        replies = [desk.ask(x) for x in sent]
+        replies = [server.ask(x) for x in sent]
         for x, reply in zip(sent, replies, strict=True):
             assert (reply.output("double") == x * 2).all()
             assert (reply.output("total") == x.sum(axis=1)).all()
@@ -38,16 +38,16 @@ def test_scores_come_back_in_request_order(sizes: list[int], batch: int) -> None
 
 def test_cancelled_caller_does_not_disturb_its_neighbours() -> None:
     """One caller cancels while its batch is computed; those before and after it get their answers."""
-    with Desk() as desk:
-        desk.hold()
-        first, middle, last = (desk.ask([[n, n]]) for n in (1, 2, 3))
+    with InProcessServer() as server:
+        server.hold()
+        first, middle, last = (server.ask([[n, n]]) for n in (1, 2, 3))
 
         def leave(inputs: Sequence[Array]) -> list[Array]:
             middle.gone = True
             return double(inputs)
 
-        desk.model.compute = leave
-        desk.model.gate.set()
+        server.model.compute = leave
+        server.model.gate.set()
         assert first.output("double").tolist() == [[2, 2]]
         assert last.output("double").tolist() == [[6, 6]]
         assert middle.status() == "CANCELLED"
@@ -55,14 +55,14 @@ def test_cancelled_caller_does_not_disturb_its_neighbours() -> None:
 
 def test_malformed_image_fails_only_its_own_request() -> None:
     """A request whose bytes do not fill its shape is refused alone; those around it are answered."""
-    with Desk() as desk:
-        desk.hold()
-        good = desk.ask([[1, 2]])
+    with InProcessServer() as server:
+        server.hold()
+        good = server.ask([[1, 2]])
         broken = request({"x": np.zeros((1, 2), np.int32)})
         broken.raw_input_contents[0] = b"\0" * 7
-        bad = desk.send(broken.SerializeToString())
-        also_good = desk.ask([[3, 4]])
-        desk.model.gate.set()
+        bad = server.send(broken.SerializeToString())
+        also_good = server.ask([[3, 4]])
+        server.model.gate.set()
         assert bad.message() == "input 'x' has 7 bytes; expected 8 for the shape [1, 2] of INT32"
         assert good.output("double").tolist() == [[2, 4]]
         assert also_good.output("double").tolist() == [[6, 8]]
@@ -74,23 +74,23 @@ def test_model_failure_answers_every_caller_and_the_loop_survives() -> None:
     def fail(_: object) -> list[np.ndarray]:
         raise ModelFailed("out of memory")
 
-    with Desk() as desk:
-        held = desk.hold()
-        replies = [desk.ask([[n, n]]) for n in range(3)]
-        desk.model.compute = fail
-        desk.model.gate.set()
+    with InProcessServer() as server:
+        held = server.hold()
+        replies = [server.ask([[n, n]]) for n in range(3)]
+        server.model.compute = fail
+        server.model.gate.set()
         assert [reply.message() for reply in [held, *replies]] == ["out of memory"] * 4
-        desk.model.compute = double
-        assert desk.ask([[5, 5]]).output("double").tolist() == [[10, 10]]
+        server.model.compute = double
+        assert server.ask([[5, 5]]).output("double").tolist() == [[10, 10]]
 
 
 def test_an_unforeseen_exception_in_the_model_answers_everyone_and_says_that_it_is_a_bug() -> None:
     """Even an exception that no one expected reaches every caller, as our fault."""
-    with Desk() as desk:
-        desk.model.compute = lambda inputs: [inputs[5]]
-        assert desk.ask([[1, 1]]).message() == "IndexError: list index out of range. This is a bug."
-        desk.model.compute = double
-        assert desk.ask([[1, 1]]).status() == "OK"
+    with InProcessServer() as server:
+        server.model.compute = lambda inputs: [inputs[5]]
+        assert server.ask([[1, 1]]).message() == "IndexError: list index out of range. This is a bug."
+        server.model.compute = double
+        assert server.ask([[1, 1]]).status() == "OK"
 
 
 def test_a_failed_batch_ends_a_split_request_once_and_frees_its_rows() -> None:
@@ -99,66 +99,66 @@ def test_a_failed_batch_ends_a_split_request_once_and_frees_its_rows() -> None:
     def fail(_: object) -> list[np.ndarray]:
         raise ModelFailed("no kernel")
 
-    with Desk(max_batch_rows=4) as desk:
-        desk.hold()
-        bulk = desk.ask(np.zeros((20, 2)))
-        desk.model.compute = fail
-        desk.model.gate.set()
+    with InProcessServer(max_batch_rows=4) as server:
+        server.hold()
+        bulk = server.ask(np.zeros((20, 2)))
+        server.model.compute = fail
+        server.model.gate.set()
         assert bulk.status() == "INTERNAL"
-        desk.model.compute = double
-        assert desk.ask([[1, 1]]).status() == "OK"
+        server.model.compute = double
+        assert server.ask([[1, 1]]).status() == "OK"
         assert len(bulk.answers) == 1
-        assert desk.executor.queue_rows == {"interactive": 0, "bulk": 0}
+        assert server.executor.queue_rows == {"interactive": 0, "bulk": 0}
 
 
 def test_full_queue_refuses_without_waiting() -> None:
     """A request beyond the queue's capacity is answered RESOURCE_EXHAUSTED inside the call that brings it."""
-    with Desk(queue_rows=8) as desk:
-        desk.hold()
-        fits = desk.ask(np.zeros((8, 2)))
-        refused = desk.ask([[1, 1]])
+    with InProcessServer(queue_rows=8) as server:
+        server.hold()
+        fits = server.ask(np.zeros((8, 2)))
+        refused = server.ask([[1, 1]])
         assert refused.answered
         assert refused.status() == "RESOURCE_EXHAUSTED"
         trailers = dict(refused.answers[0].trailers)  # type: ignore[union-attr]
         assert int(trailers["grpc-retry-pushback-ms"]) >= 1
         assert not fits.answered
-        desk.model.gate.set()
+        server.model.gate.set()
         assert fits.status() == "OK"
-    assert desk.sample("horngate_requests_in_flight") == 0
-    assert desk.sample("horngate_request_seconds_count", INFER) == 2, "the one that is held, and the one that fits"
+    assert server.sample("horngate_requests_in_flight") == 0
+    assert server.sample("horngate_request_seconds_count", INFER) == 2, "the one that is held, and the one that fits"
 
 
 def test_a_request_larger_than_the_queue_is_refused_for_good() -> None:
     """What can never fit is the caller's mistake, not a reason to retry."""
-    with Desk(queue_rows=8) as desk:
-        assert desk.ask(np.zeros((9, 2))).status() == "INVALID_ARGUMENT"
+    with InProcessServer(queue_rows=8) as server:
+        assert server.ask(np.zeros((9, 2))).status() == "INVALID_ARGUMENT"
 
 
 def test_abandoned_requests_are_never_computed() -> None:
     """Rows of callers that cancelled, or whose deadline passed, do not reach the model."""
     clock = Clock()
-    with Desk(clock=clock) as desk:
-        desk.hold()
-        gone, late, good = desk.ask([[1, 1]]), desk.ask([[2, 2]], deadline=clock.now + 1), desk.ask([[3, 3]])
+    with InProcessServer(clock=clock) as server:
+        server.hold()
+        gone, late, good = server.ask([[1, 1]]), server.ask([[2, 2]], deadline=clock.now + 1), server.ask([[3, 3]])
         gone.gone = True
         clock.now += 1
-        desk.model.gate.set()
+        server.model.gate.set()
         assert good.status() == "OK"
         assert (gone.status(), late.status()) == ("CANCELLED", "DEADLINE_EXCEEDED")
-        assert desk.model.ran[-1].tolist() == [[3, 3]]
+        assert server.model.ran[-1].tolist() == [[3, 3]]
 
 
 def test_what_is_told_of_a_request_is_its_own_time() -> None:
     """One that was dropped was never computed; one in two batches was, from its first to its second."""
     clock, told = Clock(), list[RequestRecord]()
     origin = RequestContext("someone", "", "", "", traced=True, logged=True)
-    with Desk(clock=clock, max_batch_rows=4, observers=[told.append]) as desk:
+    with InProcessServer(clock=clock, max_batch_rows=4, observers=[told.append]) as server:
         started = clock.now
-        desk.hold()
+        server.hold()
 
         def send(rows: int, deadline: float = inf) -> FakeReply:
             message = request({"x": np.zeros((rows, 2), np.int32)}).SerializeToString()
-            return desk.send(message, deadline=deadline, origin=origin)
+            return server.send(message, deadline=deadline, origin=origin)
 
         def slow(inputs: Sequence[Array]) -> list[Array]:
             clock.now += 1
@@ -166,8 +166,8 @@ def test_what_is_told_of_a_request_is_its_own_time() -> None:
 
         late, large, small = send(1, deadline=clock.now + 1), send(6), send(1)
         clock.now += 2
-        desk.model.compute = slow
-        desk.model.gate.set()
+        server.model.compute = slow
+        server.model.gate.set()
         assert [reply.status() for reply in (large, small, late)] == ["OK", "OK", "DEADLINE_EXCEEDED"]
     by_rows = {(each.rows, each.code): each for each in told}
     assert len(told) == 3
@@ -181,25 +181,25 @@ def test_what_is_told_of_a_request_is_its_own_time() -> None:
 def test_a_deadline_that_passes_during_the_computation_is_answered_as_such() -> None:
     """An answer that comes too late is not sent as if it were in time."""
     clock = Clock()
-    with Desk(clock=clock) as desk:
-        desk.model.gate.clear()
-        late = desk.ask([[2, 2]], deadline=clock.now + 1)
-        assert desk.model.began.acquire(timeout=WAIT_S)
+    with InProcessServer(clock=clock) as server:
+        server.model.gate.clear()
+        late = server.ask([[2, 2]], deadline=clock.now + 1)
+        assert server.model.began.acquire(timeout=WAIT_S)
         clock.now += 1
-        desk.model.gate.set()
+        server.model.gate.set()
         assert late.status() == "DEADLINE_EXCEEDED"
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_before_it_queues() -> None:
     """With the measured cost of a row and the rows that wait, a hopeless deadline is refused at once."""
     clock = Clock()
-    with Desk(clock=clock) as desk:
+    with InProcessServer(clock=clock) as server:
         kind = alike(SIGNATURE, ((2,),), whole=False)
-        desk.executor.costs.measured(kind, 8, 8.0, clock.now)
-        desk.hold()
-        desk.ask(np.zeros((8, 2)))
-        hopeless = desk.ask([[1, 1]], deadline=clock.now + 7.9)
-        hopeful = desk.ask([[1, 1]], deadline=clock.now + 8.1)
+        server.executor.costs.measured(kind, 8, 8.0, clock.now)
+        server.hold()
+        server.ask(np.zeros((8, 2)))
+        hopeless = server.ask([[1, 1]], deadline=clock.now + 7.9)
+        hopeful = server.ask([[1, 1]], deadline=clock.now + 8.1)
         assert hopeless.answered
         assert hopeless.message().startswith("cannot be met: 8 rows wait, which takes 8.000 s")
         assert not hopeful.answered
@@ -207,63 +207,63 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_it_queues() -> None:
 
 def test_drain_answers_everything_admitted() -> None:
     """Stopping computes what waits, refuses what comes, and only then ends."""
-    desk = Desk(max_batch_rows=2)
-    desk.executor.start()
-    desk.hold()
-    admitted = [desk.ask(np.full((rows, 2), rows)) for rows in (1, 5, 2)]
-    stopping = threading.Thread(target=lambda: desk.executor.stop(WAIT_S))
+    server = InProcessServer(max_batch_rows=2)
+    server.executor.start()
+    server.hold()
+    admitted = [server.ask(np.full((rows, 2), rows)) for rows in (1, 5, 2)]
+    stopping = threading.Thread(target=lambda: server.executor.stop(WAIT_S))
     stopping.start()
-    while not (refused := desk.ask([[0, 0]])).answered:
+    while not (refused := server.ask([[0, 0]])).answered:
         pass
     assert refused.status() == "UNAVAILABLE"
-    desk.model.gate.set()
+    server.model.gate.set()
     stopping.join(WAIT_S)
     assert [reply.output("double")[0, 0] for reply in admitted] == [2, 10, 4]
 
 
 def test_a_grace_period_that_ends_answers_those_who_still_wait() -> None:
     """Nobody is left without an answer, even when the model does not come back in time."""
-    desk = Desk()
-    desk.executor.start()
-    desk.hold()
-    waiting = desk.ask([[1, 1]])
-    assert not desk.executor.stop(0.0)
+    server = InProcessServer()
+    server.executor.start()
+    server.hold()
+    waiting = server.ask([[1, 1]])
+    assert not server.executor.stop(0.0)
     assert waiting.status() == "UNAVAILABLE"
-    desk.model.gate.set()
+    server.model.gate.set()
 
 
 def test_every_request_is_counted_exactly_once() -> None:
     """Good, malformed, refused, cancelled, expired and failed requests: each adds one to one counter, once."""
     clock = Clock()
-    with Desk(queue_rows=8, clock=clock) as desk:
-        held = desk.hold()
-        good = desk.ask([[1, 1]])
-        gone, late = desk.ask([[2, 2]]), desk.ask([[3, 3]], deadline=clock.now + 1)
-        full = desk.ask(np.zeros((6, 2)))
-        malformed, unknown = desk.send(b"\xff"), desk.ask([[1, 1]], model="nobody")
-        wrong = desk.ask([[1, 1, 1]])
-        assert desk.sample("horngate_requests_in_flight") == 4
+    with InProcessServer(queue_rows=8, clock=clock) as server:
+        held = server.hold()
+        good = server.ask([[1, 1]])
+        gone, late = server.ask([[2, 2]]), server.ask([[3, 3]], deadline=clock.now + 1)
+        full = server.ask(np.zeros((6, 2)))
+        malformed, unknown = server.send(b"\xff"), server.ask([[1, 1]], model="nobody")
+        wrong = server.ask([[1, 1, 1]])
+        assert server.sample("horngate_requests_in_flight") == 4
         gone.gone = True
         clock.now += 1
-        desk.model.gate.set()
+        server.model.gate.set()
         replies = [held, good, gone, late, full, malformed, unknown, wrong]
         ends = [reply.status() for reply in replies]
     assert all(len(reply.answers) == 1 for reply in replies)
     for code in set(ends):
         counted = sum(
-            desk.sample("horngate_requests_total", {**INFER, "model": model, "code": code})
+            server.sample("horngate_requests_total", {**INFER, "model": model, "code": code})
             for model in ("m", "unknown")
         )
         assert counted == ends.count(code), code
-    assert desk.sample("horngate_requests_in_flight") == 0
-    assert desk.sample("horngate_rows_total", {"model": "m", "version": "3"}) == 2
+    assert server.sample("horngate_requests_in_flight") == 0
+    assert server.sample("horngate_rows_total", {"model": "m", "version": "3"}) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quick_s", [pytest.param(0.0, id="own-thread"), pytest.param(inf, id="callers-threads")])
 def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quick_s: float) -> None:
     """Good, bulk, malformed, cancelled and expired callers from eight threads: no answer is lost or swapped."""
-    with Desk(max_batch_rows=64, queue_rows=1_000_000, quick_s=quick_s) as desk:
+    with InProcessServer(max_batch_rows=64, queue_rows=1_000_000, quick_s=quick_s) as server:
         ended: list[tuple[str, np.ndarray, FakeReply]] = []
 
         def caller(seed: int) -> None:
@@ -275,8 +275,8 @@ def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quic
                 if kind == "malformed":
                     message.inputs[0].shape[0] += 1
                 reply = FakeReply(gone=kind == "gone")
-                deadline = desk.clock() - 1 if kind == "expired" else inf
-                desk.service.accept(
+                deadline = server.clock() - 1 if kind == "expired" else inf
+                server.service.accept(
                     [
                         Call(
                             "/inference.GRPCInferenceService/ModelInfer",
@@ -301,16 +301,16 @@ def test_two_thousand_callers_of_every_kind_each_get_their_own_right_answer(quic
     assert len(ended) == 2000
     assert all(len(reply.answers) == 1 for _, _, reply in ended)
     codes = {reply.status() for _, _, reply in ended}
-    assert sum(desk.sample("horngate_requests_total", {**INFER, "code": code}) for code in codes) == 2000
-    assert desk.sample("horngate_requests_in_flight") == 0
+    assert sum(server.sample("horngate_requests_total", {**INFER, "code": code}) for code in codes) == 2000
+    assert server.sample("horngate_requests_in_flight") == 0
 
 
 def test_a_dead_executor_answers_everyone_and_tells_the_application() -> None:
     """Should the loop itself break, nobody waits for ever and the process learns that it cannot serve."""
-    with Desk() as desk:
-        desk.hold()
-        waiting = desk.ask([[1, 1]])
-        finish, first = desk.service.finish, threading.Event()
+    with InProcessServer() as server:
+        server.hold()
+        waiting = server.ask([[1, 1]])
+        finish, first = server.service.finish, threading.Event()
 
         def break_once(info: object, outcomes: object, report: object) -> None:
             if not first.is_set():
@@ -318,20 +318,20 @@ def test_a_dead_executor_answers_everyone_and_tells_the_application() -> None:
                 raise RuntimeError("broken")
             finish(info, outcomes, report)  # type: ignore[arg-type]
 
-        desk.executor._finish = break_once
-        desk.model.gate.set()
+        server.executor._finish = break_once
+        server.model.gate.set()
         assert waiting.status() == "INTERNAL"
-        assert desk.ask([[1, 1]]).status() == "UNAVAILABLE"
-    assert [str(error) for error in desk.died] == ["broken"]
+        assert server.ask([[1, 1]]).status() == "UNAVAILABLE"
+    assert [str(error) for error in server.died] == ["broken"]
 
 
 def test_timings_are_answered_when_they_are_asked_for() -> None:
     """The parameter horngate_timing brings queue and compute microseconds; without it there are none."""
-    with Desk() as desk:
+    with InProcessServer() as server:
         message = request({"x": np.zeros((1, 2), np.int32)})
-        assert not desk.send(message.SerializeToString()).response().parameters
+        assert not server.send(message.SerializeToString()).response().parameters
         message.parameters["horngate_timing"].bool_param = True
-        parameters = desk.send(message.SerializeToString()).response().parameters
+        parameters = server.send(message.SerializeToString()).response().parameters
     assert {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()} == {
         "horngate_queue_us": "int64_param",
         "horngate_compute_us": "int64_param",
@@ -340,11 +340,11 @@ def test_timings_are_answered_when_they_are_asked_for() -> None:
 
 def test_a_model_that_is_on_its_way_is_unavailable_rather_than_unknown() -> None:
     """Callers may retry a model that is loading, and must not retry one that does not exist."""
-    desk = Desk()
-    desk.models.expect({"soon": ""})
-    assert desk.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
-    assert desk.ask([[1, 1]], model="never").status() == "NOT_FOUND"
-    assert desk.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
+    server = InProcessServer()
+    server.models.expect({"soon": ""})
+    assert server.ask([[1, 1]], model="soon").status() == "UNAVAILABLE"
+    assert server.ask([[1, 1]], model="never").status() == "NOT_FOUND"
+    assert server.ask([[1, 1]], model_version="4").status() == "NOT_FOUND"
 
 
 def test_a_call_that_cannot_be_answered_later_takes_none_of_its_turn_along() -> None:
@@ -353,11 +353,11 @@ def test_a_call_that_cannot_be_answered_later_takes_none_of_its_turn_along() -> 
     def fail(_message: bytes, _done: object) -> None:
         raise ValueError("embedded null byte")
 
-    with Desk() as desk:
-        desk.service.add(deferred={"/s/Later": fail})
+    with InProcessServer() as server:
+        server.service.add(deferred={"/s/Later": fail})
         later, infer = FakeReply(), FakeReply()
         message = request({"x": np.ones((1, 2), np.int32)}).SerializeToString()
-        desk.service.accept([Call("/s/Later", b"", inf, later), Call(METHOD, message, inf, infer)])
+        server.service.accept([Call("/s/Later", b"", inf, later), Call(METHOD, message, inf, infer)])
         assert later.message() == "ValueError: embedded null byte. This is a bug."
         assert infer.status() == "OK"
 
@@ -374,32 +374,32 @@ def test_while_a_server_starts_no_model_is_unknown() -> None:
 
 def test_a_quick_batch_is_answered_before_its_submission_returns() -> None:
     """Once a size is known to be over soon, the thread that brings the rows computes them: no other has to wake."""
-    with Desk(quick_s=inf) as desk:
-        assert desk.ask([[1, 2]]).status() == "OK"  # nothing is known yet: the executor's thread
+    with InProcessServer(quick_s=inf) as server:
+        assert server.ask([[1, 2]]).status() == "OK"  # nothing is known yet: the executor's thread
         threads: list[str] = []
 
         def compute(inputs: Sequence[Array]) -> list[Array]:
             threads.append(threading.current_thread().name)
             return double(inputs)
 
-        desk.model.compute = compute
-        assert desk.ask([[3, 4]]).answered
+        server.model.compute = compute
+        assert server.ask([[3, 4]]).answered
     assert threads == [threading.current_thread().name]
 
 
 def test_what_arrives_during_a_quick_batch_is_computed_after_it() -> None:
     """A second caller who comes while the first one's thread computes is answered without a third."""
-    with Desk(quick_s=inf) as desk:
-        desk.ask([[0, 0]]).response()
-        desk.model.began.acquire()
-        desk.model.gate.clear()
+    with InProcessServer(quick_s=inf) as server:
+        server.ask([[0, 0]]).response()
+        server.model.began.acquire()
+        server.model.gate.clear()
         first: list[FakeReply] = []
-        thread = threading.Thread(target=lambda: first.append(desk.ask([[1, 1]])))
+        thread = threading.Thread(target=lambda: first.append(server.ask([[1, 1]])))
         thread.start()
-        assert desk.model.began.acquire(timeout=WAIT_S)
-        second = desk.ask([[2, 2]])
+        assert server.model.began.acquire(timeout=WAIT_S)
+        second = server.ask([[2, 2]])
         assert not second.answered
-        desk.model.gate.set()
+        server.model.gate.set()
         assert second.output("double").tolist() == [[4, 4]]
         thread.join()
         assert first[0].output("double").tolist() == [[2, 2]]
@@ -407,17 +407,17 @@ def test_what_arrives_during_a_quick_batch_is_computed_after_it() -> None:
 
 def test_a_model_that_is_not_padded_gets_just_the_rows() -> None:
     """Where no shape has to be compiled, a batch has the rows that were asked for."""
-    with Desk(pad=False) as desk:
-        desk.ask(np.ones((3, 2))).response()
-        assert len(desk.model.ran[0]) == 3
+    with InProcessServer(pad=False) as server:
+        server.ask(np.ones((3, 2))).response()
+        assert len(server.model.ran[0]) == 3
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_batches_are_padded_with_their_first_row_to_the_ladder(rows: int) -> None:
     """The model computes powers of two; the rows that nobody asked for are such as it takes, and go to nobody."""
     asked = np.arange(rows * 2).reshape(rows, 2) + 1
-    with Desk(max_batch_rows=8) as desk:
-        assert desk.ask(asked).output("double").tolist() == (asked * 2).tolist()
-        ran = desk.model.ran[0]
+    with InProcessServer(max_batch_rows=8) as server:
+        assert server.ask(asked).output("double").tolist() == (asked * 2).tolist()
+        ran = server.model.ran[0]
     assert len(ran) == {1: 1, 3: 4, 8: 8}[rows]
     assert all(row.tolist() == [1, 2] for row in ran[rows:])

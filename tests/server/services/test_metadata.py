@@ -16,7 +16,7 @@ from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.services import unimplemented
 from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
 from horngate_server.services.tensorflow_serving_metadata import TensorflowServingMetadata
-from support.desk import SIGNATURE, Clock, Desk
+from support.in_process import SIGNATURE, Clock, InProcessServer
 
 STATES = [
     VersionState("m", number, state, reason, 990.0)
@@ -31,13 +31,13 @@ STATES = [
         ]
     )
 ]
-"""Version 3 is the one that is ready, and the desk's."""
+"""Version 3 is the one that is ready, and the server's."""
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def server() -> Iterator[InProcessServer]:
     """A model with two signatures and a label."""
-    with Desk(delay_s=0.002) as made:
+    with InProcessServer(delay_s=0.002) as made:
         other = Signature("other", SIGNATURE.inputs, SIGNATURE.outputs[:1])
         infos = {each.name: ModelInfo("m", "3", each) for each in (SIGNATURE, other)}
         served = Servable(infos[SIGNATURE.name], made.executor, infos)
@@ -46,13 +46,13 @@ def desk() -> Iterator[Desk]:
 
 
 def open_inference(
-    desk: Desk, *, models: Models | None = None, clock: Callable[[], float] | None = None
+    server: InProcessServer, *, models: Models | None = None, clock: Callable[[], float] | None = None
 ) -> OpenInferenceMetadata:
     """Answer ten seconds after the states began, half a minute after 1970 did."""
     return OpenInferenceMetadata(
-        models=models or desk.models,
-        readiness=desk.readiness,
-        statistics=desk.statistics,
+        models=models or server.models,
+        readiness=server.readiness,
+        statistics=server.statistics,
         states=lambda: STATES,
         clock=clock or Clock(),
         wall_clock=lambda: 30.0,
@@ -65,10 +65,10 @@ def tensorflow_serving(models: Models) -> TensorflowServingMetadata:
     return TensorflowServingMetadata(models, lambda: STATES)
 
 
-def test_a_configuration_says_in_tritons_words_how_the_model_is_served(desk: Desk) -> None:
+def test_a_configuration_says_in_tritons_words_how_the_model_is_served(server: InProcessServer) -> None:
     """Shapes without the batch, the batch's limit, the queue's policy, two priorities, the versions."""
     asked = triton.ModelConfigRequest(name="m").SerializeToString()
-    config = triton.ModelConfigResponse.FromString(open_inference(desk).config(asked)).config
+    config = triton.ModelConfigResponse.FromString(open_inference(server).config(asked)).config
     assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [("x", 8, [2])]
     assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [
         ("double", 9, [2]),
@@ -83,10 +83,10 @@ def test_a_configuration_says_in_tritons_words_how_the_model_is_served(desk: Des
     assert list(config.version_policy.specific.versions) == [3]
 
 
-def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk) -> None:
+def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(server: InProcessServer) -> None:
     """The same cumulative numbers; a version of no model, or an unknown one, is not found."""
-    assert desk.ask([[1, 2]]).status() == "OK"
-    about = open_inference(desk, clock=desk.clock)
+    assert server.ask([[1, 2]]).status() == "OK"
+    about = open_inference(server, clock=server.clock)
     for name, version in (("", ""), ("m", ""), ("m", "3"), ("m", "stable")):
         asked = triton.ModelStatisticsRequest(name=name, version=version).SerializeToString()
         [found] = triton.ModelStatisticsResponse.FromString(about.statistics(asked)).model_stats
@@ -100,9 +100,9 @@ def test_statistics_can_be_asked_for_one_version_a_model_or_everybody(desk: Desk
             about.statistics(triton.ModelStatisticsRequest(name=name, version=version).SerializeToString())
 
 
-def test_the_repository_index_has_every_version_in_tritons_states(desk: Desk) -> None:
+def test_the_repository_index_has_every_version_in_tritons_states(server: InProcessServer) -> None:
     """All of them, or those that are ready; with the reason, and what Horngate calls the state."""
-    about = open_inference(desk)
+    about = open_inference(server)
     every = oip.RepositoryIndexResponse.FromString(about.index(b"")).models
     assert [each.state for each in every] == [
         "UNAVAILABLE", "LOADING", "UNAVAILABLE", "READY", "UNLOADING", "UNAVAILABLE",
@@ -112,9 +112,9 @@ def test_the_repository_index_has_every_version_in_tritons_states(desk: Desk) ->
     assert [each.version for each in oip.RepositoryIndexResponse.FromString(about.index(asked)).models] == ["3"]
 
 
-def test_only_true_extensions_are_listed(desk: Desk) -> None:
+def test_only_true_extensions_are_listed(server: InProcessServer) -> None:
     """What is not implemented is not promised; the repository's is for administrators."""
-    listed = oip.ServerMetadataResponse.FromString(open_inference(desk).server(b"")).extensions
+    listed = oip.ServerMetadataResponse.FromString(open_inference(server).server(b"")).extensions
     assert {"statistics", "model_configuration", "classification", "schedule_policy"} <= set(listed)
     assert not {"model_repository", "system_shared_memory", "cuda_shared_memory", "trace", "sequence"} & set(listed)
 
@@ -140,11 +140,11 @@ def spec(**changes: object) -> tfs.ModelSpec:
     ],
 )
 def test_tensorflow_servings_status_has_every_version_and_why_one_failed(
-    desk: Desk, changes: dict[str, object], found: dict[int, int]
+    server: InProcessServer, changes: dict[str, object], found: dict[int, int]
 ) -> None:
     """The newest first, in TensorFlow Serving's states."""
     asked = tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString()
-    told = tfs.GetModelStatusResponse.FromString(tensorflow_serving(desk.models).status(asked)).model_version_status
+    told = tfs.GetModelStatusResponse.FromString(tensorflow_serving(server.models).status(asked)).model_version_status
     assert {each.version: each.state for each in told} == found
     assert [each.version for each in told] == sorted(found, reverse=True)
     assert [(each.status.error_code, each.status.error_message) for each in told if each.version == 2] in (
@@ -163,19 +163,21 @@ def test_tensorflow_servings_status_has_every_version_and_why_one_failed(
     ],
 )
 def test_a_status_that_cannot_be_told_says_why(
-    desk: Desk, changes: dict[str, object], error: type[RequestError], said: str
+    server: InProcessServer, changes: dict[str, object], error: type[RequestError], said: str
 ) -> None:
     """Unknown models, versions and labels."""
     with pytest.raises(error, match=said):
-        tensorflow_serving(desk.models).status(
+        tensorflow_serving(server.models).status(
             tfs.GetModelStatusRequest(model_spec=spec(**changes)).SerializeToString()
         )
 
 
-def test_tensorflow_servings_metadata_has_all_signatures(desk: Desk) -> None:
+def test_tensorflow_servings_metadata_has_all_signatures(server: InProcessServer) -> None:
     """Names, types and shapes of every signature that is served."""
     asked = tfs.GetModelMetadataRequest(model_spec=spec(), metadata_field=["signature_def"])
-    told = tfs.GetModelMetadataResponse.FromString(tensorflow_serving(desk.models).metadata(asked.SerializeToString()))
+    told = tfs.GetModelMetadataResponse.FromString(
+        tensorflow_serving(server.models).metadata(asked.SerializeToString())
+    )
     assert told.metadata["signature_def"].type_url.endswith("/tensorflow.serving.SignatureDefMap")
     map_ = tfs.SignatureDefMap.FromString(told.metadata["signature_def"].value).signature_def
     assert sorted(map_) == ["other", "serving_default"]
@@ -200,14 +202,14 @@ def _odd(batching: Batching) -> Models:
         TensorSpec("scalar", BY_NAME["BOOL"], ()),
     )
     info = ModelInfo("odd", "3", Signature("s", specs, specs), batching=batching)
-    with Desk() as desk:
-        desk.models.route("odd", Servable(info, desk.executor))
-        return desk.models
+    with InProcessServer() as server:
+        server.models.route("odd", Servable(info, server.executor))
+        return server.models
 
 
-def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(desk: Desk) -> None:
+def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(server: InProcessServer) -> None:
     """No batch and no policy of one; Triton's own words for strings, and none for complex numbers."""
-    about = open_inference(desk, models=_odd(Batching(WHOLE)))
+    about = open_inference(server, models=_odd(Batching(WHOLE)))
     asked = triton.ModelConfigRequest(name="odd").SerializeToString()
     config = triton.ModelConfigResponse.FromString(about.config(asked)).config
     assert (config.max_batch_size, config.WhichOneof("scheduling_choice")) == (0, None)
@@ -216,9 +218,9 @@ def test_a_model_that_takes_requests_whole_is_described_with_whole_shapes(desk: 
     assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == expected
 
 
-def test_an_output_that_all_requests_share_is_described_whole(desk: Desk) -> None:
+def test_an_output_that_all_requests_share_is_described_whole(server: InProcessServer) -> None:
     """The others are described by their rows."""
-    about = open_inference(desk, models=_odd(Batching(ROWS, shared=frozenset({0, 1, 3}))))
+    about = open_inference(server, models=_odd(Batching(ROWS, shared=frozenset({0, 1, 3}))))
     asked = triton.ModelConfigRequest(name="odd").SerializeToString()
     config = triton.ModelConfigResponse.FromString(about.config(asked)).config
     assert config.max_batch_size == 8
@@ -233,9 +235,11 @@ def test_an_output_that_all_requests_share_is_described_whole(desk: Desk) -> Non
         pytest.param(Batching(ROWS, shared=frozenset({0})), "whole", id="shared"),
     ],
 )
-def test_metadata_tell_whether_a_request_may_be_sent_in_parts(desk: Desk, batching: Batching, told: str) -> None:
+def test_metadata_tell_whether_a_request_may_be_sent_in_parts(
+    server: InProcessServer, batching: Batching, told: str
+) -> None:
     """Where an output has no rows, the answers to parts could not be joined."""
-    about = open_inference(desk, models=_odd(batching))
+    about = open_inference(server, models=_odd(batching))
     asked = oip.ModelMetadataRequest(name="odd").SerializeToString()
     metadata = oip.ModelMetadataResponse.FromString(about.model(asked))
     assert metadata.horngate_batching == told

@@ -1,4 +1,4 @@
-"""Several protocols at one desk: the same line, the same model, each caller answered in its own words."""
+"""Several protocols at one server: the same line, the same model, each caller answered in its own words."""
 
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from horngate_server.core.model import Array
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.routing import Servable
 from horngate_server.protocols.open_inference.json import JSON, decode_json
-from support.desk import SIGNATURE, Clock, Desk, FakeModel, FakeReply, double, request
+from support.in_process import SIGNATURE, Clock, FakeModel, FakeReply, InProcessServer, double, request
 
 PREDICT = f"/{PREDICTION}/Predict"
 
@@ -53,32 +53,32 @@ def doubled(reply: FakeReply) -> list[list[int]]:
 
 def test_callers_of_different_protocols_share_a_batch_and_are_counted_apart() -> None:
     """One batch for all of them; each answer is its caller's, in its caller's protocol."""
-    with Desk() as desk:
-        held = desk.hold()
-        replies = [(n, desk.send(predict([[n, n]]), method=PREDICT), desk.ask([[-n, -n]])) for n in range(1, 4)]
-        desk.model.gate.set()
+    with InProcessServer() as server:
+        held = server.hold()
+        replies = [(n, server.send(predict([[n, n]]), method=PREDICT), server.ask([[-n, -n]])) for n in range(1, 4)]
+        server.model.gate.set()
         for n, theirs, ours in replies:
             assert doubled(theirs) == [[2 * n, 2 * n]]
             assert ours.output("double").tolist() == [[-2 * n, -2 * n]]
         assert held.status() == "OK"
-    assert [len(each) for each in desk.model.ran] == [1, 8], "the six of them, padded"
-    assert desk.sample("horngate_requests_total", {**TFS, "code": "OK"}) == 3
-    assert desk.sample("horngate_requests_total", {**OIP, "code": "OK"}) == 4
-    assert desk.sample("horngate_request_seconds_count", TFS) == 3
+    assert [len(each) for each in server.model.ran] == [1, 8], "the six of them, padded"
+    assert server.sample("horngate_requests_total", {**TFS, "code": "OK"}) == 3
+    assert server.sample("horngate_requests_total", {**OIP, "code": "OK"}) == 4
+    assert server.sample("horngate_request_seconds_count", TFS) == 3
 
 
 def test_each_protocol_has_its_own_codes() -> None:
     """A full queue and an unknown label are what TensorFlow Serving's callers know them as."""
-    with Desk(queue_rows=2) as desk:
-        held, waiting = desk.hold(), desk.ask([[1, 1], [2, 2]])
-        assert desk.ask([[1, 1]]).status() == "RESOURCE_EXHAUSTED"
-        assert desk.send(predict([[1, 1]]), method=PREDICT).status() == "UNAVAILABLE"
-        assert desk.ask([[1, 1]], model_version="canary").status() == "NOT_FOUND"
-        assert desk.send(predict([[1, 1]], label="canary"), method=PREDICT).status() == "INVALID_ARGUMENT"
-        assert desk.send(predict([[1, 1]], signature="nope"), method=PREDICT).status() == "FAILED_PRECONDITION"
-        desk.model.gate.set()
+    with InProcessServer(queue_rows=2) as server:
+        held, waiting = server.hold(), server.ask([[1, 1], [2, 2]])
+        assert server.ask([[1, 1]]).status() == "RESOURCE_EXHAUSTED"
+        assert server.send(predict([[1, 1]]), method=PREDICT).status() == "UNAVAILABLE"
+        assert server.ask([[1, 1]], model_version="canary").status() == "NOT_FOUND"
+        assert server.send(predict([[1, 1]], label="canary"), method=PREDICT).status() == "INVALID_ARGUMENT"
+        assert server.send(predict([[1, 1]], signature="nope"), method=PREDICT).status() == "FAILED_PRECONDITION"
+        server.model.gate.set()
         assert [held.status(), waiting.status()] == ["OK", "OK"]
-    assert desk.sample("horngate_requests_total", {**TFS, "code": "UNAVAILABLE"}) == 1
+    assert server.sample("horngate_requests_total", {**TFS, "code": "UNAVAILABLE"}) == 1
 
 
 def test_an_answer_that_cannot_be_written_leaves_its_neighbours_alone() -> None:
@@ -91,11 +91,11 @@ def test_an_answer_that_cannot_be_written_leaves_its_neighbours_alone() -> None:
     asked = ClassificationRequest()
     asked.model_spec.name = "m"
     asked.input.example_list.examples.add().features.feature["x"].int64_list.value.extend([1, 2])
-    with Desk(model) as desk:
-        held = desk.hold()
-        wrong = desk.send(asked.SerializeToString(), method=f"/{PREDICTION}/Classify")
-        right = desk.ask([[1, 2]])
-        desk.model.gate.set()
+    with InProcessServer(model) as server:
+        held = server.hold()
+        wrong = server.send(asked.SerializeToString(), method=f"/{PREDICTION}/Classify")
+        right = server.ask([[1, 2]])
+        server.model.gate.set()
         assert (held.status(), right.status(), wrong.status()) == ("OK", "OK", "INTERNAL")
         assert "2 names of classes for 3 scores" in wrong.message()
         assert [bytes(each) for each in right.response().raw_output_contents] == [b"\3\0\0\0cat" * 2, bytes(12)]
@@ -118,14 +118,14 @@ def test_requests_for_different_signatures_never_share_a_batch() -> None:
         return feed(signature, shapes)
 
     model.feed = watched  # type: ignore[method-assign, assignment]
-    with Desk(model, pad=False) as desk:
+    with InProcessServer(model, pad=False) as server:
         infos = {name: ModelInfo("m", "3", each) for name, each in model.signatures.items()}
-        infos[SIGNATURE.name] = desk.info
-        desk.models.route("m", Servable(desk.info, desk.executor, infos))
-        desk.hold()
+        infos[SIGNATURE.name] = server.info
+        server.models.route("m", Servable(server.info, server.executor, infos))
+        server.hold()
         asked = [("", [[1, 2]]), ("negated", [[3, 4]]), ("", [[5, 6]]), ("negated", [[7, 8]])]
-        replies = [desk.send(predict(x, signature=name), method=PREDICT) for name, x in asked]
-        desk.model.gate.set()
+        replies = [server.send(predict(x, signature=name), method=PREDICT) for name, x in asked]
+        server.model.gate.set()
         assert [doubled(reply) for reply in replies] == [[[2, 4]], [[-3, -4]], [[10, 12]], [[-7, -8]]]
     assert computed == [("serving_default", 1), ("serving_default", 2), ("negated", 2)]
 
@@ -133,33 +133,33 @@ def test_requests_for_different_signatures_never_share_a_batch() -> None:
 @pytest.mark.parametrize("how", ["metadata", "parameter", "name"])
 def test_bulk_stands_back_by_metadata_or_parameter(how: str) -> None:
     """Interactive requests that come later are computed first."""
-    with Desk(max_batch_rows=2, pad=False) as desk:
-        held = desk.hold()
+    with InProcessServer(max_batch_rows=2, pad=False) as server:
+        held = server.hold()
         message = request({"x": np.full((1, 2), 9, np.int32)})
         if how == "parameter":
             message.parameters["priority"].uint64_param = 2
         elif how == "name":
             message.parameters["priority"].string_param = "bulk"
-        bulk = desk.send(message.SerializeToString(), bulk=how == "metadata")
-        assert desk.queue.bulk_rows == 1
-        small = [desk.ask([[n, n]]) for n in range(4)]
-        desk.model.gate.set()
+        bulk = server.send(message.SerializeToString(), bulk=how == "metadata")
+        assert server.queue.bulk_rows == 1
+        small = [server.ask([[n, n]]) for n in range(4)]
+        server.model.gate.set()
         assert [reply.status() for reply in (held, bulk, *small)] == ["OK"] * 6
-    assert [each[:, 0].tolist() for each in desk.model.ran] == [[0], [0, 1], [2, 3], [9]]
+    assert [each[:, 0].tolist() for each in server.model.ran] == [[0], [0, 1], [2, 3], [9]]
 
 
 def test_a_timeout_in_the_request_is_a_deadline_like_the_calls_own() -> None:
     """Whichever of the two comes first counts."""
     clock = Clock()
-    with Desk(clock=clock) as desk:
-        held = desk.hold()
+    with InProcessServer(clock=clock) as server:
+        held = server.hold()
         ends = []
         for timeout_us, deadline in ((500_000, inf), (0, clock.now + 0.5), (5_000_000, clock.now + 0.5), (0, inf)):
             message = request({"x": np.ones((1, 2), np.int32)})
             message.parameters["timeout"].int64_param = timeout_us
-            ends.append(desk.send(message.SerializeToString(), deadline=deadline))
+            ends.append(server.send(message.SerializeToString(), deadline=deadline))
         clock.now += 1
-        desk.model.gate.set()
+        server.model.gate.set()
         assert [each.status() for each in (held, *ends)] == ["OK", *["DEADLINE_EXCEEDED"] * 3, "OK"]
 
 
@@ -177,27 +177,27 @@ def test_a_parameter_that_makes_no_sense_is_refused(name: str, value: object, sa
     kinds = {str: "string_param", int: "int64_param", bool: "bool_param", float: "double_param"}
     message = request({"x": np.ones((1, 2), np.int32)})
     setattr(message.parameters[name], kinds[type(value)], value)
-    with Desk() as desk:
-        assert said in desk.send(message.SerializeToString()).message()
+    with InProcessServer() as server:
+        assert said in server.send(message.SerializeToString()).message()
 
 
 def test_statistics_are_what_was_done() -> None:
     """Rows, batches, and every stage's time, per request and per batch; failures apart."""
     clock = Clock()
-    with Desk(clock=clock, pad=False) as desk:
+    with InProcessServer(clock=clock, pad=False) as server:
 
         def slow(inputs: Sequence[Array]) -> list[Array]:
             clock.now += 2 * (len(inputs[0]) == 3)
             return double(inputs)
 
-        desk.model.compute = slow
-        held = desk.hold()
-        first, second = desk.ask([[1, 1]]), desk.ask([[2, 2], [3, 3]])
-        late = desk.ask([[4, 4]], deadline=clock.now + 0.5)
+        server.model.compute = slow
+        held = server.hold()
+        first, second = server.ask([[1, 1]]), server.ask([[2, 2], [3, 3]])
+        late = server.ask([[4, 4]], deadline=clock.now + 0.5)
         clock.now += 1
-        desk.model.gate.set()
+        server.model.gate.set()
         assert [each.status() for each in (held, first, second, late)] == ["OK", "OK", "OK", "DEADLINE_EXCEEDED"]
-    totals = desk.statistics.of("m", "3")
+    totals = server.statistics.of("m", "3")
     assert (totals.rows, totals.batches, totals.last) == (4, 2, clock.now)
     assert (totals.success.count, totals.fail.count, totals.queue.count) == (3, 1, 3)
     assert totals.success.seconds == 1 + 3 + 3
@@ -210,25 +210,27 @@ def test_statistics_are_what_was_done() -> None:
 def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> None:
     """JSON from the HTTP port: the same model, its own protocol in the metrics."""
     body = b'{"id": "j", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [[1, 2]]}]}'
-    with Desk() as desk:
+    with InProcessServer() as server:
         reply = FakeReply()
-        desk.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False, origin=None)
+        server.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False, origin=None)
         answer = reply._wait()
     assert answer == (
         b'{"model_name": "m", "model_version": "3", "id": "j", "outputs": ['
         b'{"name": "double", "datatype": "INT64", "shape": [1, 2], "data": [2, 4]}, '
         b'{"name": "total", "datatype": "FP32", "shape": [1], "data": [3.0]}]}'
     )
-    assert desk.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
+    assert (
+        server.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1
+    )
 
 
 def test_classes_are_the_highest_values_with_their_labels() -> None:
     """``value:index[:label]``, the highest first, equals by index; raw as BYTES, typed as strings."""
     model = FakeModel()
     for raw in (True, False):
-        with Desk(model) as desk:
+        with InProcessServer(model) as server:
             info = ModelInfo("m", "3", SIGNATURE, ("zero",))
-            desk.models.route("m", Servable(info, desk.executor))
+            server.models.route("m", Servable(info, server.executor))
             message = request({"x": np.array([[3, 7]], np.int32)})
             if not raw:
                 message = ModelInferRequest(model_name="m")
@@ -236,7 +238,7 @@ def test_classes_are_the_highest_values_with_their_labels() -> None:
                 tensor.contents.int_contents.extend([3, 7])
             message.outputs.add(name="double").parameters["classification"].int64_param = 5
             message.outputs.add(name="total").parameters["classification"].int64_param = 1
-            answer = desk.send(message.SerializeToString()).response()
+            answer = server.send(message.SerializeToString()).response()
             assert [(each.datatype, list(each.shape)) for each in answer.outputs] == [
                 ("BYTES", [1, 2]), ("BYTES", [1, 1]),
             ]  # fmt: skip
@@ -327,9 +329,9 @@ def test_a_message_that_would_become_too_many_objects_is_refused(
 ) -> None:
     """Fields of two bytes cost hundreds in memory: what is made of a message is bounded, not only the message."""
     method, message = make()
-    with Desk() as desk:
+    with InProcessServer() as server:
         tracemalloc.start()
-        reply = desk.send(message, method=method)
+        reply = server.send(message, method=method)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert reply.status() == "INVALID_ARGUMENT"
@@ -339,10 +341,10 @@ def test_a_message_that_would_become_too_many_objects_is_refused(
 
 def test_a_question_that_is_longer_than_any_is_refused() -> None:
     """Calls that compute nothing take a megabyte at most."""
-    with Desk() as desk:
-        desk.service.add({"/s/m": lambda message: message})
-        assert desk.send(bytes(1 << 20), method="/s/m").status() == "OK"
+    with InProcessServer() as server:
+        server.service.add({"/s/m": lambda message: message})
+        assert server.send(bytes(1 << 20), method="/s/m").status() == "OK"
         assert (
             "1048577 bytes for /s/m; expected at most 1048576"
-            in desk.send(bytes((1 << 20) + 1), method="/s/m").message()
+            in server.send(bytes((1 << 20) + 1), method="/s/m").message()
         )

@@ -11,14 +11,14 @@ from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Answer, Call, CallOptions, PendingReply
 from horngate_server.services.stream_inference import WINDOW, model_stream_infer
 from horngate_server.transports.call_collector import CallCollector
-from support.desk import OPTIONS, Desk, request
+from support.in_process import OPTIONS, InProcessServer, request
 
 
 class Stream:
-    """A ModelStreamInfer at a desk, without a wire."""
+    """A ModelStreamInfer at a server, without a wire."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.method = model_stream_infer(CallCollector(desk.service.accept).take)
+    def __init__(self, server: InProcessServer) -> None:
+        self.method = model_stream_infer(CallCollector(server.service.accept).take)
         self.pulled = 0
 
     async def run(self, messages: list[bytes]) -> list[ModelStreamInferResponse]:
@@ -39,14 +39,14 @@ def deliver(answers: Sequence[Answer]) -> None:
 
 def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
     """Whatever is wrong with a request is said where its answer would be, with its id; the others are computed."""
-    with Desk(max_batch_rows=4, queue_rows=400) as desk:
-        desk.service._deliver = deliver
+    with InProcessServer(max_batch_rows=4, queue_rows=400) as server:
+        server.service._deliver = deliver
         messages = []
         for n in range(300):
             x = np.full((1, 3 if n % 7 == 3 else 2), n, np.int32)
             messages.append(request({"x": x}, id=str(n)).SerializeToString())
         messages[5] = b"\xff"
-        answers = asyncio.run(Stream(desk).run(messages))
+        answers = asyncio.run(Stream(server).run(messages))
     assert len(answers) == 300
     for n, answer in enumerate(answers):
         if n == 5 or n % 7 == 3:
@@ -62,11 +62,11 @@ def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
 def test_a_refused_message_of_a_stream_is_not_parsed_for_its_id() -> None:
     """Its id is said where it is among the first fields; millions of others never become objects."""
     message = ModelInferRequest(id="7").SerializeToString() + b"\x2a\0" * (2 << 20)
-    with Desk() as desk:
-        desk.service._deliver = deliver
+    with InProcessServer() as server:
+        server.service._deliver = deliver
         Path("/proc/self/clear_refs").write_text("5")
         before = _peak_bytes()
-        [answer] = asyncio.run(Stream(desk).run([message]))
+        [answer] = asyncio.run(Stream(server).run([message]))
         grown = _peak_bytes() - before
     assert answer.error_message.startswith("[StatusCode.INVALID_ARGUMENT] ")
     assert answer.infer_response.id == "7"

@@ -17,7 +17,7 @@ from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.lifecycle.loader import LoadReport
 from horngate_server.lifecycle.version_state import SHOWN, State, VersionState
 from horngate_server.telemetry.metrics import SECONDS, Metrics, default_registry
-from support.desk import Desk
+from support.in_process import InProcessServer
 
 WAIT_S = 20.0
 CLASSIFIER = ModelInfo(
@@ -97,12 +97,12 @@ def test_one_state_at_a_time_is_1() -> None:
 
 def test_the_exposition_parses_and_has_every_promised_name() -> None:
     """Prometheus's own parser reads /metrics, and each name of the contract is there, with the process's own."""
-    with Desk() as desk:
-        desk.ask([[1, 1]]).response()
+    with InProcessServer() as server:
+        server.ask([[1, 1]]).response()
         report = LoadReport("m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, ())
         states = [VersionState("m", 3, State.READY, "", 0.0, [""], report)]
-        desk.metrics.watch(lambda: [desk.executor], lambda: states)
-        names = {family.name for family in text_string_to_metric_families(desk.metrics.exposition().decode())}
+        server.metrics.watch(lambda: [server.executor], lambda: states)
+        names = {family.name for family in text_string_to_metric_families(server.metrics.exposition().decode())}
     assert names >= {
         "horngate_requests", "horngate_request_seconds", "horngate_rows", "horngate_queue_seconds",
         "horngate_queue_rows", "horngate_queue_capacity_rows", "horngate_batch_rows", "horngate_batch_seconds",
@@ -195,12 +195,12 @@ def test_metrics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, metho
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    with Desk() as desk:
-        monkeypatch.setattr(desk.metrics, method, fail)
-        assert desk.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
-        assert desk.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
-        assert not desk.died
-        assert desk.service._guard.errors["metrics"] >= 1
+    with InProcessServer() as server:
+        monkeypatch.setattr(server.metrics, method, fail)
+        assert server.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
+        assert server.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
+        assert not server.died
+        assert server.service._guard.errors["metrics"] >= 1
 
 
 @pytest.mark.parametrize("method", ["batch", "failed"])
@@ -210,11 +210,11 @@ def test_statistics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, me
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
-    with Desk() as desk:
-        monkeypatch.setattr(desk.statistics, method, fail)
-        assert desk.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
-        assert desk.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
-        assert not desk.died
-        assert desk.service._guard.errors == {"statistics": 1}
+    with InProcessServer() as server:
+        monkeypatch.setattr(server.statistics, method, fail)
+        assert server.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
+        assert server.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
+        assert not server.died
+        assert server.service._guard.errors == {"statistics": 1}
     labels = {"model": "m", "protocol": "open_inference", "code": "OK"}
-    assert desk.sample("horngate_requests_total", labels) == 1
+    assert server.sample("horngate_requests_total", labels) == 1

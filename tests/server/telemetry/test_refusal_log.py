@@ -3,7 +3,7 @@
 import pytest
 
 from horngate_server.telemetry.refusal_log import RefusalLog
-from support.desk import Clock
+from support.in_process import Clock
 
 
 def test_a_burst_of_refusals_is_one_line_and_its_count_comes_with_the_next(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from horngate_server.core.methods import CHECK, INFER, LOAD
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.access.tokens import Tokens, add
-from support.desk import Clock
+from support.in_process import Clock
 
 
 def bearer(token: str) -> bytes:

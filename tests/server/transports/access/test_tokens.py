@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from horngate_server.core.errors import SettingsError, Unauthenticated
 from horngate_server.core.file_changes import EVERY_S
 from horngate_server.transports.access.tokens import Tokens, add
-from support.desk import Clock
+from support.in_process import Clock
 
 
 def bearer(token: str) -> bytes:

@@ -16,7 +16,7 @@ from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
-from support.desk import OPTIONS
+from support.in_process import OPTIONS
 
 METHOD = "/s/m"
 HEADERS = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]

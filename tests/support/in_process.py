@@ -138,7 +138,7 @@ OPTIONS = CallOptions(inf, False, lambda: None)
 """A stream's whose metadata ask for nothing."""
 
 
-class Desk:
+class InProcessServer:
     """The service with one model, ``m``; it computes on its own thread unless ``quick_s`` says otherwise."""
 
     def __init__(
