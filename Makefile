@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCK := requirements-dev.lock
 IMAGES := deploy/locks
+UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
@@ -26,8 +27,8 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock:  ## resolve the dependencies anew into the lock files
-	$(COMPILE) --upgrade --extra images --extra server --extra fast --extra otel --extra trainer --group dev \
+lock:  ## resolve the dependencies anew into the lock files; UPGRADE= keeps the versions that they have
+	$(COMPILE) $(UPGRADE) --extra images --extra server --extra fast --extra otel --extra trainer --group dev \
 	    --output-file $(LOCK) pyproject.toml
 	@# The images': the same versions. The server's has TensorFlow alone, without what only its Python package needs.
 	$(COMPILE) --constraint $(LOCK) --extra images --output-file $(IMAGES)/client.txt pyproject.toml
