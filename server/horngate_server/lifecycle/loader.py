@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from horngate_server.core.clock import Clock
+from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Model
@@ -118,7 +119,7 @@ class Loaded:
     infos: Mapping[str, ModelInfo]
     model: Model
     executor: Executor
-    device: tensorflow.Device
+    device: Device
     limits: Limits
     report: LoadReport
 

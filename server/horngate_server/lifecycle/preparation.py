@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
+from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Array, Feed, Model
 from horngate_server.core.settings import Limits, Settings, cores
@@ -27,7 +28,7 @@ class Prepared:
     """A model that has proved itself: by signature, what is known of it."""
 
     model: Model
-    device: tensorflow.Device
+    device: Device
     proofs: Mapping[str, Proof]
     verification: str
 

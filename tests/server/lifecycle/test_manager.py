@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
+from horngate_server.core.device import Device
 from horngate_server.core.errors import (
     InputRefused,
     InvalidRequest,
@@ -58,7 +59,7 @@ WAIT_S = 20.0
 class FakeLoadedModel(FakeModel):
     """A fake with a device, as loading expects of a real one."""
 
-    device = tensorflow.Device("CPU", "CPU:0", "a test's")
+    device = Device("CPU", "CPU:0", "a test's")
 
     def __init__(self, version: int, signature: Signature) -> None:
         super().__init__(signature)

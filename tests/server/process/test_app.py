@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from horngate_protos.open_inference_pb2 import ModelInferResponse, ServerReadyRequest, ServerReadyResponse
+from horngate_server.core.device import Device
 from horngate_server.core.settings import Settings
 from horngate_server.process.app import App
 from horngate_server.process.signals import Stop
@@ -24,7 +25,7 @@ WAIT_S = 20.0
 class SlowModel(FakeModel):
     """A fake with a device, as loading expects of a real one."""
 
-    device = tensorflow.Device("CPU", "CPU:0", "a test's")
+    device = Device("CPU", "CPU:0", "a test's")
 
 
 @pytest.fixture

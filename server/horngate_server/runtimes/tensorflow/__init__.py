@@ -3,7 +3,6 @@
 Everything that owns a C handle frees it; no other room sees one.
 """
 
-from horngate_server.runtimes.tensorflow.devices import Device
 from horngate_server.runtimes.tensorflow.saved_model import SavedModel, load, load_op_library
 
-__all__ = ["Device", "SavedModel", "load", "load_op_library"]
+__all__ = ["SavedModel", "load", "load_op_library"]

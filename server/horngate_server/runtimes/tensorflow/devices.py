@@ -1,29 +1,12 @@
-"""Where a model computes, and why there."""
+"""Which device TensorFlow computes on, and why there."""
 
 import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where a model computes, and why there.
-
-    Attributes:
-        kind: "CPU" or "GPU".
-        name: TensorFlow's name for it.
-        why: one sentence for the banner and the log.
-        surprise: True where a GPU is in the machine and is not used though it was not forbidden.
-    """
-
-    kind: str
-    name: str
-    why: str
-    surprise: bool = False
 
 
 def choose(found: Sequence[tuple[str, str]], wanted: str, complaints: Sequence[str]) -> Device:

@@ -16,6 +16,7 @@ import numpy as np
 
 from horngate_protos.datatypes import BY_TENSORFLOW, tensorflow_name
 from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureDef, TensorInfo
+from horngate_server.core.device import Device
 from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
 from horngate_server.core.model import Array, Feed
 from horngate_server.core.signature import Signature, TensorSpec
@@ -85,7 +86,7 @@ class SavedModel:
 
     signature: Signature
     signatures: Mapping[str, Signature]
-    device: devices.Device
+    device: Device
 
     def __init__(self, session: int, graph: int, definition: MetaGraphDef) -> None:
         self._tf = library()
