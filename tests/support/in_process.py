@@ -50,6 +50,7 @@ class Clock:
 
 @dataclass
 class Feed:
+    signature: Signature
     arrays: list[Array]
 
 
@@ -72,7 +73,9 @@ class FakeModel:
         self.closed = False
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        return Feed([np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, signature.inputs, strict=True)])
+        return Feed(
+            signature, [np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, signature.inputs, strict=True)]
+        )
 
     def run(self, feed: object) -> Sequence[Array]:
         assert isinstance(feed, Feed)

@@ -11,8 +11,8 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
-from horngate_server.core.model import Model
-from horngate_server.core.settings import Limits, Settings
+from horngate_server.core.model import LoadedModel
+from horngate_server.core.settings import TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Batching
 from horngate_server.engine.batch_queue import BatchQueue
 from horngate_server.engine.batching import ladder
@@ -20,6 +20,7 @@ from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Servable
 from horngate_server.lifecycle import folder_hints, repository
+from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory, tensorflow
@@ -58,6 +59,9 @@ class LoadReport:
         rungs: what each batch size costs, at the size of free axes that was tried; empty where no input was found.
         batching: by signature, whether its requests share runs, and why.
         proved: the model was seen to answer before it takes traffic.
+        engine: what computes the default signature: "tensorflow" or "litert".
+        why_engine: why that one.
+        engines: by signature, what computes it.
     """
 
     name: str
@@ -75,6 +79,9 @@ class LoadReport:
     rungs: Sequence[Rung]
     batching: Mapping[str, Batching] = field(default_factory=dict)
     proved: bool = True
+    engine: str = TENSORFLOW
+    why_engine: str = ""
+    engines: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
@@ -90,6 +97,8 @@ class LoadReport:
             f"digest       {self.digest}",
             f"signature    {self.signature}",
             *(f"             {name} {signature}" for name, signature in self.signatures.items()),
+            f"engine       {self.engine} ({self.why_engine})",
+            *(f"             {name}: {each}" for name, each in self.engines.items() if each != self.engine),
             f"device       {self.device} ({self.why})",
             f"verification {self.verification}",
             f"loaded in    {self.seconds:.2f} s",
@@ -113,15 +122,17 @@ class Loaded:
         device: where it computes.
         limits: what it may take.
         report: what is known of it.
+        along: the other engine's model of it, which is to compute along; None for none.
     """
 
     version: Version
     infos: Mapping[str, ModelInfo]
-    model: Model
+    model: LoadedModel
     executor: Executor
     device: Device
     limits: Limits
     report: LoadReport
+    along: LoadedModel | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -130,7 +141,13 @@ class Loaded:
 
     def served(self) -> Servable:
         """Return it as the request path sees it."""
-        return Servable(self.info, self.executor, self.infos, self.device.kind)
+        return Servable(self.info, self.executor, self.infos, self.device.kind, self.report.engine)
+
+    def close(self) -> None:
+        """Give everything back; its executor has stopped, or was never started."""
+        self.executor.close()
+        if self.along is not None:
+            self.along.close()
 
 
 def load(
@@ -164,13 +181,16 @@ def load(
         version = thread.submit(repository.read, path, alive).result()
         labels = _labels(path)
         prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
-    model, proofs = prepared.model, prepared.proofs
+    choice = prepared.choice
+    model, proofs = choice.model, choice.proofs
     costs = CostModel(ladder(limits.max_batch_rows))
     for proof in proofs.values():
         for rows, seconds in proof.seconds.items():
             costs.measured(proof.kind, rows, seconds, clock())
     infos = {
-        name: ModelInfo(version.name, str(version.number), model.signatures[name], labels, proof.batching)
+        name: ModelInfo(
+            version.name, str(version.number), model.signatures[name], labels, proof.batching, choice.engines[name]
+        )
         for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
@@ -180,7 +200,7 @@ def load(
         delay_s=limits.max_queue_delay_s,
         capacity_bytes=limits.queue_bytes,
     )
-    pad = prepared.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
+    pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
     executor = Executor(info, model, queue, costs, finish, clock=clock, on_death=on_death, pad=pad)
     report = LoadReport(
         name=version.name,
@@ -189,9 +209,12 @@ def load(
         digest=version.digest,
         signature=str(model.signature),
         signatures={name: str(each.signature) for name, each in infos.items() if each is not info},
-        device=prepared.device.kind,
-        why=prepared.device.why,
-        verification=prepared.verification,
+        device=model.device.kind,
+        why=model.device.why,
+        engine=choice.engines[info.signature.name],
+        why_engine=choice.why,
+        engines=choice.engines,
+        verification=choice.verification,
         seconds=clock() - began,
         memory_bytes=max(0, process_memory.resident() - memory),
         max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
@@ -203,7 +226,7 @@ def load(
         batching={name: proof.batching for name, proof in proofs.items()},
         proved=proofs[info.signature.name].proved,
     )
-    return Loaded(version, infos, model, executor, prepared.device, limits, report)
+    return Loaded(version, infos, model, executor, model.device, limits, report, prepared.along)
 
 
 def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | None = None) -> LoadReport:
@@ -223,7 +246,7 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     if not path.name.isdecimal():
         versions = repository.versions(path)
         if not versions:
-            hint = folder_hints.about_model(path) or "expected <model>/<integer version>/saved_model.pb"
+            hint = folder_hints.about_model(path) or f"expected <model>/<integer version>/{GRAPH} or {LITE}"
             raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
         path = versions[max(versions)]
     mine = settings.limits if limits is None else limits(path.parent.name)
@@ -233,7 +256,7 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
         if hint := folder_hints.about_variables(path):
             raise ModelError(f"{error}; {hint}") from error
         raise
-    loaded.executor.close()
+    loaded.close()
     return loaded.report
 
 

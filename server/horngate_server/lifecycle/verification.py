@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,16 +19,19 @@ from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
 from horngate_server.core.errors import InvalidRequest, ModelError, RequestError
 from horngate_server.core.model import Array, Model
+from horngate_server.core.settings import TENSORFLOW
 from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batching import joined
 from horngate_server.lifecycle.comparison import Tolerance, first_difference
-from horngate_server.lifecycle.repository import Version
+from horngate_server.lifecycle.repository import MANIFEST, Version
 from horngate_server.lifecycle.trial_runs import computed
 from horngate_server.protocols.tensor_proto import data_of, shape_of
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TensorFlow Serving refuses more."""
+VERIFIED = "verified"
+"""How the text begins that says that it did."""
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-3}
 """Where the manifest gives none: devices and batch sizes differ in the last bits."""
 REPLAY_ROWS = (1, 7, 64)
@@ -72,7 +76,13 @@ def records(version: Version, model: Model) -> Records:
     return found
 
 
-def verify(version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching]) -> str:
+def verify(
+    version: Version,
+    model: Model,
+    recorded: Records,
+    batchings: Mapping[str, Batching],
+    engine: str = TENSORFLOW,
+) -> str:
     """Replay the recorded requests and compare.
 
     Args:
@@ -80,6 +90,7 @@ def verify(version: Version, model: Model, recorded: Records, batchings: Mapping
         model: computes.
         recorded: what `records` returned.
         batchings: by signature, whether its rows share runs.
+        engine: what computes: the manifest may give each a tolerance of its own.
 
     Returns:
         "verified (N rows)", or why there was nothing to verify.
@@ -89,8 +100,7 @@ def verify(version: Version, model: Model, recorded: Records, batchings: Mapping
     """
     if not recorded:
         return "unverified: it has no recorded answers"
-    given = (version.manifest or {}).get("tolerance") or {}
-    tolerance = Tolerance(**{**TOLERANCE, **{key: float(given[key]) for key in TOLERANCE if key in given}})
+    tolerance = _tolerance(version, engine)
     total = 0
     for name, mine in recorded.items():
         answered = [record for record in mine if record.outputs is not None]
@@ -106,7 +116,12 @@ def verify(version: Version, model: Model, recorded: Records, batchings: Mapping
                     for start in range(0, len(single), rows):
                         _replay(model, signature, single[start : start + rows], batching, tolerance, start)
         total += sum(_count(record) for record in answered)
-    return f"verified ({total} rows)" if total else "unverified: its recorded requests have no answers"
+    return f"{VERIFIED} ({total} rows)" if total else "unverified: its recorded requests have no answers"
+
+
+def is_float32(version: Version, engine: str) -> bool:
+    """Whether an engine's file computes with the numbers that the model was trained with, as far as that is known."""
+    return bool(_format(version, engine).get("quantization", "none") == "none")
 
 
 def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
@@ -134,6 +149,26 @@ def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _format(version: Version, engine: str) -> Mapping[str, Any]:
+    """Return what the manifest says of an engine's file."""
+    formats = (version.manifest or {}).get("formats")
+    about = formats.get(engine) if isinstance(formats, dict) else None
+    return about if isinstance(about, dict) else {}
+
+
+def _tolerance(version: Version, engine: str) -> Tolerance:
+    """Return how far an engine's answers may be from the recorded ones.
+
+    Raises:
+        ModelError: the manifest gives one that is none.
+    """
+    given = _format(version, engine).get("tolerance") or (version.manifest or {}).get("tolerance") or {}
+    try:
+        return Tolerance(**{**TOLERANCE, **{key: float(given[key]) for key in TOLERANCE if key in given}})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{version.path / MANIFEST} has the tolerance {given!r}; expected atol and rtol") from error
 
 
 def _frame(data: bytes, position: int, path: Path, *, sealed: bool) -> tuple[bytes, int]:

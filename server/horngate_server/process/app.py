@@ -18,6 +18,7 @@ from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings, prepare_libraries
 from horngate_server.engine.routing import Models
+from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
@@ -326,10 +327,11 @@ class App:
                 f"  model      {each.info.name} version {each.info.version}, {each.report.verification}",
                 f"             {each.info.signature}",
                 f"  batching   {_batching(each)}",
+                f"  engine     {_engines(each)}",
                 f"  device     {each.device.kind} ({each.device.why})",
             ]
         if not loaded:
-            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/saved_model.pb")
+            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
@@ -351,6 +353,13 @@ def _batching(loaded: Loaded) -> str:
     batching = loaded.info.batching
     how = "one request, one run" if batching.whole else f"up to {loaded.report.max_batch_rows} rows in one run"
     return f"{how}: {batching.why}" + ("" if loaded.report.proved else "; it was not seen to answer anything")
+
+
+def _engines(loaded: Loaded) -> str:
+    """Say what computes a version, and why so."""
+    report = loaded.report
+    others = [f"{name}: {engine}" for name, engine in report.engines.items() if engine != report.engine]
+    return f"{'; '.join([report.engine, *others])} ({report.why_engine})"
 
 
 def _wall_clock() -> float:

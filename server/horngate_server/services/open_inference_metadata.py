@@ -9,10 +9,12 @@ from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelNotFound, NotReady
 from horngate_server.core.methods import OPEN_INFERENCE
+from horngate_server.core.settings import LITERT, TENSORFLOW
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.repository import FILES
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.telemetry.statistics import Duration, Stages, Statistics
@@ -24,6 +26,9 @@ EXTENSIONS = (
 ADMIN_EXTENSION = "model_repository"
 STATES = {State.READY: "READY", State.LOADING: "LOADING", State.DRAINING: "UNLOADING"}
 """Triton's names of states; any other is UNAVAILABLE."""
+
+PLATFORMS = {TENSORFLOW: "tensorflow_savedmodel", LITERT: "litert_tflite"}
+"""What the metadata call a model that an engine computes, as Triton names its platforms."""
 
 
 class OpenInferenceMetadata:
@@ -108,7 +113,7 @@ class OpenInferenceMetadata:
         return oip.ModelMetadataResponse(
             name=served.info.name,
             versions=self._models.versions(served.info.name),
-            platform=served.platform,
+            platform=PLATFORMS[served.engine],
             inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
             outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
             horngate_batching=WHOLE if batching.whole or batching.shared else ROWS,
@@ -196,7 +201,7 @@ def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
     kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU
     return triton.ModelConfig(
         name=served.info.name,
-        platform=served.platform,
+        platform=PLATFORMS[served.engine],
         backend="horngate",
         version_policy=triton.ModelVersionPolicy(specific=triton.ModelVersionPolicy.Specific(versions=versions)),
         max_batch_size=0 if batching.whole else served.executor.max_batch_rows,
@@ -213,7 +218,7 @@ def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
             for place, spec in enumerate(signature.outputs)
         ],
         instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
-        default_model_filename="saved_model.pb",
+        default_model_filename=FILES[served.engine],
         dynamic_batching=None if batching.whole else _dynamic_batching(served.executor),
         model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),
     )

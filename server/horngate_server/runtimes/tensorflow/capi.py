@@ -38,6 +38,11 @@ def framework() -> Path:
     return _one(_folder(), "libtensorflow_framework.*")
 
 
+def available() -> bool:
+    """Whether TensorFlow is installed."""
+    return find_spec("tensorflow") is not None
+
+
 def check(status: c_void_p, error: type[ModelError | ModelFailed], context: str) -> None:
     """Turn a TF_Status that is not OK into an error."""
     tf = library()
