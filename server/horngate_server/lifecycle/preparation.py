@@ -126,21 +126,18 @@ class _Preparation:
         return Tried(engine, model, proofs, verification, float32=is_float32(self.version, engine))
 
     def along(self, choice: Choice) -> LoadedModel | None:
-        """Open the version with the engine that is to compute along; None where that one serves, or none is wanted.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
-        engine = self._limits.shadow_engine
+        """Open the version with the engine that is to compute along; None where there is none, or it cannot."""
+        engine, why = self._limits.shadow_engine, "that engine serves"
         if not engine:
             return None
-        if engine in choice.engines.values():
-            log.warning(
-                "model %s version %d: shadow = { engine = %r } computes nothing: that engine serves",
-                self.version.name, self.version.number, engine,
-            )  # fmt: skip
-            return None
-        return self._opened(engines.checked(engine, self.version.path), 1)
+        if engine not in choice.engines.values():
+            try:
+                return self._opened(engines.checked(engine, self.version.path), 1)
+            except ModelError as error:
+                why = str(error)
+        name, number = self.version.name, self.version.number
+        log.warning("model %s version %d: shadow = { engine = %r } computes nothing: %s", name, number, engine, why)
+        return None
 
     def _opened(self, engine: str, threads: int) -> LoadedModel:
         def load() -> LoadedModel:

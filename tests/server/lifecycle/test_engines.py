@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, ModelError
 from horngate_server.core.settings import LITERT, TENSORFLOW, Settings
 from horngate_server.core.signature import WHOLE, Batching, Signature
@@ -14,19 +13,10 @@ from horngate_server.lifecycle import engines
 from horngate_server.lifecycle.batching_proof import Proof
 from horngate_server.lifecycle.engines import Tried
 from horngate_server.runtimes import litert, tensorflow
-from support.in_process import SIGNATURE, FakeModel
+from support.in_process import SIGNATURE
+from support.lifecycle_harness import FakeLoadedModel
 
 EXPLAIN = replace(SIGNATURE, name="explain")
-
-
-class FakeLoadedModel(FakeModel):
-    """A fake with a device, as an engine opens it."""
-
-    device = Device("CPU", "CPU:0", "a test's")
-
-    def __init__(self, *signatures: Signature) -> None:
-        super().__init__(signatures[0])
-        self.signatures = {each.name: each for each in signatures}
 
 
 def version(folder: Path, *files: str) -> Path:
@@ -41,7 +31,7 @@ def tried(
     engine: str, ms: Mapping[int, float], *signatures: Signature, verification: str = "verified (9 rows)"
 ) -> Tried:
     """Make what an engine has shown: milliseconds by rows, the same for every signature."""
-    model = FakeLoadedModel(*(signatures or (SIGNATURE,)))
+    model = FakeLoadedModel(1, *(signatures or (SIGNATURE,)))
     proof = Proof(Batching(), seconds={rows: each / 1e3 for rows, each in ms.items()})
     return Tried(engine, model, dict.fromkeys(model.signatures, proof), verification)
 
