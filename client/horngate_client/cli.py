@@ -288,7 +288,7 @@ def _models(args: argparse.Namespace) -> int:
         print(json.dumps([{"server": address, **asdict(each)} for address, each in found], indent=2))
         return DONE
     several = len({address for address, _ in found}) > 1
-    heads = ("model", "version", "state", "labels", "age", "rows", "device", "verification, reason")
+    heads = ("model", "version", "state", "labels", "age", "rows", "engine", "device", "verification, reason")
     rows = [(f"{address} {each.name}" if several else each.name, *_version_cells(each)) for address, each in found]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
@@ -302,8 +302,8 @@ def _version_cells(each: ModelVersion) -> tuple[str, ...]:
         words.append(f"shadow: {each.shadow_agreed / each.shadow_rows:.2%} of {each.shadow_rows} rows agree")
     labels = ", ".join(label or "default" for label in each.labels)
     return (
-        each.version, each.state, labels or "-", _age(each.age_seconds), f"{each.rows:,}", each.device or "-",
-        "; ".join(filter(None, words)),
+        each.version, each.state, labels or "-", _age(each.age_seconds), f"{each.rows:,}",
+        each.engine or "-", each.device or "-",        "; ".join(filter(None, words)),
     )  # fmt: skip
 
 

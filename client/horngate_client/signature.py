@@ -129,6 +129,7 @@ class ModelVersion:
         verification: whether it has proved itself.
         shadow_rows: rows that it computed along with the version that answers.
         shadow_agreed: of these, how many got the same answer.
+        engine: what computes it, "tensorflow" or "litert"; empty where the server does not say.
     """
 
     name: str
@@ -142,6 +143,7 @@ class ModelVersion:
     verification: str
     shadow_rows: int
     shadow_agreed: int
+    engine: str
 
     @classmethod
     def parse(cls, entry: oip.RepositoryIndexResponse.ModelIndex) -> "ModelVersion":
@@ -153,4 +155,5 @@ class ModelVersion:
         return cls(
             entry.name, entry.version, entry.horngate_state or entry.state.lower(), entry.reason, entry.age_seconds,
             entry.rows, entry.device, tuple(entry.labels), entry.verification, entry.shadow_rows, entry.shadow_agreed,
+            entry.engine,
         )  # fmt: skip

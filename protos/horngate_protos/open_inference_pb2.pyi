@@ -243,7 +243,7 @@ class RepositoryIndexRequest(_message.Message):
 class RepositoryIndexResponse(_message.Message):
     __slots__ = ("models",)
     class ModelIndex(_message.Message):
-        __slots__ = ("name", "version", "state", "reason", "horngate_state", "age_seconds", "rows", "device", "labels", "verification", "shadow_rows", "shadow_agreed")
+        __slots__ = ("name", "version", "state", "reason", "horngate_state", "age_seconds", "rows", "device", "labels", "verification", "shadow_rows", "shadow_agreed", "engine")
         NAME_FIELD_NUMBER: _ClassVar[int]
         VERSION_FIELD_NUMBER: _ClassVar[int]
         STATE_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +256,7 @@ class RepositoryIndexResponse(_message.Message):
         VERIFICATION_FIELD_NUMBER: _ClassVar[int]
         SHADOW_ROWS_FIELD_NUMBER: _ClassVar[int]
         SHADOW_AGREED_FIELD_NUMBER: _ClassVar[int]
+        ENGINE_FIELD_NUMBER: _ClassVar[int]
         name: str
         version: str
         state: str
@@ -268,7 +269,8 @@ class RepositoryIndexResponse(_message.Message):
         verification: str
         shadow_rows: int
         shadow_agreed: int
-        def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., horngate_state: _Optional[str] = ..., age_seconds: _Optional[float] = ..., rows: _Optional[int] = ..., device: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., verification: _Optional[str] = ..., shadow_rows: _Optional[int] = ..., shadow_agreed: _Optional[int] = ...) -> None: ...
+        engine: str
+        def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., horngate_state: _Optional[str] = ..., age_seconds: _Optional[float] = ..., rows: _Optional[int] = ..., device: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., verification: _Optional[str] = ..., shadow_rows: _Optional[int] = ..., shadow_agreed: _Optional[int] = ..., engine: _Optional[str] = ...) -> None: ...
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[RepositoryIndexResponse.ModelIndex]
     def __init__(self, models: _Optional[_Iterable[_Union[RepositoryIndexResponse.ModelIndex, _Mapping]]] = ...) -> None: ...

@@ -130,7 +130,7 @@ class FakeServer:
             models=[
                 entry(
                     name="mnist", version="1", state="READY", horngate_state="ready", age_seconds=7300, rows=12345,
-                    device="CPU", labels=["", "stable"], verification="verified (40 rows)",
+                    engine="litert", device="CPU", labels=["", "stable"], verification="verified (40 rows)",
                 ),
                 entry(name="mnist", version="2", state="READY", horngate_state="ready", shadow_rows=200,
                       shadow_agreed=199),

@@ -198,14 +198,14 @@ def _why_only(version: Version, settings: Settings, limits: Limits) -> str:
     """Say why only one engine was tried."""
     if limits.engine != AUTO:
         return "asked for"
-    if limits.shadow_engine:
-        return f"{engines.TITLES[limits.shadow_engine]} computes along"
     there = [engine for engine, file in repository.FILES.items() if (version.path / file).is_file()]
     if len(there) == 1:
         return f"it has only {repository.FILES[there[0]]}"
     missing = [engine for engine in there if not engines.is_installed(engine)]
     if missing:
         return f"{engines.TITLES[missing[0]]} is not installed"
+    if limits.shadow_engine:
+        return f"{engines.TITLES[limits.shadow_engine]} computes along"
     return "--device gpu" if settings.device == "gpu" else "tags are TensorFlow's"
 
 

@@ -189,6 +189,7 @@ class OpenInferenceMetadata:
             verification=each.report.verification if each.report else "",
             shadow_rows=each.shadow.rows if each.shadow else 0,
             shadow_agreed=each.shadow.agreed if each.shadow else 0,
+            engine=each.report.engine if each.report else "",
         )
 
 
