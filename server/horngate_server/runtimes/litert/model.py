@@ -46,7 +46,7 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     where = path / MODEL
     memory = _mapped(where)
     try:
-        contents = file.read(memoryview(memory))
+        contents = file.read(memory.data)
         default = _default(contents, signature)
         model = LiteRTModel(memory, contents, default, threads)
     except ModelError as error:
@@ -119,7 +119,7 @@ class LiteRTModel:
 
     def close(self) -> None:
         """Free every handle. Does nothing the second time."""
-        if not self._compiled:
+        if not self._compiled.value:
             return
         for feed in self._feeds.values():
             feed.free()
