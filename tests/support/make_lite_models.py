@@ -29,10 +29,9 @@ def keras(folder: Path, *parts: Any, **options: Any) -> None:
     convert(folder, **options)
 
 
-def functions(folder: Path, held: object = None, **signatures: Any) -> None:
-    """Write a module with these functions as its signatures, both ways, and what they hold variables in."""
+def functions(folder: Path, **signatures: Any) -> None:
+    """Write a module with these functions as its signatures, both ways."""
     module = tf.Module()
-    module.held = held
     for name, function in signatures.items():
         setattr(module, name, function)
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -74,10 +73,6 @@ def main(root: Path) -> None:
         root / "free", layers.Input((None, None, 3)), layers.Conv2D(4, 3, activation="relu"),
         layers.GlobalAveragePooling2D(), layers.Dense(2),
     )  # fmt: skip
-    lstm = layers.LSTM(4)
-    lstm.build((1, 5, 3))
-    functions(root / "lstm", lstm, serving_default=function(1, 5, 3)(lambda x: {"y": lstm(x)}))
-
     two = [tf.TensorSpec([None, 2], tf.uint8, "b"), tf.TensorSpec([None, 3], tf.float32, "a")]
     both = tf.function(
         lambda b, a: {
@@ -103,7 +98,11 @@ def main(root: Path) -> None:
         root / "gather",
         serving_default=function(None, kind=tf.int32)(lambda x: {"y": tf.gather(tf.range(10) * 3, x)}),
     )
-    for kind in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "uint32"):
+    functions(
+        root / "half",
+        serving_default=function(None, 3, kind=tf.float16)(lambda x: {"y": tf.cast(x, tf.float32) * 2.0}),
+    )
+    for kind in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32"):
         functions(
             root / f"type_{kind}",
             serving_default=function(None, 3, kind=getattr(tf, kind))(lambda x: {"y": tf.concat([x, x], 1)}),

@@ -42,12 +42,10 @@ class Contents:
     Attributes:
         entries: the signatures that can be served, by name.
         refused: why others cannot be, by name.
-        custom: operations that are not LiteRT's own, by name.
     """
 
     entries: Mapping[str, Entry]
     refused: Mapping[str, str]
-    custom: tuple[str, ...]
 
 
 def read(buffer: memoryview) -> Contents:
@@ -67,8 +65,7 @@ def read(buffer: memoryview) -> Contents:
             entries[found.name] = _entry(index, found)
         except _Refused as error:
             refused[found.name] = str(error)
-    custom = {step.custom for each in graphs for step in each.steps} - {""}
-    return Contents(entries, refused, tuple(sorted(custom)))
+    return Contents(entries, refused)
 
 
 ELEMENTS = {
@@ -138,6 +135,8 @@ def _entry(index: int, found: _Found) -> Entry:
         _Refused: it cannot be served, with the reason.
     """
     tensors = found.graph.tensors
+    if custom := sorted({step.custom for step in found.graph.steps} - {""}):
+        raise _Refused(f"it needs {', '.join(custom)}, which LiteRT does not have")  # LiteRT computes nothing there
     if "" in found.inputs or "" in found.outputs:
         raise _Refused("a tensor has no name")
     # LiteRT finds a graph's tensors by these names, and crashes over one without.
@@ -159,9 +158,7 @@ def _entry(index: int, found: _Found) -> Entry:
         writes.add("VARIABLE")
     return Entry(
         index,
-        Signature(
-            found.name, tuple(inputs), tuple(outputs), writes=tuple(sorted(writes)), loops=graph.WHILE in codes
-        ),
+        Signature(found.name, tuple(inputs), tuple(outputs), writes=tuple(sorted(writes)), loops=graph.WHILE in codes),
         tuple(given.index(place) for place in found.graph.inputs),
         tuple(distinct.index(place) for place in found.graph.outputs),
         tuple(tuple(at for at, each in enumerate(wanted) if each == place) for place in distinct),
@@ -178,9 +175,7 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
     return TensorSpec(name, known, tensor.shape, tensor.name)
 
 
-def _check_sizes(
-    of: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], places: Sequence[int]
-) -> None:
+def _check_sizes(of: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], places: Sequence[int]) -> None:
     """Refuse outputs whose size nobody knows before they are computed: LiteRT writes past memory that is too small."""
     in_rows = any(spec.in_rows for spec in inputs)
     loose = graph.shaped_by_values(of)
