@@ -40,7 +40,8 @@ def functions(folder: Path, **signatures: Any) -> None:
 
 def function(*shape: int | None, kind: tf.DType = tf.float32) -> Callable[[Callable[..., object]], object]:
     """Decorate a function of one tensor x."""
-    return tf.function(input_signature=[tf.TensorSpec(shape, kind, "x")])
+    decorate: Callable[[Callable[..., object]], object] = tf.function(input_signature=[tf.TensorSpec(shape, kind, "x")])
+    return decorate
 
 
 def quantised(converter: Any) -> None:
@@ -116,7 +117,7 @@ def main(root: Path) -> None:
         ).convert()
     )
     module = tf.Module()
-    module.serve = function(None, 2)(lambda x: {"y": tf.math.lgamma(x)})
+    module.serve = function(None, 2, 2)(lambda x: {"y": tf.linalg.inv(x)})
     tf.saved_model.save(module, str(root / "flex"), signatures={"serving_default": module.serve})
     convert(root / "flex", prepare=flex)
 

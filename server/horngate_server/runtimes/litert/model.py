@@ -133,7 +133,7 @@ class LiteRTModel:
         del self._memory
 
     def trial(self, name: str) -> str:
-        """Compute zeros, in two numbers of rows, one after the other; return why a signature cannot be served, or ""."""
+        """Compute zeros, in two numbers of rows one after the other; return why it cannot be served, or ""."""
         entry = self._entries[name]
         why = ""
         for length in _FREE_AXES:
