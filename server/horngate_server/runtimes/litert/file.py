@@ -1,12 +1,14 @@
 """What a .tflite file says about itself: its signatures, and where in LiteRT's order their tensors stand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from horngate_protos.datatypes import BY_NAME, Datatype
-from horngate_server.core.signature import FREE, Signature, TensorSpec
+from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.runtimes.litert import graph
 from horngate_server.runtimes.litert.capi import MAX_RANK
 from horngate_server.runtimes.litert.flatbuffer import Table, damaged, root
+from horngate_server.runtimes.litert.graph import Graph, Tensor
 
 UNNAMED = "serving_default"
 """What the signature of a file without any is called."""
@@ -14,7 +16,7 @@ UNNAMED = "serving_default"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One signature, and where LiteRT wants what: it counts a graph's inputs and outputs, and knows no names for them.
+    """One signature, and where LiteRT wants what: it counts a graph's inputs and outputs.
 
     Attributes:
         index: its number.
@@ -40,12 +42,10 @@ class Contents:
     Attributes:
         entries: the signatures that can be served, by name.
         refused: why others cannot be, by name.
-        custom: operations that are not LiteRT's own, by name.
     """
 
     entries: Mapping[str, Entry]
     refused: Mapping[str, str]
-    custom: tuple[str, ...]
 
 
 def read(buffer: memoryview) -> Contents:
@@ -55,10 +55,7 @@ def read(buffer: memoryview) -> Contents:
         ModelError: it is no .tflite file, or a damaged one.
     """
     model = root(buffer, b"TFL3")
-    operations = [_operation(each) for each in model.tables(_Model.OPERATORS)]
-    graphs = [_graph(each, operations) for each in model.tables(_Model.GRAPHS)]
-    if not graphs:
-        raise damaged("it has no graph")
+    graphs = graph.read(model)
     entries: dict[str, Entry] = {}
     refused: dict[str, str] = {}
     for index, found in enumerate(_named(model, graphs)):
@@ -68,41 +65,30 @@ def read(buffer: memoryview) -> Contents:
             entries[found.name] = _entry(index, found)
         except _Refused as error:
             refused[found.name] = str(error)
-    custom = sorted({operations[each.code].custom for graph in graphs for each in graph.steps} - {""})
-    return Contents(entries, refused, tuple(custom))
+    return Contents(entries, refused)
 
+
+ELEMENTS = {
+    "FP32": 1, "INT32": 2, "UINT8": 3, "INT64": 4, "BOOL": 6, "INT16": 7, "INT8": 9, "FP16": 10, "FP64": 11,
+    "UINT64": 13, "UINT32": 16, "UINT16": 17, "BF16": 19,
+}  # fmt: skip
+"""LiteRT's numbers for types of elements in memory. Those in files are others."""
 
 # --- private ------------------------------------------------------------------------------------------
 
-
-class _Model:
-    """Places of a Model's fields; so below."""
-
-    OPERATORS, GRAPHS, SIGNATURES = 1, 2, 7
-
-
-class _Graph:
-    TENSORS, INPUTS, OUTPUTS, STEPS = 0, 1, 2, 3
-
-
-class _Tensor:
-    SHAPE, TYPE, NAME, VARIABLE, FREE_SHAPE = 0, 1, 3, 5, 7
-
-
-class _Operator:
-    OLD_CODE, CUSTOM, CODE = 0, 1, 3
-
-
-class _Step:
-    CODE, INPUTS, OUTPUTS = 0, 1, 2
-
-
-class _SignatureDef:
-    INPUTS, OUTPUTS, KEY, GRAPH = 0, 1, 2, 4
-
-
-class _Name:
-    NAME, TENSOR = 0, 1
+_DATATYPES: Mapping[int, Datatype] = {
+    number: BY_NAME[name]
+    for number, name in {
+        0: "FP32", 1: "FP16", 2: "INT32", 3: "UINT8", 4: "INT64", 6: "BOOL", 7: "INT16", 9: "INT8", 10: "FP64",
+        12: "UINT64", 15: "UINT32", 16: "UINT16", 18: "BF16",
+    }.items()
+}  # fmt: skip
+_OTHERS = {5: "STRING", 8: "COMPLEX64", 11: "COMPLEX128", 13: "RESOURCE", 14: "VARIANT", 17: "INT4"}
+_WRITES = {graph.CALL_ONCE: "CALL_ONCE", graph.ASSIGN_VARIABLE: "ASSIGN_VARIABLE"}
+# Places of fields in the file's tables.
+_SIGNATURES = 7
+_INPUTS, _OUTPUTS, _KEY, _GRAPH = 0, 1, 2, 4
+_NAME, _TENSOR = 0, 1
 
 
 class _Refused(Exception):
@@ -110,45 +96,7 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """A kind of step: its number, and the name of one that is not LiteRT's own."""
-
-    code: int
-    custom: str
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One operation of a graph, with the tensors that it takes and gives, by place."""
-
-    code: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor as the file has it."""
-
-    name: str
-    type: int
-    shape: tuple[int, ...]
-    variable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """A graph as the file has it."""
-
-    tensors: tuple[Tensor, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    steps: tuple[Step, ...]
-    operations: Sequence[Operation]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
+class _Found:
     """A signature as the file has it: the graph's tensors by the callers' names."""
 
     name: str
@@ -157,139 +105,84 @@ class Found:
     outputs: Mapping[str, int]
 
 
-_CUSTOM = 32
-_WHILE = 119
-_WRITES = {129: "CALL_ONCE", 144: "ASSIGN_VARIABLE"}
-_OLD_CODES_END = 127
-"""From here on an operation's number stands in a field of its own."""
-
-DATATYPES: Mapping[int, tuple[Datatype, int]] = {
-    number: (BY_NAME[name], element)
-    for number, name, element in (
-        (0, "FP32", 1), (1, "FP16", 10), (2, "INT32", 2), (3, "UINT8", 3), (4, "INT64", 4), (6, "BOOL", 6),
-        (7, "INT16", 7), (9, "INT8", 9), (10, "FP64", 11), (12, "UINT64", 13), (15, "UINT32", 16),
-        (16, "UINT16", 17), (18, "BF16", 19),
-    )
-}  # fmt: skip
-"""By a type's number in the file: ours, and LiteRT's number for it in memory."""
-ELEMENTS = {datatype.name: element for datatype, element in DATATYPES.values()}
-_OTHERS = {5: "STRING", 8: "COMPLEX64", 11: "COMPLEX128", 13: "RESOURCE", 14: "VARIANT", 17: "INT4"}
-
-
-def _operation(table: Table) -> Operation:
-    code = max(table.number(_Operator.OLD_CODE, "b"), table.number(_Operator.CODE, "i"))
-    return Operation(code, table.text(_Operator.CUSTOM) if code == _CUSTOM else "")
-
-
-def _graph(table: Table, operations: Sequence[Operation]) -> Graph:
-    tensors = tuple(_tensor(each) for each in table.tables(_Graph.TENSORS))
-    steps = tuple(
-        Step(
-            each.number(_Step.CODE, "I"), each.numbers(_Step.INPUTS, "i") or (), each.numbers(_Step.OUTPUTS, "i") or ()
-        )
-        for each in table.tables(_Graph.STEPS)
-    )
-    graph = Graph(
-        tensors, table.numbers(_Graph.INPUTS, "i") or (), table.numbers(_Graph.OUTPUTS, "i") or (), steps, operations
-    )
-    for step in steps:
-        if step.code >= len(operations):
-            raise damaged(f"a step is operation {step.code} of {len(operations)}")
-        _known(step.inputs, tensors, -1)  # -1 is an input that is left out
-        _known(step.outputs, tensors, -1)
-    _known(graph.inputs, tensors, 0)
-    _known(graph.outputs, tensors, 0)
-    return graph
-
-
-def _known(places: Iterable[int], tensors: Sequence[Tensor], least: int) -> None:
-    for place in places:
-        if not least <= place < len(tensors):
-            raise damaged(f"tensor {place} of {len(tensors)} is asked for")
-
-
-def _tensor(table: Table) -> Tensor:
-    shape = table.numbers(_Tensor.SHAPE, "i") or ()
-    free = table.numbers(_Tensor.FREE_SHAPE, "i") or shape
-    name = table.text(_Tensor.NAME)
-    if len(free) != len(shape) or any(mine not in (theirs, FREE) for mine, theirs in zip(free, shape, strict=True)):
-        raise damaged(f"tensor {name!r} has the shapes {list(shape)} and {list(free)}")
-    return Tensor(name, table.number(_Tensor.TYPE, "b"), free, bool(table.number(_Tensor.VARIABLE, "b")))
-
-
-def _named(model: Table, graphs: Sequence[Graph]) -> list[Found]:
+def _named(model: Table, graphs: Sequence[Graph]) -> list[_Found]:
     """Return the file's signatures; where there are none, the first graph with its tensors' own names."""
-    definitions = model.tables(_Model.SIGNATURES)
+    definitions = model.tables(_SIGNATURES)
     if not definitions:
-        graph = graphs[0]
-        return [Found(UNNAMED, graph, _own_names(graph, graph.inputs), _own_names(graph, graph.outputs))]
+        first = graphs[0]
+        return [_Found(UNNAMED, first, _own_names(first, first.inputs), _own_names(first, first.outputs))]
     found = []
     for each in definitions:
-        name, place = each.text(_SignatureDef.KEY), each.number(_SignatureDef.GRAPH, "I")
+        name, place = each.text(_KEY), each.number(_GRAPH, "I")
         if place >= len(graphs):
             raise damaged(f"signature {name!r} is graph {place} of {len(graphs)}")
-        graph = graphs[place]
-        found.append(Found(name, graph, _names(each, _SignatureDef.INPUTS), _names(each, _SignatureDef.OUTPUTS)))
+        found.append(_Found(name, graphs[place], _names(each, _INPUTS), _names(each, _OUTPUTS)))
     return found
 
 
-def _own_names(graph: Graph, places: Sequence[int]) -> Mapping[str, int]:
-    return {graph.tensors[place].name: place for place in places}
+def _own_names(of: Graph, places: Sequence[int]) -> Mapping[str, int]:
+    return {of.tensors[place].name: place for place in places}
 
 
 def _names(definition: Table, field: int) -> Mapping[str, int]:
-    return {each.text(_Name.NAME): each.number(_Name.TENSOR, "I") for each in definition.tables(field)}
+    return {each.text(_NAME): each.number(_TENSOR, "I") for each in definition.tables(field)}
 
 
-def _entry(index: int, found: Found) -> Entry:
+def _entry(index: int, found: _Found) -> Entry:
     """Say where a signature's tensors stand.
 
     Raises:
         _Refused: it cannot be served, with the reason.
     """
-    graph = found.graph
+    tensors = found.graph.tensors
+    if custom := sorted({step.custom for step in found.graph.steps} - {""}):
+        raise _Refused(f"it needs {', '.join(custom)}, which LiteRT does not have")  # LiteRT computes nothing there
     if "" in found.inputs or "" in found.outputs:
         raise _Refused("a tensor has no name")
-    if sorted(found.inputs.values()) != sorted(graph.inputs):
+    # LiteRT finds a graph's tensors by these names, and crashes over one without.
+    if sorted(found.inputs.values()) != sorted(found.graph.inputs):
         raise _Refused("its names are not those of the graph's inputs, one by one")
-    if set(found.outputs.values()) != set(graph.outputs):
+    if set(found.outputs.values()) != set(found.graph.outputs):
         raise _Refused("its names are not those of the graph's outputs")
-    inputs = [_spec(name, graph.tensors[place]) for name, place in sorted(found.inputs.items())]
-    outputs = [_spec(name, graph.tensors[place]) for name, place in sorted(found.outputs.items())]
+    inputs = [_spec(name, tensors[place]) for name, place in sorted(found.inputs.items())]
+    outputs = [_spec(name, tensors[place]) for name, place in sorted(found.outputs.items())]
     if not outputs:
         raise _Refused("it has no outputs")
-    _check_rows(inputs, outputs)
     given = [found.inputs[spec.name] for spec in inputs]
     wanted = [found.outputs[spec.name] for spec in outputs]
+    _check_sizes(found.graph, inputs, outputs, wanted)
     distinct = sorted(set(wanted))
-    codes = [graph.operations[step.code].code for step in graph.steps]
+    codes = {step.code for step in found.graph.steps}
     writes = {_WRITES[code] for code in codes if code in _WRITES}
-    if any(tensor.variable for tensor in graph.tensors):
+    if any(tensor.variable for tensor in tensors):
         writes.add("VARIABLE")
     return Entry(
         index,
-        Signature(found.name, tuple(inputs), tuple(outputs), writes=tuple(sorted(writes)), loops=_WHILE in codes),
-        tuple(given.index(place) for place in graph.inputs),
-        tuple(distinct.index(place) for place in graph.outputs),
+        Signature(found.name, tuple(inputs), tuple(outputs), writes=tuple(sorted(writes)), loops=graph.WHILE in codes),
+        tuple(given.index(place) for place in found.graph.inputs),
+        tuple(distinct.index(place) for place in found.graph.outputs),
         tuple(tuple(at for at, each in enumerate(wanted) if each == place) for place in distinct),
         {at: given.index(place) for at, place in enumerate(distinct) if place in given},
     )
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    known = DATATYPES.get(tensor.type)
+    known = _DATATYPES.get(tensor.type)
     if known is None:
-        raise _Refused(f"{name} has the type {_OTHERS.get(tensor.type, tensor.type)}, which LiteRT here does not serve")
+        raise _Refused(f"{name} has the type {_OTHERS.get(tensor.type, tensor.type)}, which this engine does not serve")
     if len(tensor.shape) > MAX_RANK:
         raise _Refused(f"{name} has {len(tensor.shape)} axes; LiteRT takes {MAX_RANK}")
-    return TensorSpec(name, known[0], tensor.shape, tensor.name)
+    return TensorSpec(name, known, tensor.shape, tensor.name)
 
 
-def _check_rows(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+def _check_sizes(of: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], places: Sequence[int]) -> None:
     """Refuse outputs whose size nobody knows before they are computed: LiteRT writes past memory that is too small."""
     in_rows = any(spec.in_rows for spec in inputs)
-    for spec in outputs:
+    loose = graph.shaped_by_values(of)
+    for spec, place in zip(outputs, places, strict=True):
         if spec.is_open:
             raise _Refused(f"output {spec} has an axis whose length is known only once it is computed")
         if spec.in_rows and not in_rows:
             raise _Refused(f"output {spec} has rows, and no input has")
+        if spec.in_rows and place in loose:
+            raise _Refused(f"output {spec} has as many rows as the values make, not as the input has")

@@ -1,4 +1,4 @@
-"""FlatBuffers, as far as a .tflite file needs them. Every place is checked before it is read: files may be damaged."""
+"""FlatBuffers, as far as a .tflite file needs them. Places are checked before they are read: files may be damaged."""
 
 import struct
 from collections.abc import Iterator, Sequence

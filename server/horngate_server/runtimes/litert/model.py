@@ -47,10 +47,10 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     where = path / MODEL
     memory = _mapped(where)
     try:
-        contents = file.read(memoryview(memory.data))
+        contents = file.read(memory.data)
         default = _default(contents, signature)
         with native_log.captured():  # the library greets on stderr
-            model = LiteRTModel(memory, contents, default, threads)
+            model = _proved(memory, contents, default, threads)
     except ModelError as error:
         raise type(error)(f"{where} cannot be loaded: {error}") from error
     for name, why in contents.refused.items():
@@ -66,15 +66,15 @@ class LiteRTModel:
     signatures: Mapping[str, Signature]
     device: Device
 
-    def __init__(self, memory: Array, contents: file.Contents, default: str, threads: int) -> None:
+    def __init__(self, memory: Array, contents: file.Contents, default: str, threads: int, kernels: str) -> None:
         self._lite = library()
         self._memory = memory
-        self._model, self._compiled = _compiled(memory, contents, threads)
+        self._model, self._compiled = _compiled(memory, threads, kernels)
         self._entries = contents.entries
         ordered = sorted(contents.entries, key=lambda name: (name != default, name))
         self.signatures = {name: contents.entries[name].signature for name in ordered}
         self.signature = self.signatures[default]
-        self.device = Device("CPU", "CPU:0", "LiteRT computes on the CPU")
+        self.device = Device("CPU", "CPU:0", f"LiteRT computes on the CPU, with {_KERNELS[kernels]}")
         self._shapes: dict[str, Sequence[tuple[int, ...]]] = {}
         self._feeds: OrderedDict[tuple[str, tuple[tuple[int, ...], ...]], _Feed] = OrderedDict()
 
@@ -101,6 +101,9 @@ class LiteRTModel:
     def run(self, feed: Feed) -> Sequence[Array]:
         """Compute one batch (`Model.run`)."""
         assert isinstance(feed, _Feed)
+        return self._run(feed)
+
+    def _run(self, feed: "_Feed") -> Sequence[Array]:
         entry = feed.entry
         try:
             if not all(map(prod, feed.shapes)):
@@ -130,6 +133,25 @@ class LiteRTModel:
         self._lite.LiteRtDestroyModel(self._model)
         self._compiled = c_void_p()
         del self._memory
+
+    def trial(self, name: str) -> str:
+        """Compute zeros, in two numbers of rows one after the other; return why it cannot be served, or ""."""
+        entry = self._entries[name]
+        why = ""
+        for length in _FREE_AXES:
+            try:
+                for rows in (2, 3):
+                    shapes = [_filled(spec, rows, length) for spec in entry.signature.inputs]
+                    self._run(_Feed(entry, shapes, rows, kept=False, room=_ROOM))
+            except InputRefused as error:
+                why = why or str(error)
+            except ModelFailed as error:
+                return str(error)
+            else:
+                return ""
+            if not any(spec.is_open for spec in entry.signature.inputs):
+                break
+        return why
 
     def _resize(self, entry: file.Entry, shapes: Sequence[tuple[int, ...]]) -> None:
         """Tell LiteRT the shapes of what comes next, where they are not those of what came last."""
@@ -189,22 +211,48 @@ def _mapped(path: Path) -> Array:
         raise ModelError(f"{path} cannot be read: {error}") from error
 
 
-def _compiled(memory: Array, contents: file.Contents, threads: int) -> tuple[c_void_p, c_void_p]:
+_KERNELS = {"xnnpack": "XNNPACK", "builtin": "its own kernels: XNNPACK cannot run this model"}
+_FREE_AXES = (64, 16, 4, 256)
+"""Lengths that are tried for free axes which are no rows: sequences and images, none too short, none too long."""
+_ROOM = 8
+"""So many times the memory that a trial should need: a model that is not what it says writes there, if anywhere."""
+
+
+def _proved(memory: Array, contents: file.Contents, default: str, threads: int) -> LiteRTModel:
+    """Return the model with the first kernels that run it, and only with signatures that are what they say.
+
+    Raises:
+        ModelError: the default one fails, or answers in other shapes than it says.
+    """
+    failed: dict[str, str] = {}
+    for kernels in _KERNELS:
+        model = LiteRTModel(memory, contents, default, threads, kernels)
+        failed = {name: why for name in contents.entries if (why := model.trial(name))}
+        if default not in failed and (not failed or kernels != "xnnpack"):
+            break
+        model.close()
+    if default in failed:
+        raise ModelError(f"signature {default}: {failed[default]}")
+    if any(signature.writes for signature in model.signatures.values()):
+        model.close()  # it remembers what it was tried with
+        model = LiteRTModel(memory, contents, default, threads, kernels)
+    return model
+
+
+def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_void_p]:
     """Let LiteRT open the file and compile its graphs."""
     lite = library()
     environment = capi.environment()
     model, compiled = c_void_p(), c_void_p()
     options = capi.options({
-        b"xnnpack": b"num_threads = %d\n" % max(threads, 1),
+        b"xnnpack": f'num_threads = {max(threads, 1)}\nkernel_mode = "{kernels}"\n'.encode(),
         b"runtime_options_string": b"error_reporter_mode = 2\n",
     })  # fmt: skip
     try:
         status = lite.LiteRtCreateModelFromBuffer(environment, memory.ctypes.data, memory.nbytes, byref(model))
         capi.check(status, "LiteRT refuses the file")
         status = lite.LiteRtCreateCompiledModel(environment, model, options, byref(compiled))
-        if status != capi.OK:
-            custom = f"; it has operations that are not LiteRT's own: {', '.join(contents.custom)}"
-            capi.check(status, f"LiteRT refuses the model{custom if contents.custom else ''}")
+        capi.check(status, "LiteRT refuses the model")
     except BaseException:
         lite.LiteRtDestroyModel(model)
         raise
@@ -247,10 +295,13 @@ class _Feed:
     used once.
     """
 
-    def __init__(self, entry: file.Entry, shapes: Sequence[tuple[int, ...]], rows: int, *, kept: bool) -> None:
+    def __init__(
+        self, entry: file.Entry, shapes: Sequence[tuple[int, ...]], rows: int, *, kept: bool, room: int = 1
+    ) -> None:
         self._lite = library()
         self.entry = entry
         self.kept = kept
+        self._room = room
         self.inputs = (c_void_p * len(entry.inputs))()
         self.outputs = (c_void_p * len(entry.outputs))()
         self._tensors: list[c_void_p] = []
@@ -260,7 +311,9 @@ class _Feed:
         try:
             self._memory = [_memory(spec, shape) for spec, shape in zip(specs, shapes, strict=True)]
             self._result_memory = [
-                self._memory[entry.through[place]] if place in entry.through else _memory(spec, _shape(spec, rows))
+                self._memory[entry.through[place]]
+                if place in entry.through
+                else _memory(spec, _shape(spec, rows), room)
                 for place, spec in enumerate(self._result_specs)
             ]
         except (MemoryError, ValueError) as error:  # NumPy's words for more than there can be
@@ -299,7 +352,7 @@ class _Feed:
         ]
         given = [self._tensor(spec, array) for spec, array in zip(specs, self.arrays, strict=True)]
         results = [
-            given[entry.through[place]] if place in entry.through else self._tensor(spec, array)
+            given[entry.through[place]] if place in entry.through else self._tensor(spec, array, self._room)
             for place, (spec, array) in enumerate(zip(self._result_specs, self._results, strict=True))
         ]
         self.inputs[:] = [given[place] for place in entry.inputs]
@@ -322,14 +375,14 @@ class _Feed:
             self._lite.LiteRtDestroyTensorBuffer(tensor)
         self._tensors.clear()
 
-    def _tensor(self, spec: TensorSpec, array: Array) -> int | None:
+    def _tensor(self, spec: TensorSpec, array: Array, room: int = 1) -> int | None:
         """Return a tensor in this memory; None for one without elements, which LiteRT does not have."""
         if not array.nbytes:
             return None
         kind = TensorType(file.ELEMENTS[spec.datatype.name], Layout.of(array.shape))
         made = c_void_p()
         status = self._lite.LiteRtCreateTensorBufferFromHostMemory(
-            byref(kind), array.ctypes.data, array.nbytes, None, byref(made)
+            byref(kind), array.ctypes.data, array.nbytes * room, None, byref(made)
         )
         if status != capi.OK:
             raise OutOfMemory(f"LiteRT takes no batch of this size: {capi.reason(status)}")
@@ -340,6 +393,11 @@ class _Feed:
 def _shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
     assert spec.shape is not None
     return (rows, *spec.row) if spec.in_rows else spec.shape
+
+
+def _filled(spec: TensorSpec, rows: int, length: int) -> tuple[int, ...]:
+    """Return a shape for it: its own, with lengths for the free axes."""
+    return tuple(length if axis == FREE else axis for axis in _shape(spec, rows))
 
 
 def _cut(spec: TensorSpec, memory: Array, rows: int) -> Array:
@@ -353,9 +411,9 @@ def _nothing(feed: _Feed) -> list[Array]:
     return [np.zeros(_shape(spec, 0), spec.datatype.numpy) for spec in feed.entry.signature.outputs]
 
 
-def _memory(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """Return an array in aligned memory, with a little more behind it."""
+def _memory(spec: TensorSpec, shape: tuple[int, ...], room: int = 1) -> Array:
+    """Return an array of zeros in aligned memory, with a little more behind it."""
     size = spec.size(shape)
-    raw = np.empty(size + ALIGNMENT + _PADDING, np.uint8)
+    raw = np.zeros(size * room + ALIGNMENT + _PADDING, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(spec.datatype.numpy).reshape(shape)
