@@ -20,7 +20,8 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	    "Horngate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % v)'
 	@# An environment whose installation was interrupted is begun anew; a finished one is only brought up to date.
-	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv \
+	    || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@rm -f $@
 	@echo "installing the pinned development environment into .venv (about 2 GB, once)"
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $(LOCK)

@@ -28,6 +28,7 @@ from horngate_server.protocols.codecs import CODECS
 from horngate_server.services.inference import InferenceService
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.request_record import RequestObserver
+from horngate_server.telemetry.request_telemetry import RequestTelemetry
 from horngate_server.telemetry.statistics import Statistics
 
 SIGNATURE = Signature(
@@ -168,11 +169,9 @@ class InProcessServer:
         self.service = InferenceService(
             codecs=CODECS,
             models=self.models,
-            metrics=self.metrics,
-            statistics=self.statistics,
+            telemetry=RequestTelemetry(self.metrics, self.statistics, clock, observers),
             deliver=self.deliver,
             clock=clock,
-            observers=observers,
         )
         self.queue = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())

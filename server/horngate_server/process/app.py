@@ -37,6 +37,7 @@ from horngate_server.services.tensorflow_serving_metadata import TensorflowServi
 from horngate_server.telemetry import access_log, log_format, metrics, tracing
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.telemetry.request_record import RequestObserver
+from horngate_server.telemetry.request_telemetry import RequestTelemetry
 from horngate_server.telemetry.sampling import Sampler
 from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.access.gate import Gate
@@ -106,12 +107,11 @@ class App:
         self._service = InferenceService(
             codecs=CODECS,
             models=self._models,
-            metrics=self._metrics,
-            statistics=self._statistics,
+            telemetry=RequestTelemetry(
+                self._metrics, self._statistics, self._clock, self._observers(), guard=self._guard
+            ),
             deliver=self._transport.deliver,
             clock=self._clock,
-            observers=self._observers(),
-            guard=self._guard,
         )
         self._lifecycle = Lifecycle(
             settings,
