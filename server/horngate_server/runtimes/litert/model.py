@@ -2,6 +2,8 @@
 
 import logging
 import mmap
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_int, c_void_p
@@ -14,6 +16,7 @@ from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Feed
 from horngate_server.core.signature import FREE, Signature, TensorSpec
+from horngate_server.runtimes import native_log
 from horngate_server.runtimes.litert import capi, file
 from horngate_server.runtimes.litert.capi import Layout, TensorType, library
 
@@ -34,7 +37,7 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     Args:
         path: the version's folder, which holds ``model.tflite``.
         device: "auto" or "cpu".
-        threads: how many threads one operation may use; 0 leaves it to LiteRT.
+        threads: how many threads one operation may use; 0 is one per core, and at most four.
         signature: the default one's name; ``serving_default``, the only one, ``predict``, or the first, if empty.
 
     Raises:
@@ -48,7 +51,8 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     try:
         contents = file.read(memory.data)
         default = _default(contents, signature)
-        model = _proved(memory, contents, default, threads)
+        with native_log.captured():  # it says on stderr that it found XNNPACK
+            model = _proved(memory, contents, default, threads)
     except ModelError as error:
         raise type(error)(f"{where} cannot be loaded: {error}") from error
     for name, why in contents.refused.items():
@@ -186,7 +190,8 @@ class LiteRTModel:
         words = capi.said(self._compiled) or capi.reason(status)
         if len(words) > MESSAGE_CHARACTERS:
             words = words[: MESSAGE_CHARACTERS - 3] + "..."
-        if status == _NO_MEMORY:
+        only_rows = not any(spec.is_open for spec in entry.signature.inputs)
+        if status == _NO_MEMORY or (only_rows and _TOO_LARGE.search(words)):
             return OutOfMemory(f"the model found no memory: {words}")
         return InputRefused(f"the model refuses this input: {words}")
 
@@ -198,6 +203,10 @@ ALIGNMENT = 64
 _PADDING = 128
 """XNNPACK reads, and does not use, a few bytes beyond an input."""
 _NO_MEMORY = 2
+_TOO_LARGE = re.compile(r"failed to (reshape|prepare)|Failed to allocate|\(RESHAPE\) failed to invoke")
+"""What LiteRT says when there is no memory for so many rows; of other free axes, also when it takes no such length."""
+MOST_THREADS = 4
+"""For 0: XNNPACK cuts the smallest operation into as many pieces, and waits for all of them."""
 
 
 def _mapped(path: Path) -> Array:
@@ -243,7 +252,7 @@ def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_vo
     environment = capi.environment()
     model, compiled = c_void_p(), c_void_p()
     options = capi.options({
-        b"xnnpack": f'num_threads = {max(threads, 1)}\nkernel_mode = "{kernels}"\n'.encode(),
+        b"xnnpack": f'num_threads = {threads or min(os.cpu_count() or 1, MOST_THREADS)}\nkernel_mode = "{kernels}"\n'.encode(),
         b"runtime_options_string": b"error_reporter_mode = 2\n",
     })  # fmt: skip
     try:
