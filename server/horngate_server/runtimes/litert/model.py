@@ -2,7 +2,6 @@
 
 import logging
 import mmap
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Feed
+from horngate_server.core.settings import cores
 from horngate_server.core.signature import FREE, Signature, TensorSpec
 from horngate_server.runtimes import native_log
 from horngate_server.runtimes.litert import capi, file
@@ -146,7 +146,7 @@ class LiteRTModel:
                     shapes = [_filled(spec, rows, length) for spec in entry.signature.inputs]
                     self._run(_Feed(entry, shapes, rows, kept=False, room=_ROOM))
             except InputRefused as error:
-                why = why or str(error)
+                why = why or f"zeros cannot be computed: {str(error).removeprefix(_REFUSES)}"
             except ModelFailed as error:
                 return str(error)
             else:
@@ -193,7 +193,7 @@ class LiteRTModel:
         only_rows = not any(spec.is_open for spec in entry.signature.inputs)
         if status == _NO_MEMORY or (only_rows and _TOO_LARGE.search(words)):
             return OutOfMemory(f"the model found no memory: {words}")
-        return InputRefused(f"the model refuses this input: {words}")
+        return InputRefused(_REFUSES + words)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -202,6 +202,7 @@ ALIGNMENT = 64
 """What LiteRT demands of memory that it is given (LITERT_HOST_MEMORY_BUFFER_ALIGNMENT)."""
 _PADDING = 128
 """XNNPACK reads, and does not use, a few bytes beyond an input."""
+_REFUSES = "the model refuses this input: "
 _NO_MEMORY = 2
 _TOO_LARGE = re.compile(r"failed to (reshape|prepare)|Failed to allocate|\(RESHAPE\) failed to invoke")
 """What LiteRT says when there is no memory for so many rows; of other free axes, also when it takes no such length."""
@@ -251,8 +252,9 @@ def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_vo
     lite = library()
     environment = capi.environment()
     model, compiled = c_void_p(), c_void_p()
+    threads = threads or min(cores(), MOST_THREADS)
     options = capi.options({
-        b"xnnpack": f'num_threads = {threads or min(os.cpu_count() or 1, MOST_THREADS)}\nkernel_mode = "{kernels}"\n'.encode(),
+        b"xnnpack": f'num_threads = {threads}\nkernel_mode = "{kernels}"\n'.encode(),
         b"runtime_options_string": b"error_reporter_mode = 2\n",
     })  # fmt: skip
     try:
@@ -409,7 +411,7 @@ def _cut(spec: TensorSpec, memory: Array, rows: int) -> Array:
 def _nothing(feed: _Feed) -> list[Array]:
     """Return the answers of a batch without rows, which LiteRT does not compute."""
     if any(not prod(shape[1:]) for shape in feed.shapes):
-        raise InputRefused("the model refuses this input: LiteRT computes nothing of an axis of length 0")
+        raise InputRefused(f"{_REFUSES}LiteRT computes nothing of an axis of length 0")
     return [np.zeros(_shape(spec, 0), spec.datatype.numpy) for spec in feed.entry.signature.outputs]
 
 
