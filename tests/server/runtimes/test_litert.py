@@ -154,6 +154,17 @@ def test_what_cannot_be_served_safely_is_refused_with_the_reason(lite_models: Pa
         litert.load(lite_models / name)
 
 
+def test_a_signature_that_is_not_what_it_says_is_left_out(lite_models: Path) -> None:
+    """The others are served, and the log has the reason."""
+    lite = litert.load(lite_models / "partly", signature="good")
+    assert list(lite.signatures) == ["good"]
+    assert "came back as [4, 2]" in lite.refused["bad"]
+    assert run(lite, np.ones((3, 2), np.float32))[0].tolist() == [[2, 2]] * 3
+    lite.close()
+    with pytest.raises(ModelError, match=r"signature bad: output 'y' came back as"):
+        litert.load(lite_models / "partly", signature="bad")
+
+
 def test_what_the_model_refuses_is_said_in_its_words_and_the_next_run_works(lite_models: Path) -> None:
     """An index out of range is the input's fault."""
     lite = litert.load(lite_models / "gather")

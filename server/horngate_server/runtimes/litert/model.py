@@ -55,24 +55,34 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
             model = _proved(memory, contents, default, threads)
     except ModelError as error:
         raise type(error)(f"{where} cannot be loaded: {error}") from error
-    for name, why in contents.refused.items():
+    for name, why in model.refused.items():
         log.info("not served: %s: %s: %s", where, name, why)
     return model
 
 
 class LiteRTModel:
-    """A compiled model and its signatures: the `Model` that serves. Made by `load`."""
+    """A compiled model and its signatures: the `Model` that serves. Made by `load`.
+
+    Attributes:
+        engine: its name.
+        signature: what it takes and returns, unless a request asks for another one.
+        signatures: all that are served, the default one first.
+        refused: why others are not, by name.
+        device: where it computes, and with whose kernels.
+    """
 
     engine = "litert"
     signature: Signature
     signatures: Mapping[str, Signature]
     device: Device
+    refused: Mapping[str, str]
 
     def __init__(self, memory: Array, contents: file.Contents, default: str, threads: int, kernels: str) -> None:
         self._lite = library()
         self._memory = memory
         self._model, self._compiled = _compiled(memory, threads, kernels)
         self._entries = contents.entries
+        self.refused = contents.refused
         ordered = sorted(contents.entries, key=lambda name: (name != default, name))
         self.signatures = {name: contents.entries[name].signature for name in ordered}
         self.signature = self.signatures[default]
@@ -232,19 +242,21 @@ def _proved(memory: Array, contents: file.Contents, default: str, threads: int) 
     Raises:
         ModelError: the default one fails, or answers in other shapes than it says.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, dict[str, str]] = {}
     for kernels in _KERNELS:
         model = LiteRTModel(memory, contents, default, threads, kernels)
-        failed = {name: why for name in contents.entries if (why := model.trial(name))}
-        if default not in failed and (not failed or kernels != "xnnpack"):
-            break
+        failed[kernels] = {name: why for name in contents.entries if (why := model.trial(name))}
+        remembers = any(signature.writes for signature in model.signatures.values())
+        if not failed[kernels] and not remembers:
+            return model
         model.close()
-    if default in failed:
-        raise ModelError(f"signature {default}: {failed[default]}")
-    if any(signature.writes for signature in model.signatures.values()):
-        model.close()  # it remembers what it was tried with
-        model = LiteRTModel(memory, contents, default, threads, kernels)
-    return model
+        if not failed[kernels]:
+            break
+    best = min(failed, key=lambda kernels: (default in failed[kernels], len(failed[kernels])))
+    if default in failed[best]:
+        raise ModelError(f"signature {default}: {failed[best][default]}")
+    proved = {name: entry for name, entry in contents.entries.items() if name not in failed[best]}
+    return LiteRTModel(memory, file.Contents(proved, {**contents.refused, **failed[best]}), default, threads, best)
 
 
 def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_void_p]:
