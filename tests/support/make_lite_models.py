@@ -94,6 +94,11 @@ def main(root: Path) -> None:
     functions(root / "where", serving_default=function(None, 2)(lambda x: {"y": tf.where(x > 0)}))
     functions(root / "repeated", serving_default=function(None, kind=tf.int32)(lambda x: {"y": tf.zeros([x[0], 2])}))
     functions(root / "doubled", serving_default=function(None, 2)(lambda x: {"y": tf.concat([x, x], 0)}))
+    functions(
+        root / "partly",
+        good=function(None, 2)(lambda x: {"y": x * 2.0}),
+        bad=function(None, 2)(lambda x: {"y": tf.concat([x, x], 0)}),
+    )
     functions(root / "wide", serving_default=function(None, None)(lambda x: {"y": x * 2.0}))
     functions(
         root / "gather",

@@ -154,6 +154,17 @@ def test_what_cannot_be_served_safely_is_refused_with_the_reason(lite_models: Pa
         litert.load(lite_models / name)
 
 
+def test_a_signature_that_is_not_what_it_says_is_left_out(lite_models: Path) -> None:
+    """The others are served, and the log has the reason."""
+    lite = litert.load(lite_models / "partly", signature="good")
+    assert list(lite.signatures) == ["good"]
+    assert "came back as [4, 2]" in lite.refused["bad"]
+    assert run(lite, np.ones((3, 2), np.float32))[0].tolist() == [[2, 2]] * 3
+    lite.close()
+    with pytest.raises(ModelError, match=r"signature bad: output 'y' came back as"):
+        litert.load(lite_models / "partly", signature="bad")
+
+
 def test_what_the_model_refuses_is_said_in_its_words_and_the_next_run_works(lite_models: Path) -> None:
     """An index out of range is the input's fault."""
     lite = litert.load(lite_models / "gather")
@@ -191,6 +202,18 @@ def test_more_memory_than_there_is_is_an_error_of_that_request(lite_models: Path
         lite.feed(lite.signature, [(1 << 60, 2)])
     assert run(lite, np.ones((1, 2), np.float32))[0].tolist() == [[3, 3]]
     lite.close()
+    script = (
+        "import resource, sys; from pathlib import Path; from horngate_server.runtimes import litert;"
+        "from horngate_server.core.errors import OutOfMemory; lite = litert.load(Path(sys.argv[1]));"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
+        "feed = lite.feed(lite.signature, [(150_000, 28, 28)])\n"
+        "try: lite.run(feed)\n"
+        "except OutOfMemory: print(lite.run(lite.feed(lite.signature, [(2, 28, 28)]))[0].shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, lite_models / "cnn"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("(2, 10)\n", 0), done.stderr
 
 
 def test_a_gpu_and_a_missing_file_are_refused_in_words(lite_models: Path) -> None:

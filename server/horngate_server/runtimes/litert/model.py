@@ -2,6 +2,7 @@
 
 import logging
 import mmap
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_int, c_void_p
@@ -13,6 +14,7 @@ import numpy as np
 from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Feed
+from horngate_server.core.settings import cores
 from horngate_server.core.signature import FREE, Signature, TensorSpec
 from horngate_server.runtimes import native_log
 from horngate_server.runtimes.litert import capi, file
@@ -35,7 +37,7 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     Args:
         path: the version's folder, which holds ``model.tflite``.
         device: "auto" or "cpu".
-        threads: how many threads one operation may use; 0 leaves it to LiteRT.
+        threads: how many threads one operation may use; 0 is one per core, and at most four.
         signature: the default one's name; ``serving_default``, the only one, ``predict``, or the first, if empty.
 
     Raises:
@@ -49,28 +51,38 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     try:
         contents = file.read(memory.data)
         default = _default(contents, signature)
-        with native_log.captured():  # the library greets on stderr
+        with native_log.captured():  # it says on stderr that it found XNNPACK
             model = _proved(memory, contents, default, threads)
     except ModelError as error:
         raise type(error)(f"{where} cannot be loaded: {error}") from error
-    for name, why in contents.refused.items():
+    for name, why in model.refused.items():
         log.info("not served: %s: %s: %s", where, name, why)
     return model
 
 
 class LiteRTModel:
-    """A compiled model and its signatures: the `Model` that serves. Made by `load`."""
+    """A compiled model and its signatures: the `Model` that serves. Made by `load`.
+
+    Attributes:
+        engine: its name.
+        signature: what it takes and returns, unless a request asks for another one.
+        signatures: all that are served, the default one first.
+        refused: why others are not, by name.
+        device: where it computes, and with whose kernels.
+    """
 
     engine = "litert"
     signature: Signature
     signatures: Mapping[str, Signature]
     device: Device
+    refused: Mapping[str, str]
 
     def __init__(self, memory: Array, contents: file.Contents, default: str, threads: int, kernels: str) -> None:
         self._lite = library()
         self._memory = memory
         self._model, self._compiled = _compiled(memory, threads, kernels)
         self._entries = contents.entries
+        self.refused = contents.refused
         ordered = sorted(contents.entries, key=lambda name: (name != default, name))
         self.signatures = {name: contents.entries[name].signature for name in ordered}
         self.signature = self.signatures[default]
@@ -144,7 +156,7 @@ class LiteRTModel:
                     shapes = [_filled(spec, rows, length) for spec in entry.signature.inputs]
                     self._run(_Feed(entry, shapes, rows, kept=False, room=_ROOM))
             except InputRefused as error:
-                why = why or str(error)
+                why = why or f"zeros cannot be computed: {str(error).removeprefix(_REFUSES)}"
             except ModelFailed as error:
                 return str(error)
             else:
@@ -188,9 +200,10 @@ class LiteRTModel:
         words = capi.said(self._compiled) or capi.reason(status)
         if len(words) > MESSAGE_CHARACTERS:
             words = words[: MESSAGE_CHARACTERS - 3] + "..."
-        if status == _NO_MEMORY:
+        only_rows = not any(spec.is_open for spec in entry.signature.inputs)
+        if status == _NO_MEMORY or (only_rows and _TOO_LARGE.search(words)):
             return OutOfMemory(f"the model found no memory: {words}")
-        return InputRefused(f"the model refuses this input: {words}")
+        return InputRefused(_REFUSES + words)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -199,7 +212,12 @@ ALIGNMENT = 64
 """What LiteRT demands of memory that it is given (LITERT_HOST_MEMORY_BUFFER_ALIGNMENT)."""
 _PADDING = 128
 """XNNPACK reads, and does not use, a few bytes beyond an input."""
+_REFUSES = "the model refuses this input: "
 _NO_MEMORY = 2
+_TOO_LARGE = re.compile(r"failed to (reshape|prepare)|Failed to allocate|\(RESHAPE\) failed to invoke")
+"""What LiteRT says when there is no memory for so many rows; of other free axes, also when it takes no such length."""
+MOST_THREADS = 4
+"""For 0: XNNPACK cuts the smallest operation into as many pieces, and waits for all of them."""
 
 
 def _mapped(path: Path) -> Array:
@@ -224,19 +242,21 @@ def _proved(memory: Array, contents: file.Contents, default: str, threads: int) 
     Raises:
         ModelError: the default one fails, or answers in other shapes than it says.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, dict[str, str]] = {}
     for kernels in _KERNELS:
         model = LiteRTModel(memory, contents, default, threads, kernels)
-        failed = {name: why for name in contents.entries if (why := model.trial(name))}
-        if default not in failed and (not failed or kernels != "xnnpack"):
-            break
+        failed[kernels] = {name: why for name in contents.entries if (why := model.trial(name))}
+        remembers = any(signature.writes for signature in model.signatures.values())
+        if not failed[kernels] and not remembers:
+            return model
         model.close()
-    if default in failed:
-        raise ModelError(f"signature {default}: {failed[default]}")
-    if any(signature.writes for signature in model.signatures.values()):
-        model.close()  # it remembers what it was tried with
-        model = LiteRTModel(memory, contents, default, threads, kernels)
-    return model
+        if not failed[kernels]:
+            break
+    best = min(failed, key=lambda kernels: (default in failed[kernels], len(failed[kernels])))
+    if default in failed[best]:
+        raise ModelError(f"signature {default}: {failed[best][default]}")
+    proved = {name: entry for name, entry in contents.entries.items() if name not in failed[best]}
+    return LiteRTModel(memory, file.Contents(proved, {**contents.refused, **failed[best]}), default, threads, best)
 
 
 def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_void_p]:
@@ -244,8 +264,9 @@ def _compiled(memory: Array, threads: int, kernels: str) -> tuple[c_void_p, c_vo
     lite = library()
     environment = capi.environment()
     model, compiled = c_void_p(), c_void_p()
+    threads = threads or min(cores(), MOST_THREADS)
     options = capi.options({
-        b"xnnpack": f'num_threads = {max(threads, 1)}\nkernel_mode = "{kernels}"\n'.encode(),
+        b"xnnpack": f'num_threads = {threads}\nkernel_mode = "{kernels}"\n'.encode(),
         b"runtime_options_string": b"error_reporter_mode = 2\n",
     })  # fmt: skip
     try:
@@ -407,7 +428,7 @@ def _cut(spec: TensorSpec, memory: Array, rows: int) -> Array:
 def _nothing(feed: _Feed) -> list[Array]:
     """Return the answers of a batch without rows, which LiteRT does not compute."""
     if any(not prod(shape[1:]) for shape in feed.shapes):
-        raise InputRefused("the model refuses this input: LiteRT computes nothing of an axis of length 0")
+        raise InputRefused(f"{_REFUSES}LiteRT computes nothing of an axis of length 0")
     return [np.zeros(_shape(spec, 0), spec.datatype.numpy) for spec in feed.entry.signature.outputs]
 
 
