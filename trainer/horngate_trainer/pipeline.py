@@ -190,6 +190,8 @@ def _export(
         dtypes={INPUT: "uint8"},
         divisors={INPUT: SCALE},
         classes_of=OUTPUT,
+        explain=settings.explain is not None,
+        baseline=settings.explain or "black",
         describe=describe,
     )
     ((result, card),) = results
