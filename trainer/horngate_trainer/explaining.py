@@ -200,6 +200,7 @@ def try_out(how: Explainer, answer: Answers, rows: Tensors, *, definite: bool) -
             again = answer(request, SIGNATURE)
             if any(not np.array_equal(again[key], got[key], equal_nan=True) for key in OUTPUTS):
                 raise VerificationError("the written model explains the same rows differently each time")
+    independent = definite and _independent(how, answer, requests[-1], answers[-1])
     gaps = _gaps(answer, name, images[:MEASURED_ROWS])
     largest = float(gaps.max())
     remarks = []
@@ -216,6 +217,7 @@ def try_out(how: Explainer, answer: Answers, rows: Tensors, *, definite: bool) -
         "of": how.served.classes_of,
         "input": name,
         "baseline": how.called,
+        "batching": "rows" if independent else "whole",
         "gap": {
             "tolerance": tolerance,
             "rows": len(gaps),
@@ -254,6 +256,16 @@ def _baseline(served: Servable, baseline: Any, examples: Tensors | None) -> npt.
         raise ExportError(f"the baseline must be one of {', '.join(BASELINES)}, or a row, not {baseline!r}")
     made: npt.NDArray[np.float32] = np.asarray(row / divisor, np.float32)
     return made
+
+
+def _independent(how: Explainer, answer: Answers, request: Tensors, among: Tensors) -> bool:
+    """Whether each row is explained alone as among others; the gap, a small difference of large numbers, nearly so."""
+    tolerance = golden.same_device(half=how.served.half)
+    rows = len(request[TARGET])
+    alone = [answer({name: array[row : row + 1] for name, array in request.items()}, SIGNATURE) for row in range(rows)]
+    return all(
+        golden.near(np.concatenate([each[name] for each in alone]), among[name], tolerance).all() for name in OUTPUTS
+    )
 
 
 def _gauss_legendre() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
