@@ -106,7 +106,7 @@ class OpenInferenceMetadata:
         return oip.ModelReadyResponse(ready=self._readiness.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
-        """Answer a ModelMetadataRequest: the signatures, the default one first, and the versions that may be asked for."""
+        """Answer a ModelMetadataRequest: all signatures, and the versions that may be asked for."""
         request = oip.ModelMetadataRequest.FromString(message)
         served = self._models.get(request.name, request.version)
         signature = served.info.signature
