@@ -34,8 +34,9 @@ VALUES_AT_ONCE = 1 << 16
 """Of large ones fewer: activations would fill the memory."""
 RECORDED = (1, 3)
 """Rows of the recorded requests: a server explains each of them while it loads, and a row costs tens of predictions."""
-MEASURED_ROWS = 256
-"""Rows whose gaps the manifest tells about."""
+MEASURED_ROWS, MEASURED_VALUES = 256, 1 << 18
+"""Rows whose gaps the manifest tells about; of large ones fewer: one row may take a second."""
+LEAST_ROWS, RUN_ROWS = 4, 32
 LEAST_TOLERANCE = 0.03
 """The tolerance of the gap where fewer than all rows need so much: other images will come."""
 CONVERGED = 0.1
@@ -201,7 +202,7 @@ def try_out(how: Explainer, answer: Answers, rows: Tensors, *, definite: bool) -
             if any(not np.array_equal(again[key], got[key], equal_nan=True) for key in OUTPUTS):
                 raise VerificationError("the written model explains the same rows differently each time")
     independent = definite and _independent(how, answer, requests[-1], answers[-1])
-    gaps = _gaps(answer, name, images[:MEASURED_ROWS])
+    gaps = _gaps(answer, name, images)
     largest = float(gaps.max())
     remarks = []
     if not largest <= CONVERGED:
@@ -275,8 +276,10 @@ def _gauss_legendre() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def _gaps(answer: Answers, name: str, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return the gaps of rows, a few at a time."""
-    parts = [images[at : at + 32] for at in range(0, len(images), 32)]
-    targets = [np.full(len(part), PREDICTED, np.int64) for part in parts]
-    gaps = [answer({name: part, TARGET: target}, SIGNATURE)["gap"] for part, target in zip(parts, targets, strict=True)]
-    return np.concatenate(gaps)
+    """Return the gaps of the first rows, a few at a time."""
+    size = prod(images.shape[1:])
+    rows = images[: min(MEASURED_ROWS, max(LEAST_ROWS, MEASURED_VALUES // size))]
+    some = max(1, min(RUN_ROWS, VALUES_AT_ONCE // size))
+    parts = [rows[at : at + some] for at in range(0, len(rows), some)]
+    answers = [answer({name: part, TARGET: np.full(len(part), PREDICTED, np.int64)}, SIGNATURE) for part in parts]
+    return np.concatenate([each["gap"] for each in answers])

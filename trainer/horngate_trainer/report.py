@@ -244,19 +244,37 @@ def _explanations(
     """Show what speaks for the class that was predicted, and for the true one, of each mistake."""
     images = dataset.x_test[worst]
     said, true = evaluation.classes[worst], dataset.y_test[worst].astype(np.int64)
-    both = [_flat(explain(images, target)) for target in (said, true)]
-    columns = 3 * min(3, len(worst))
-    grid = figure.subplots(-(-3 * len(worst) // columns), columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
+    both = np.stack([_flat(explain(images, target)) for target in (said, true)], axis=1)
+    strongest = np.abs(both).max(axis=(1, 2, 3), keepdims=True)
+    heats = _red_and_blue(np.divide(both, strongest, out=np.zeros_like(both), where=strongest > 0))
+    height, width = images.shape[1:3]
+    down, right = height + max(2, height // 3), width + max(1, width // 10)
+    across = 3 * min(3, len(worst))
+    lines = -(-3 * len(worst) // across)
+    sheet = np.ones((lines * down, across * right, 3))
+    axes = figure.subplots()  # one for all: a hundred take seconds to lay out
+    axes.axis("off")
+    titles = [("it saw", f"{a}, it said", f"{b}, it is") for a, b in zip(said, true, strict=True)]
     for number, image in enumerate(images):
-        shown, *heats = grid[3 * number : 3 * number + 3]
-        shown.imshow(_shown(image), cmap="gray_r")
-        shown.set_title("what it saw", fontsize=8)
-        most = max(float(np.abs(heat[number]).max()) for heat in both) or 1.0
-        for axes, heat, title in zip(heats, both, (f"{said[number]}, it said", f"{true[number]}, it is"), strict=True):
-            axes.imshow(heat[number], cmap="bwr", vmin=-most, vmax=most)
-            axes.set_title(title, fontsize=8)
+        for place, cell in enumerate((_red_green_blue(image), *heats[number]), 3 * number):
+            top, left = place // across * down + down - height, place % across * right
+            sheet[top : top + height, left : left + width] = cell
+            title = titles[number][place % 3]
+            axes.text(left + width / 2, top - 1, title, fontsize=8, ha="center", va="bottom")
+    axes.imshow(sheet, interpolation="nearest")
+
+
+def _red_and_blue(strengths: Attributions) -> Attributions:
+    """Return the colours of -1 to 1: blue, white, red."""
+    rest = 1 - np.abs(strengths)
+    above = strengths > 0
+    return np.stack([np.where(above, 1, rest), rest, np.where(above, rest, 1)], axis=-1)
+
+
+def _red_green_blue(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return an image's colours; of one without, dark ink on white paper."""
+    shown = _shown(image) / 255
+    return shown[..., :3] if shown.ndim == 3 else np.repeat(1 - shown[..., np.newaxis], 3, axis=-1)
 
 
 def _flat(attributions: Attributions) -> Attributions:
