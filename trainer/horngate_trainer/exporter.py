@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 import horngate_protos
-from horngate_trainer import golden, publish
+from horngate_trainer import explaining, golden, publish
 from horngate_trainer.errors import ExportError
 from horngate_trainer.examples import given
 from horngate_trainer.golden import HALF, Tolerance
 from horngate_trainer.proving import Proof, prove
 from horngate_trainer.savedmodel import servable
-from horngate_trainer.written import Predict, Tensors, reload
+from horngate_trainer.written import SIGNATURE, Predict, Tensors, reload
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def export(
     classes_of: str | None = None,
     tolerance: Tolerance | None = None,
     batching: str = "auto",
+    explain: bool = False,
+    baseline: Any = "black",
     describe: Callable[[Predict], Card] | None = None,
 ) -> Path:
     """Write a Keras model as the next version of ``<root>/<name>/``, verified, atomically.
@@ -66,6 +68,12 @@ def export(
         tolerance: how near a server's answers must come to the golden ones.
         batching: how a server is to run it: "rows" (requests share runs), "whole" (one request, one run), or "auto",
             which leaves it to the server to find out.
+        explain: write a second signature, ``explain``: integrated gradients of the entries of ``classes_of`` by the
+            model's only input. It takes the input and ``target``, int64 [N], the class to explain, -1 for the predicted
+            one; it answers ``attributions``, float32 of the input's shape, which sum to ``score`` less
+            ``baseline_score`` but for ``gap``, and ``target``.
+        baseline: the input that shows nothing, where explanations begin: "black" (0), "white" (255, or 1 of
+            fractions), "mean" (of the examples), or a row as it is on the wire.
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
             returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
             become null. An exception that it raises passes through, and nothing is published.
@@ -80,22 +88,31 @@ def export(
     _check(name, root, tolerance, batching)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
+    explainer = explaining.explainer(served, baseline, rows) if explain else None
     folder = Path(root) / name
     try:
         with publish.staging(folder) as staging:
-            effects = served.write(staging.path)
-            with reload(staging.path) as predict:
-                proof = prove(served, effects, predict, rows)
-                card = _card(describe(predict) if describe is not None else {})
+            effects = served.write(staging.path, {explaining.SIGNATURE: explainer.trace()} if explainer else {})
+            with reload(staging.path) as answer:
+                proof = prove(served, effects, answer, rows)
+                definite = proof.answers is not None
+                explained = explainer and explaining.try_out(
+                    explainer, answer, rows or proof.requests[-1], definite=definite
+                )
+                card = _card(describe(answer) if describe is not None else {})
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
-            answers: Sequence[Tensors | None] = proof.answers or [None] * len(proof.requests)
-            golden.write(staging.path / golden.FILE, name, list(zip(proof.requests, answers, strict=True)))
+            records = {SIGNATURE: _pairs(proof.requests, proof.answers)}
             manifest = _manifest(name, tolerance or (HALF if served.half else Tolerance()), card, proof, batching)
+            if explained:
+                records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
+                manifest["explanation"] = _plain(explained.card)
+            golden.write(staging.path / golden.FILE, name, records)
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     mixed = batching == "rows" and proof.independent is False
-    for remark in [*proof.remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
+    remarks = [*proof.remarks, *(explained.remarks if explained else ())]
+    for remark in [*remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version
 
@@ -113,6 +130,10 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
+
+
+def _pairs(requests: Sequence[Tensors], answers: Sequence[Tensors] | None) -> Sequence[tuple[Tensors, Tensors | None]]:
+    return [(request, answers[number] if answers else None) for number, request in enumerate(requests)]
 
 
 def _card(described: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from horngate_protos import tensorflow_pb2, tensorflow_serving_pb2
 from horngate_protos.datatypes import BY_NAME, BYTES, COMPLEX, DATATYPES, Datatype
 from horngate_trainer.errors import ExportError, VerificationError, first_line
-from horngate_trainer.written import SIGNATURE, Tensors
+from horngate_trainer.written import Tensors
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
@@ -89,16 +89,22 @@ def nan(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isnan(array if array.dtype.kind == "c" else array.astype(np.float64)))
 
 
-def write(path: Path, name: str, records: Sequence[tuple[Tensors, Tensors | None]]) -> None:
+def write(path: Path, name: str, records: Mapping[str, Sequence[tuple[Tensors, Tensors | None]]]) -> None:
     """Write requests and their responses, where there are any, for the model ``name`` as TFRecords of PredictionLog.
+
+    Args:
+        path: of the file.
+        name: the model's.
+        records: by signature.
 
     Raises:
         ExportError: TensorFlow could not write the file.
     """
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for request, response in records:
-                writer.write(_record(name, request, response).SerializeToString(deterministic=True))
+            for signature, pairs in records.items():
+                for request, response in pairs:
+                    writer.write(_record(name, signature, request, response).SerializeToString(deterministic=True))
     except (tf.errors.OpError, OSError) as exc:
         raise ExportError(f"cannot write {path.name}: {first_line(exc)}") from exc
 
@@ -113,11 +119,13 @@ def _is_fraction(array: npt.NDArray[Any]) -> bool:
     return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
 
 
-def _record(name: str, request: Tensors, response: Tensors | None) -> tensorflow_serving_pb2.PredictionLog:
+def _record(
+    name: str, signature: str, request: Tensors, response: Tensors | None
+) -> tensorflow_serving_pb2.PredictionLog:
     log = tensorflow_serving_pb2.PredictionLog()
     for message in (log.predict_log.request, log.predict_log.response)[: 1 if response is None else 2]:
         message.model_spec.name = name
-        message.model_spec.signature_name = SIGNATURE
+        message.model_spec.signature_name = signature
     _fill(log.predict_log.request.inputs, request)
     if response is not None:
         _fill(log.predict_log.response.outputs, response)

@@ -16,6 +16,8 @@ from horngate_trainer.publish import NAME
 from horngate_trainer.recipes import RECIPES
 
 ARCHITECTURES = tuple(RECIPES)
+BASELINES = ("black", "white", "mean")
+"""Images that show nothing, where explanations begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Settings:
         once: do nothing where the model has a version already.
         resume: go on from the last finished epoch.
         report: folder of the report, or None for no report.
+        explain: the baseline of the signature ``explain``: black, white or mean; None for no such signature.
     """
 
     output: Path = field(default=Path("models"), metadata={"help": "folder of models"})
@@ -62,6 +65,13 @@ class Settings:
     report: Path | None = field(
         default=Path("report"),
         metadata={"help": "folder for curves, confusion matrix, mistakes, TensorBoard logs; none: no report"},
+    )
+    explain: str | None = field(
+        default="black",
+        metadata={
+            "help": "the model explains its answers too (signature explain), beginning at an image that shows nothing: "
+            "black, white, or the mean of the test images; none: it does not"
+        },
     )
 
 
@@ -119,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"horngate-trainer {horngate_protos.__version__}")
     metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz"}
+    metavars |= {"explain": "|".join([*BASELINES, "none"])}
     metavars |= {"output": "DIR", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     for setting in fields(Settings):
         shown = setting.metadata.get("shown", setting.default)
@@ -149,6 +160,12 @@ def _architecture(text: str) -> str:
     if text not in ARCHITECTURES:
         raise ValueError(f"{' or '.join(ARCHITECTURES)} is needed, not {text!r}")
     return text
+
+
+def _explain(text: str) -> str | None:
+    if text not in {*BASELINES, "none"}:
+        raise ValueError(f"{', '.join(BASELINES)} or none is needed, not {text!r}")
+    return None if text == "none" else text
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -204,4 +221,5 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "once": _switch,
     "resume": _switch,
     "report": lambda text: None if text in {"", "none"} else _folder(text),
+    "explain": _explain,
 }

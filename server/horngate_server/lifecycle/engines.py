@@ -7,7 +7,7 @@ from pathlib import Path
 
 from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, ModelError
-from horngate_server.core.model import Array, Feed, LoadedModel
+from horngate_server.core.model import Array, Feed, LoadedModel, Model
 from horngate_server.core.settings import AUTO, LITERT, TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Signature
 from horngate_server.lifecycle.batching_proof import Proof
@@ -87,6 +87,10 @@ class CombinedModel:
         """Compute (`Model.run`)."""
         return self._by_signature[feed.signature.name].run(feed)
 
+    def of(self, signature: str) -> LoadedModel:
+        """Return the model that computes a signature."""
+        return self._by_signature[signature]
+
     def close(self) -> None:
         """Close both."""
         for model in set(self._by_signature.values()):
@@ -141,6 +145,12 @@ def load(engine: str, path: Path, *, device: str, threads: int, limits: Limits) 
     if engine == LITERT:
         return litert.load(path, device=device, threads=threads, signature=limits.signature)
     return tensorflow.load(path, device=device, threads=threads, tags=limits.tags, signature=limits.signature)
+
+
+def second(model: LoadedModel, signature: str) -> Model | None:
+    """Return what may compute a signature while the model computes others; None where its engine cannot do both."""
+    mine = model.of(signature) if isinstance(model, CombinedModel) else model
+    return mine.second() if isinstance(mine, tensorflow.SavedModel) else None
 
 
 def only(tried: Tried, why: str) -> Choice:

@@ -1,8 +1,8 @@
 """From a folder on disk to a warm executor: load, prove, verify, and say what came of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,7 +11,7 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
-from horngate_server.core.model import LoadedModel
+from horngate_server.core.model import LoadedModel, Model
 from horngate_server.core.settings import TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Batching
 from horngate_server.engine.batch_queue import BatchQueue
@@ -19,13 +19,19 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Servable
-from horngate_server.lifecycle import folder_hints, repository
+from horngate_server.lifecycle import engines, folder_hints, repository
+from horngate_server.lifecycle.batching_proof import Proof
+from horngate_server.lifecycle.engines import Choice
 from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory, tensorflow
 from horngate_server.runtimes.thread_priority import stand_back
 
+DEAR = 10
+"""A signature whose rows cost so many times the default one's is computed aside."""
+ASIDE_SHARE = 4
+"""What waits to be computed aside may have one part in so many of the bytes that may wait."""
 LABELS = "assets.extra/labels.txt"
 """The classes' names by index, one a line, as Triton has them."""
 
@@ -86,7 +92,9 @@ class LoadReport:
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         facts = asdict(self)
-        facts["batching"] = {name: {"mode": each.mode, "why": each.why} for name, each in self.batching.items()}
+        facts["batching"] = {
+            name: {"mode": each.mode, "why": each.why, "aside": each.aside} for name, each in self.batching.items()
+        }
         return facts
 
     def lines(self) -> list[str]:
@@ -182,11 +190,8 @@ def load(
         labels = _labels(path)
         prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
     choice = prepared.choice
-    model, proofs = choice.model, choice.proofs
-    costs = CostModel(ladder(limits.max_batch_rows))
-    for proof in proofs.values():
-        for rows, seconds in proof.seconds.items():
-            costs.measured(proof.kind, rows, seconds, clock())
+    model = choice.model
+    proofs, second = _aside(choice)
     infos = {
         name: ModelInfo(
             version.name, str(version.number), model.signatures[name], labels, proof.batching, choice.engines[name]
@@ -194,14 +199,21 @@ def load(
         for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
-    queue = BatchQueue(
-        capacity_rows=limits.queue_rows,
-        max_batch_rows=limits.max_batch_rows,
-        delay_s=limits.max_queue_delay_s,
-        capacity_bytes=limits.queue_bytes,
-    )
     pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
-    executor = Executor(info, model, queue, costs, finish, clock=clock, on_death=on_death, pad=pad)
+
+    def executor_of(
+        computes: Model, mine: Iterable[Proof], capacity_bytes: int, aside: Executor | None = None, **options: Any
+    ) -> Executor:
+        queue, costs = _queue(limits, capacity_bytes), _costs(mine, limits, clock)
+        return Executor(
+            info, computes, queue, costs, finish, clock=clock, on_death=on_death, pad=pad, aside=aside, **options
+        )
+
+    aside, share = None, limits.queue_bytes // ASIDE_SHARE
+    if second is not None:
+        dear = [proof for proof in proofs.values() if proof.batching.aside]
+        aside = executor_of(second, dear, share, quick_s=0.0, begin=stand_back)
+    executor = executor_of(model, proofs.values(), limits.queue_bytes - (share if aside else 0), aside)
     report = LoadReport(
         name=version.name,
         version=version.number,
@@ -261,6 +273,43 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _aside(choice: Choice) -> tuple[Mapping[str, Proof], Model | None]:
+    """Say which signatures are computed aside, and by what: those of dear rows, which would hold up the default ones.
+
+    Where nothing can compute two signatures at once, none are.
+    """
+    default = choice.proofs[choice.model.signature.name].row_seconds
+    dear = {
+        name
+        for name, proof in choice.proofs.items()
+        if choice.engines[name] == TENSORFLOW and proof.row_seconds > DEAR * default > 0
+    }
+    second = engines.second(choice.model, min(dear)) if dear else None
+    if second is None:
+        return choice.proofs, None
+    return {
+        name: replace(proof, batching=replace(proof.batching, aside=name in dear))
+        for name, proof in choice.proofs.items()
+    }, second
+
+
+def _queue(limits: Limits, capacity_bytes: int) -> BatchQueue:
+    return BatchQueue(
+        capacity_rows=limits.queue_rows,
+        max_batch_rows=limits.max_batch_rows,
+        delay_s=limits.max_queue_delay_s,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def _costs(proofs: Iterable[Proof], limits: Limits, clock: Clock) -> CostModel:
+    costs = CostModel(ladder(limits.max_batch_rows))
+    for proof in proofs:
+        for rows, seconds in proof.seconds.items():
+            costs.measured(proof.kind, rows, seconds, clock())
+    return costs
 
 
 def _labels(path: Path) -> Sequence[str]:

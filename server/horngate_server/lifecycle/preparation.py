@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic, thread_time
 
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Array, Feed, LoadedModel, Model
 from horngate_server.core.settings import AUTO, Limits, Settings, cores
-from horngate_server.core.signature import ROWS, WHOLE, Batching
+from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature
 from horngate_server.lifecycle import engines, repository
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.lifecycle.engines import Choice, Tried
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LARGE_S = 0.005
 """A model that computes longer for one request gets every core, also the one that takes requests in."""
+OTHERS_SHARE = 5
+"""Batches of other signatures than the default one may take one part in so many of --target-batch-time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +115,7 @@ class _Preparation:
                 model.close()
                 model = self._opened(engine, few)
             watched = _Watched(model, self._alive)
-            proofs = self._aside.submit(_prove, watched, recorded, self._bench(model)).result()
+            proofs = self._aside.submit(_prove, watched, recorded, partial(self._bench, model)).result()
             batchings = {name: proof.batching for name, proof in proofs.items()}
             verification = (
                 unread or self._aside.submit(_verify, self.version, watched, recorded, batchings, mode, engine).result()
@@ -149,16 +152,21 @@ class _Preparation:
         # threads that it starts inherit the priority of the one that opens it
         return self._aside.submit(load).result() if threads == 1 else load()
 
-    def _bench(self, model: LoadedModel) -> Bench:
+    def _bench(self, model: LoadedModel, signature: Signature) -> Bench:
         # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
         clock = thread_time if self._beside and self._few == 1 and model.device.kind == "CPU" else monotonic
-        return Bench(self._limits, clock, self._asked, gpu=model.device.kind != "CPU")
+        asked, limits = self._asked.get(signature.name, self._asked[""]), self._limits
+        if signature is not model.signature:  # the default one's callers wait for it, or share the processor with it
+            limits = replace(limits, target_batch_s=limits.target_batch_s / OTHERS_SHARE)
+        return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
 
     def _seconds(self, model: LoadedModel, recorded: Records) -> float:
         """Return what one request takes."""
         requests = [each.inputs for each in recorded.get(model.signature.name, ())]
         watched = _Watched(model, self._alive)
-        return self._aside.submit(seconds_of_one, watched, model.signature, requests, self._bench(model)).result()
+        return self._aside.submit(
+            seconds_of_one, watched, model.signature, requests, self._bench(model, model.signature)
+        ).result()
 
 
 def _chosen(preparation: _Preparation, first: str, second: str) -> Choice:
@@ -223,21 +231,26 @@ class _Watched:
         return self._run(feed)
 
 
-def _asked(version: Version, limits: Limits) -> str:
-    """Return how the operator, or else the model's maker, wants it batched.
+def _asked(version: Version, limits: Limits) -> Mapping[str, str]:
+    """Return how the operator, or else the model's maker, wants signatures batched, by name; "" for all others.
 
     Raises:
         ModelError: the manifest says what is no way.
     """
-    made = (version.manifest or {}).get("batching", "auto")
-    if made not in ("auto", ROWS, WHOLE):
-        raise ModelError(
-            f"{version.path / repository.MANIFEST} has batching {made!r}; expected auto, {ROWS} or {WHOLE}"
-        )
-    return limits.batching if limits.batching != "auto" else str(made)
+    manifest = version.manifest or {}
+    made = {"": manifest.get("batching", "auto")}
+    match manifest.get("explanation"):
+        case {"signature": str(name), "batching": batching}:
+            made[name] = batching
+    for way in made.values():
+        if way not in ("auto", ROWS, WHOLE):
+            raise ModelError(
+                f"{version.path / repository.MANIFEST} has batching {way!r}; expected auto, {ROWS} or {WHOLE}"
+            )
+    return {"": limits.batching} if limits.batching != "auto" else made
 
 
-def _prove(model: Model, recorded: Records, bench: Bench) -> Mapping[str, Proof]:
+def _prove(model: Model, recorded: Records, bench: Callable[[Signature], Bench]) -> Mapping[str, Proof]:
     """Prove every signature; equal ones once. One that fails is not served, unless it is the default one.
 
     Raises:
@@ -249,7 +262,7 @@ def _prove(model: Model, recorded: Records, bench: Bench) -> Mapping[str, Proof]
             proofs[name] = proofs[signature.function]
             continue
         try:
-            proofs[name] = prove(model, signature, [each.inputs for each in recorded.get(name, ())], bench)
+            proofs[name] = prove(model, signature, [each.inputs for each in recorded.get(name, ())], bench(signature))
         except ModelError as error:
             if signature is model.signature:
                 raise

@@ -22,7 +22,7 @@ from horngate_server.core.model import Array, Model
 from horngate_server.core.settings import TENSORFLOW
 from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batching import joined
-from horngate_server.lifecycle.comparison import Tolerance, first_difference
+from horngate_server.lifecycle.comparison import Tolerance, as_numbers, first_difference
 from horngate_server.lifecycle.repository import MANIFEST, Version
 from horngate_server.lifecycle.trial_runs import computed
 from horngate_server.protocols.tensor_proto import data_of, shape_of
@@ -115,6 +115,7 @@ def verify(
                 if rows == 1 or rows <= min(batching.max_rows, len(single) or 1):
                     for start in range(0, len(single), rows):
                         _replay(model, signature, single[start : start + rows], batching, tolerance, start)
+        _check_gaps(version, signature, answered)
         total += sum(_count(record) for record in answered)
     return f"{VERIFIED} ({total} rows)" if total else "unverified: its recorded requests have no answers"
 
@@ -225,6 +226,34 @@ def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], pat
             array = np.frombuffer(data, spec.datatype.numpy)
         arrays.append(array.reshape(shape))
     return arrays
+
+
+def _check_gaps(version: Version, signature: Signature, answered: Sequence[Record]) -> None:
+    """See that recorded attributions sum to what they explain, as near as the manifest says.
+
+    Raises:
+        ModelError: they miss more of it.
+    """
+    match (version.manifest or {}).get("explanation"):
+        case {"signature": signature.name, "gap": {"tolerance": float(tolerance)}}:
+            names = [spec.name for spec in signature.outputs]
+        case _:
+            return
+    if not {"attributions", "score", "baseline_score"}.issubset(names):
+        return
+    for number, record in enumerate(answered):
+        assert record.outputs is not None
+        of = {
+            name: as_numbers(array, spec.datatype)
+            for name, array, spec in zip(names, record.outputs, signature.outputs, strict=True)
+        }
+        sums = of["attributions"].reshape(len(of["score"]), -1).sum(axis=1)
+        gap = np.abs(of["score"] - of["baseline_score"] - sums).max(initial=0.0)
+        if not gap <= tolerance:
+            raise ModelError(
+                f"the attributions of recorded request {number} miss {gap:.3g} of what they explain; "
+                f"the manifest allows {tolerance:g}"
+            )
 
 
 def _count(record: Record) -> int:

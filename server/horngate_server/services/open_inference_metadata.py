@@ -8,6 +8,7 @@ from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelNotFound, NotReady
+from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import OPEN_INFERENCE
 from horngate_server.core.settings import LITERT, TENSORFLOW
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
@@ -105,18 +106,27 @@ class OpenInferenceMetadata:
         return oip.ModelReadyResponse(ready=self._readiness.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
-        """Answer a ModelMetadataRequest: the default signature, and the versions that may be asked for."""
+        """Answer a ModelMetadataRequest: all signatures, and the versions that may be asked for."""
         request = oip.ModelMetadataRequest.FromString(message)
         served = self._models.get(request.name, request.version)
-        tensor = oip.ModelMetadataResponse.TensorMetadata
-        signature, batching = served.info.signature, served.info.batching
+        signature = served.info.signature
+        others = [info for info in served.infos.values() if info is not served.info]
         return oip.ModelMetadataResponse(
             name=served.info.name,
             versions=self._models.versions(served.info.name),
             platform=PLATFORMS[served.engine],
-            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
-            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
-            horngate_batching=WHOLE if batching.whole or batching.shared else ROWS,
+            inputs=_tensors(signature.inputs),
+            outputs=_tensors(signature.outputs),
+            horngate_batching=_batching(served.info),
+            horngate_signatures=[
+                oip.ModelMetadataResponse.SignatureMetadata(
+                    name=info.signature.name,
+                    inputs=_tensors(info.signature.inputs),
+                    outputs=_tensors(info.signature.outputs),
+                    batching=_batching(info),
+                )
+                for info in (served.info, *others)
+            ],
         ).SerializeToString()
 
     def config(self, message: bytes) -> bytes:
@@ -194,6 +204,16 @@ class OpenInferenceMetadata:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> list[oip.ModelMetadataResponse.TensorMetadata]:
+    tensor = oip.ModelMetadataResponse.TensorMetadata
+    return [tensor(name=each.name, datatype=each.datatype.name, shape=_shape(each)) for each in specs]
+
+
+def _batching(info: ModelInfo) -> str:
+    """Say whether a large request may be sent in parts."""
+    return WHOLE if info.batching.whole or info.batching.shared else ROWS
 
 
 def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:

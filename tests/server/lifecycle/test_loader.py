@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from horngate_protos.datatypes import BY_NAME
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
 from horngate_server.core.errors import ModelError
 from horngate_server.core.settings import Settings
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.validation import alike
 from horngate_server.lifecycle import loader, repository, verification
 from horngate_server.lifecycle.loader import Loaded
@@ -211,3 +213,21 @@ def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_pat
     (path / "assets.extra/labels.txt").write_bytes(b"\xff")
     with pytest.raises(ModelError, match="labels.txt cannot be read"):
         load(path)
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(0.2, False), (0.05, True), (None, False)])
+def test_recorded_attributions_sum_to_what_they_explain(allowed: float | None, refused: bool) -> None:
+    """As near as the manifest says; where it says nothing, nothing is checked."""
+    floats = BY_NAME["FP32"]
+    names = {"attributions": (-1, 2), "baseline_score": (-1,), "score": (-1,)}
+    outputs = tuple(TensorSpec(name, floats, shape) for name, shape in names.items())
+    explain = Signature("explain", (TensorSpec("x", floats, (-1, 2)),), outputs)
+    answers = [np.array([[0.3, 0.2]], np.float32), np.array([0.1], np.float32), np.array([0.7], np.float32)]
+    manifest = {"explanation": {"signature": "explain", "gap": {"tolerance": allowed}}}
+    version = repository.Version("m", 1, Path(), manifest, "")
+    recorded = [verification.Record([np.ones((1, 2), np.float32)], answers)]
+    if refused:
+        with pytest.raises(ModelError, match=r"miss 0\.1 of what they explain; the manifest allows 0\.05"):
+            verification._check_gaps(version, explain, recorded)
+    else:
+        verification._check_gaps(version, explain, recorded)

@@ -139,6 +139,14 @@ def app(
                 "platform": metadata.platform,
                 "inputs": [_tensor(each) for each in metadata.inputs],
                 "outputs": [_tensor(each) for each in metadata.outputs],
+                "signatures": [
+                    {
+                        "name": each.name,
+                        "inputs": [_tensor(spec) for spec in each.inputs],
+                        "outputs": [_tensor(spec) for spec in each.outputs],
+                    }
+                    for each in metadata.horngate_signatures
+                ],
             }
         )
 
