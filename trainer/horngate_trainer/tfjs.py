@@ -6,7 +6,7 @@ numbers are left of TensorFlow's: what was uint8 or int64 is int32 there, and fl
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def write(saved_model: Path, destination: Path) -> Report:
         "generatedBy": f"TensorFlow {tf.__version__}",
         "convertedBy": f"Horngate {horngate_protos.__version__}",
         "signature": {"inputs": _infos(frozen.inputs), "outputs": _infos(frozen.outputs)},
-        "userDefinedMetadata": {"structuredOutputKeys": list(frozen.outputs)},
+        "userDefinedMetadata": {"structuredOutputKeys": list(frozen.outputs), "order": _order(graph)},
         "modelTopology": _topology(graph),
         "weightsManifest": [{"paths": shards, "weights": [each.entry for each in weights]}],
     }
@@ -96,6 +96,8 @@ def reload(folder: Path) -> Iterator[Predict]:
     """
     model = json.loads((folder / MODEL).read_bytes())
     definition = json_format.ParseDict(model["modelTopology"], graph_pb2.GraphDef())
+    for node in definition.node:
+        node.input.extend(model["userDefinedMetadata"]["order"].get(node.name, []))
     (group,) = model["weightsManifest"]
     _fill(definition, group["weights"], b"".join((folder / path).read_bytes() for path in group["paths"]))
     graph = tf.Graph()
@@ -187,7 +189,7 @@ def _in_order(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _simplified(frozen: _Frozen) -> Any:
-    """Return the graph as TensorFlow simplifies it: no functions, no order but that of the data."""
+    """Return the graph as TensorFlow simplifies it: no functions, and without loops no order but that of the data."""
     meta = meta_graph_pb2.MetaGraphDef(graph_def=frozen.graph.as_graph_def())
     signature = meta.signature_def[SIGNATURE]  # what it must keep
     for name, each in frozen.inputs.items():
@@ -204,16 +206,28 @@ def _simplified(frozen: _Frozen) -> Any:
     except (tf.errors.OpError, ValueError) as exc:
         raise ExportError(f"TensorFlow cannot simplify its graph: {first_line(exc)}") from exc
     nodes = {node.name: node for node in graph.node}
+    loops = any(node.op == "Enter" for node in graph.node)  # in these, order is what tells one round from the next
     waiting = [each.op.name for each in (*frozen.inputs.values(), *frozen.outputs.values())]
     kept: set[str] = set()
     while waiting:
         if (name := waiting.pop()) not in kept:
             kept.add(name)
             node = nodes[name]
-            if node.op != "Const":  # which they pin into a loop; others' would be taken for data by TF.js
-                node.input[:] = [each for each in node.input if not each.startswith("^")]
+            if not loops:
+                node.input[:] = _data(node.input)
             waiting += [each.removeprefix("^").partition(":")[0] for each in node.input]
     return graph_pb2.GraphDef(node=[node for node in graph.node if node.name in kept], versions=graph.versions)
+
+
+def _data(names: Iterable[str]) -> list[str]:
+    """Return the inputs that are data: TF.js would take those that only say what comes first for data, too."""
+    return [name for name in names if not name.startswith("^")]
+
+
+def _order(graph: Any) -> dict[str, list[str]]:
+    """Return the other inputs by node: TF.js needs none, TensorFlow does."""
+    order = {node.name: [name for name in node.input if name.startswith("^")] for node in graph.node}
+    return {name: others for name, others in order.items() if others}
 
 
 def _check(graph: Any, frozen: _Frozen) -> None:
@@ -325,5 +339,6 @@ def _topology(graph: Any) -> dict[str, Any]:
     """Return a graph as JSON has it; equal graphs are equal texts."""
     topology = json_format.MessageToDict(graph)
     for node in topology["node"]:
+        node["input"] = _data(node.get("input", []))
         node["attr"] = dict(sorted(node.get("attr", {}).items()))
     return {"node": topology["node"], "versions": topology["versions"]}
