@@ -254,7 +254,7 @@ def _dtypes(node: Any) -> Iterator[int]:
 
 
 def _changes(dtype: Any) -> bool:
-    return _KINDS[dtype] != dtype
+    return bool(_KINDS[dtype] != dtype)
 
 
 def _kind(number: int) -> int:
