@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.node_packages import installed
 from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, by its name
 
 # No test fails because the machine is busy.
@@ -77,3 +78,9 @@ def with_tfjs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     add = ROOT / "tests/support/add_tfjs.py"
     subprocess.run([sys.executable, add, version], check=True, capture_output=True, timeout=100)
     return version
+
+
+@pytest.fixture(scope="session")
+def tfjs_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of @tensorflow/tfjs and of the scripts that use it in Node."""
+    return installed("tfjs", tmp_path_factory.mktemp("tfjs"))
