@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def installed(name: str, folder: Path) -> Path:
 
 def answer(script: Path, *arguments: Path) -> Any:
     """Run a script in Node, and return the JSON that it prints."""
-    done: subprocess.CompletedProcess[str] = node(
+    done = node(
         [str(script), *map(str, arguments)], return_completed_process=True, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr

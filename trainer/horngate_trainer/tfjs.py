@@ -7,7 +7,7 @@ numbers are left of TensorFlow's: what was uint8 or int64 is int32 there, and fl
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from horngate_trainer.errors import ExportError, first_line
 from horngate_trainer.tfjs_operations import OPERATIONS
 from horngate_trainer.written import SIGNATURE, Predict, Tensors, as_array
 
-MODEL = "model.json"
+FILE = Path("assets.extra/tfjs/model.json")
+"""Where a version has it; its shards are beside it."""
 SHARD_BYTES = 4 * 1024 * 1024
 """What a browser caches well, by TF.js's own convention."""
 
@@ -39,7 +40,7 @@ class Report:
     Attributes:
         files: their names, the model's first.
         size: bytes of them all.
-        dtypes: of inputs and outputs that have another one than in the SavedModel.
+        dtypes: the SavedModel's, of inputs and outputs that have another one here.
     """
 
     files: Sequence[str]
@@ -66,38 +67,43 @@ def write(saved_model: Path, destination: Path) -> Report:
     data = b"".join(each.data for each in weights)
     count = max(1, math.ceil(len(data) / SHARD_BYTES))
     shards = [f"group1-shard{number}of{count}.bin" for number in range(1, count + 1)]
+    tensors = {**frozen.inputs, **frozen.outputs}
+    dtypes = {name: each.dtype.name for name, each in tensors.items() if _KINDS[each.dtype] != each.dtype}
     model = {
         "format": "graph-model",
         "generatedBy": f"TensorFlow {tf.__version__}",
         "convertedBy": f"Horngate {horngate_protos.__version__}",
         "signature": {"inputs": _infos(frozen.inputs), "outputs": _infos(frozen.outputs)},
-        "userDefinedMetadata": {"structuredOutputKeys": list(frozen.outputs), "order": _order(graph)},
+        "userDefinedMetadata": {
+            "structuredOutputKeys": list(frozen.outputs),
+            "savedModelDtypes": dtypes,
+            "order": _order(graph),
+        },
         "modelTopology": _topology(graph),
         "weightsManifest": [{"paths": shards, "weights": [each.entry for each in weights]}],
     }
     text = json.dumps(model, separators=(",", ":"), allow_nan=False).encode()
     destination.mkdir(parents=True, exist_ok=True)
-    (destination / MODEL).write_bytes(text)
+    (destination / FILE.name).write_bytes(text)
     for number, shard in enumerate(shards):
         (destination / shard).write_bytes(data[number * SHARD_BYTES :][:SHARD_BYTES])
-    tensors = {**frozen.inputs, **frozen.outputs}
-    changed = {name: f"{_KINDS[x.dtype].name} for {x.dtype.name}" for name, x in tensors.items() if _changes(x.dtype)}
-    return Report([MODEL, *shards], len(text) + len(data), changed)
+    return Report([FILE.name, *shards], len(text) + len(data), dtypes)
 
 
 @contextmanager
 def reload(folder: Path) -> Iterator[Predict]:
     """Read a graph model back from its files, into a session of TensorFlow's, and yield its predictions by name.
 
-    It computes in the dtypes that TF.js has: what does not fit into them shows.
+    It takes and returns the SavedModel's dtypes, but computes in those that TF.js has: what does not fit them shows.
 
     Raises:
         ExportError: TensorFlow cannot compute it with these dtypes.
     """
-    model = json.loads((folder / MODEL).read_bytes())
+    model = json.loads((folder / FILE.name).read_bytes())
     definition = json_format.ParseDict(model["modelTopology"], graph_pb2.GraphDef())
+    metadata = model["userDefinedMetadata"]
     for node in definition.node:
-        node.input.extend(model["userDefinedMetadata"]["order"].get(node.name, []))
+        node.input.extend(metadata["order"].get(node.name, []))
     (group,) = model["weightsManifest"]
     _fill(definition, group["weights"], b"".join((folder / path).read_bytes() for path in group["paths"]))
     graph = tf.Graph()
@@ -112,10 +118,28 @@ def reload(folder: Path) -> Iterator[Predict]:
 
         def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
             answers = session.run(wanted, {fed[name]: value for name, value in tensors.items()})
-            keys = model["userDefinedMetadata"]["structuredOutputKeys"]
-            return {name: as_array(answer) for name, answer in zip(keys, answers, strict=True)}
+            named = zip(metadata["structuredOutputKeys"], map(as_array, answers), strict=True)
+            return {name: _in(metadata["savedModelDtypes"].get(name), answer) for name, answer in named}
 
         yield predict
+
+
+@dataclass(frozen=True, slots=True)
+class TfJs:
+    """The format ``tfjs`` of a version."""
+
+    name: str = "tfjs"
+    file: Path = FILE
+    approximate: bool = False
+
+    def write(self, saved_model: Path, destination: Path) -> Mapping[str, Any]:
+        """Write ``model.json`` and its shards; return what the manifest says of them (`write`)."""
+        report = write(saved_model, destination.parent)
+        return {"files": len(report.files), "bytes": report.size, "dtypes": dict(report.dtypes)}
+
+    def reload(self, path: Path) -> AbstractContextManager[Predict]:
+        """Read them back (`reload`)."""
+        return reload(path.parent)
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
@@ -253,8 +277,8 @@ def _dtypes(node: Any) -> Iterator[int]:
         yield from attribute.list.type
 
 
-def _changes(dtype: Any) -> bool:
-    return bool(_KINDS[dtype] != dtype)
+def _in(dtype: str | None, answer: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return answer if dtype is None else answer.astype(tf.as_dtype(dtype).as_numpy_dtype)
 
 
 def _kind(number: int) -> int:
