@@ -1,18 +1,9 @@
-"""LiteRT: models of TensorFlow Lite, run through the C API of its 8 MB library; no TensorFlow is needed."""
+"""LiteRT without its Python package: .tflite models run through the library's versioned C API, bound here with ctypes.
 
-from pathlib import Path
+Everything that owns a C handle frees it; no other room sees one.
+"""
 
-from horngate_server.core.errors import ModelError
-from horngate_server.core.model import LoadedModel
+from horngate_server.runtimes.litert.capi import available
+from horngate_server.runtimes.litert.model import MODEL, LiteRTModel, load
 
-MODEL = "model.tflite"
-
-
-def available() -> str:
-    """Return the library's version; empty where it is not installed."""
-    return ""
-
-
-def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str = "") -> LoadedModel:  # noqa: ARG001
-    """Load a version's ``model.tflite``."""
-    raise ModelError(f"{path} cannot be loaded")
+__all__ = ["MODEL", "LiteRTModel", "available", "load"]

@@ -55,15 +55,16 @@ def load(
         ModelError: it is not a SavedModel that can be served, with the reason.
         DeviceUnavailable: ``device`` is "gpu" and TensorFlow can use none.
     """
-    library()
-    with native_log.captured() as complaints, runtime_log.heard():
-        model = _opened(path, device, threads, meta_graph_tags(path, tags))
-        try:
-            model.bind(path, device, signature, complaints)
-        except BaseException:
-            model.close()
-            raise
-        return model
+    with native_log.captured() as complaints:
+        library()
+        with runtime_log.heard():
+            model = _opened(path, device, threads, meta_graph_tags(path, tags))
+            try:
+                model.bind(path, device, signature, complaints)
+            except BaseException:
+                model.close()
+                raise
+            return model
 
 
 def load_op_library(path: Path) -> None:
