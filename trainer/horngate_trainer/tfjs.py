@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf import json_format
-from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework import attr_value_pb2, graph_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
@@ -111,13 +111,16 @@ def reload(folder: Path) -> Iterator[Predict]:
         with graph.as_default():
             tf.import_graph_def(definition, name="")
     except (tf.errors.OpError, ValueError) as exc:
-        raise ExportError(f"TensorFlow cannot compute it in TF.js's dtypes: {first_line(exc)}") from exc
+        raise ExportError(_CANNOT.format(first_line(exc))) from exc
     fed = {name: info["name"] for name, info in model["signature"]["inputs"].items()}
     wanted = [info["name"] for info in model["signature"]["outputs"].values()]
     with tf.compat.v1.Session(graph=graph) as session:
 
         def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-            answers = session.run(wanted, {fed[name]: value for name, value in tensors.items()})
+            try:
+                answers = session.run(wanted, {fed[name]: value for name, value in tensors.items()})
+            except (tf.errors.OpError, OverflowError) as exc:
+                raise ExportError(_CANNOT.format(first_line(exc))) from exc
             named = zip(metadata["structuredOutputKeys"], map(as_array, answers), strict=True)
             return {name: _in(metadata["savedModelDtypes"].get(name), answer) for name, answer in named}
 
@@ -155,6 +158,7 @@ _KINDS = {
 """What becomes of TensorFlow's dtypes."""
 _HANDLES = (tf.resource, tf.variant)
 """Dtypes of what is passed on between operations and holds no numbers of its own."""
+_CANNOT = "TensorFlow cannot compute it in TF.js's dtypes: {}"
 _PASSES = ("pruning", "function", "constfold", "arithmetic", "dependency") * 2
 """Of TensorFlow's optimizer: those that bring in no operations of their own for one kind of processor."""
 
@@ -229,6 +233,7 @@ def _simplified(frozen: _Frozen) -> Any:
         graph = tf_optimizer.OptimizeGraph(config, meta)
     except (tf.errors.OpError, ValueError) as exc:
         raise ExportError(f"TensorFlow cannot simplify its graph: {first_line(exc)}") from exc
+    _spell_out_erfc(graph)
     nodes = {node.name: node for node in graph.node}
     loops = any(node.op == "Enter" for node in graph.node)  # in these, order is what tells one round from the next
     waiting = [each.op.name for each in (*frozen.inputs.values(), *frozen.outputs.values())]
@@ -241,6 +246,21 @@ def _simplified(frozen: _Frozen) -> Any:
                 node.input[:] = _data(node.input)
             waiting += [each.removeprefix("^").partition(":")[0] for each in node.input]
     return graph_pb2.GraphDef(node=[node for node in graph.node if node.name in kept], versions=graph.versions)
+
+
+def _spell_out_erfc(graph: Any) -> None:
+    """Compute 1 - erf(x) where TensorFlow has an operation for it, as Keras's gelu does, and TF.js has none."""
+    for node in [node for node in graph.node if node.op == "Erfc"]:
+        kind = node.attr["T"]
+        one, erf = f"{node.name}/one", f"{node.name}/erf"
+        value = tf.make_tensor_proto(1, tf.as_dtype(kind.type), ())
+        beside = "^" + node.input[0].partition(":")[0]  # in the same round of a loop
+        graph.node.add(
+            name=one, op="Const", input=[beside], attr={"dtype": kind, "value": attr_value_pb2.AttrValue(tensor=value)}
+        )
+        graph.node.add(name=erf, op="Erf", input=node.input, attr={"T": kind})
+        node.op = "Sub"
+        node.input[:] = [one, erf]
 
 
 def _data(names: Iterable[str]) -> list[str]:
