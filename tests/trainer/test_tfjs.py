@@ -155,6 +155,20 @@ def test_weights_are_cut_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(predict(noise(version))["y"], expected["y"], rtol=1e-5)
 
 
+def test_a_version_has_them_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """As a format: beside the SavedModel, where the server looks for them, with what the manifest says of them."""
+    version = export(sequence((3,)), tmp_path, name="m")
+    format_ = tfjs.TfJs()
+    notes = format_.write(version, version / format_.file)
+    assert sorted(path.name for path in (version / "assets.extra/tfjs").iterdir()) == [
+        "group1-shard1of1.bin", "model.json",
+    ]  # fmt: skip
+    assert notes["files"] == 2
+    assert notes["dtypes"] == {}
+    with reload(version) as predict, format_.reload(version / format_.file) as read_back:
+        np.testing.assert_allclose(read_back(noise(version))["y"], predict(noise(version))["y"], rtol=1e-5)
+
+
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     """Written twice, every byte is the same."""
     version, folder, report = write(convolutions(), tmp_path)

@@ -101,7 +101,7 @@ def _find(versions: Iterable[Version], name: str, version: str, file: str) -> _F
             listed = [key.removeprefix(FOLDER) for key in files if key.startswith(FOLDER)]
             raise ModelNotFound(
                 f"version {version} of model {name!r} has no TF.js file {file!r}; "
-                f"its manifest lists {', '.join(listed) or 'none: export it with --formats savedmodel,tfjs'}"
+                f"its manifest lists {', '.join(listed) or 'none'}"
             )
     numbers = ", ".join(str(each.number) for each in loaded)
     raise ModelNotFound(f"model {name!r} has no loaded version {version!r}; expected one of {numbers or 'none'}")
