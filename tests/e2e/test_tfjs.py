@@ -112,7 +112,7 @@ def test_node_answers_as_the_server_does(
     check({name: each["data"] for name, each in came.items()}, expected)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("backend", ["cpu", "webgl"])
 def test_a_browser_answers_as_the_server_does(site: str, expected: dict[str, np.ndarray], backend: str) -> None:
     """A page of one's own site loads the model from the server behind it: the same answers to 1,000 test images."""

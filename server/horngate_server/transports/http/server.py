@@ -1,4 +1,4 @@
-"""Everything that is not gRPC: pages, probes, /v2 and files of models, as one ASGI app, and uvicorn to serve it."""
+"""Everything that is not gRPC: /metrics, /models, /livez, /readyz and /v2, as one ASGI app, and uvicorn to serve it."""
 
 import asyncio
 import logging
