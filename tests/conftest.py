@@ -1,6 +1,7 @@
 """Fixtures that several test files share: SavedModels are made once per run, each by its own process."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.node_packages import installed
 from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, by its name
 
 # No test fails because the machine is busy.
@@ -20,8 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
-SLOW_FIXTURES = {"trained", "foreign_models", "tensorflow"}
+SLOW_FIXTURES = {"trained", "with_tfjs", "foreign_models", "tensorflow"}
 """They train, write SavedModels, or import TensorFlow."""
+
+NET_FIXTURES = {"node_client", "tfjs_client"}
+"""They install packages."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if item.path.is_relative_to(ROOT / "tests/e2e") or not SLOW_FIXTURES.isdisjoint(fixtures):
             item.add_marker("slow")
-        if "node_client" in fixtures:
+        if not NET_FIXTURES.isdisjoint(fixtures):
             item.add_marker("net")
 
 
@@ -63,3 +68,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True, capture_output=True, text=True, timeout=100, cwd=folder,
     )  # fmt: skip
     return Path(folder, done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def with_tfjs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same version with files for TF.js, in a model root of its own."""
+    version = tmp_path_factory.mktemp("with-tfjs") / "mnist/1"
+    shutil.copytree(trained, version)
+    add = ROOT / "tests/support/add_tfjs.py"
+    subprocess.run([sys.executable, add, version], check=True, capture_output=True, timeout=100)
+    return version
+
+
+@pytest.fixture(scope="session")
+def tfjs_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of @tensorflow/tfjs and of the scripts that use it in Node."""
+    return installed("tfjs", tmp_path_factory.mktemp("tfjs"))

@@ -37,6 +37,7 @@ LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 CHECK = "/grpc.health.v1.Health/Check"
+TFJS = "/models/mnist/versions/1/tfjs/model.json"
 INFER_JSON = "/v2/models/mnist/infer"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -298,6 +299,8 @@ ROWS: list[tuple[str, str, Callable[[SecuredServer], str]]] = [
         for host in (f"x{CHECK}?", "x/v2/health/live?", f"x{CHECK}#", "x/livez?", "")
     ),
     ("readiness of a model without a token", "401", lambda site: json(site, "/v2/models/mnist/ready")),
+    ("a model's files without a token", "401", lambda site: json(site, TFJS)),
+    ("a model's files that it lacks", "404", lambda site: json(site, TFJS, f"Bearer {site.tokens['alice']}")),
     ("a health method as a path", "404", lambda site: json(site, CHECK)),
     ("a path that a redirection would mend", "404", lambda site: json(site, "/v2/")),
     ("liveness by JSON without a token", "200", lambda site: json(site, "/v2/health/live")),

@@ -257,11 +257,18 @@ class App:
         return observers
 
     def _rest(self) -> concurrency.App:
-        """Return the app for ``/v2``."""
+        """Return the app for ``/v2`` and for files of models."""
         from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(self._service.take, self._about, self._rest_gate, settings.max_message_bytes, self._sampler)
+        return rest.app(
+            self._service.take,
+            self._about,
+            self._rest_gate,
+            settings.max_message_bytes,
+            sampler=self._sampler,
+            versions=lambda: [each.version for each in self._lifecycle.ready()],
+        )
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""

@@ -166,13 +166,19 @@ class Supervisor:
 
         turn = itertools.count()
 
-        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_client.Answer:
+        def one() -> _Process:
             first = next(turn) % len(self._workers)
             in_turn = self._workers[first:] + self._workers[:first]
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
-            return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
+            return min(serving, key=lambda worker: worker.forwarded)
 
-        return forwarding(ask, self._gate, self._settings.max_message_bytes)
+        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_client.Answer:
+            return one().forward(method, path, body, headers)
+
+        def fetch(method: str, path: str, headers: Mapping[str, str]) -> unix_client.Fetched:
+            return one().fetch(method, path, headers)
+
+        return forwarding(ask, fetch, self._gate, self._settings.max_message_bytes)
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
         """Say what serves, once everybody does."""
@@ -248,6 +254,14 @@ class _Process:
         finally:
             with self._counting:
                 self.forwarded -= 1
+
+    def fetch(self, method: str, path: str, headers: Mapping[str, str]) -> unix_client.Fetched:
+        """Let it answer with what is read piece by piece.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return unix_client.fetch(self._http, path, method=method, headers=headers, timeout_s=FORWARD_S)
 
     def stop(self) -> None:
         """Let it drain and end, and start no other."""

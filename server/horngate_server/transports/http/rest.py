@@ -5,7 +5,7 @@ Imported when somebody asks for the first time: nobody else pays for it.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +24,7 @@ from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotRead
 from horngate_server.core.inference import InferenceRequest
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
 from horngate_server.core.rpc import PRIORITY, PendingReply, Reply, Status, bulk
+from horngate_server.lifecycle.repository import Version
 from horngate_server.protocols.grpc_status import status_of
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
@@ -31,7 +32,7 @@ from horngate_server.services.open_inference_metadata import OpenInferenceMetada
 from horngate_server.telemetry.sampling import NOTHING, Sampler
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import Gate
-from horngate_server.transports.http import unix_client
+from horngate_server.transports.http import model_files, unix_client
 
 CODES = {
     "INVALID_ARGUMENT": 400,
@@ -77,7 +78,13 @@ class Take(Protocol):
 
 
 def app(
-    take: Take, about: OpenInferenceMetadata, gate: Gate, max_message_bytes: int, sampler: Sampler = NOTHING
+    take: Take,
+    about: OpenInferenceMetadata,
+    gate: Gate,
+    max_message_bytes: int,
+    *,
+    sampler: Sampler = NOTHING,
+    versions: Callable[[], Iterable[Version]] = tuple,
 ) -> Starlette:
     """Return the ASGI app of a server process.
 
@@ -87,6 +94,7 @@ def app(
         gate: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
         sampler: say which requests are told about.
+        versions: those that are loaded, whose files for TF.js are served.
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
@@ -166,27 +174,36 @@ def app(
             *(Route(path, model) for path in one),
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
+            _model_files(lambda request: model_files.serve(request, versions(), enter(request))),
         ]
     )
 
 
 def forwarding(
-    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], gate: Gate, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer],
+    fetch: Callable[[str, str, Mapping[str, str]], unix_client.Fetched],
+    gate: Gate,
+    max_message_bytes: int,
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
     Args:
         ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
+        fetch: the same without a body, for an answer that is read piece by piece.
         gate: let requests in, before their bodies come; limits of each client are the other process's.
         max_message_bytes: larger bodies are refused.
     """
 
-    async def forward(request: Request) -> Response:
+    def admitted(request: Request) -> tuple[str, dict[str, str]]:
+        """Let a request in, and return the path and the headers to ask another process with."""
         path = request.scope["raw_path"].decode("ascii")  # as it came; see `app` for why not the url's
         if path not in OPEN:
             gate.admit(path, request.headers.get("authorization", "").encode(), _peer(request))
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-        headers[PEER] = _peer(request)
+        return path, {**headers, PEER: _peer(request)}
+
+    async def forward(request: Request) -> Response:
+        path, headers = admitted(request)
         async with _body(request, max_message_bytes, gate.memory) as body:
             try:
                 answer = await run_in_threadpool(ask, request.method, path, body, headers)
@@ -195,8 +212,14 @@ def forwarding(
         kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
         return Response(answer.body, answer.status, kept, media_type="application/json")
 
+    async def model_file(request: Request) -> Response:
+        path, headers = admitted(request)
+        return await model_files.forward(
+            request, lambda more: fetch(request.method, path, {**headers, **more}), gate.memory
+        )
+
     paths = ("/v2", "/v2/{rest:path}")
-    return _starlette([Route(path, forward, methods=["GET", "POST"]) for path in paths])
+    return _starlette([*(Route(path, forward, methods=["GET", "POST"]) for path in paths), _model_files(model_file)])
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -206,6 +229,16 @@ def _starlette(routes: list[Route]) -> Starlette:
     made = Starlette(routes=routes, exception_handlers=_HANDLERS)
     made.router.redirect_slashes = False  # a redirection goes where the Host header says
     return made
+
+
+def _model_files(answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    async def answer_without_a_body(request: Request) -> Response:
+        if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
+            raise InvalidRequest("a body; expected none")
+        await request.body()  # has not come: its place would be another's
+        return await answer(request)
+
+    return Route(model_files.PATH, answer_without_a_body)
 
 
 def _asked(request: Request) -> tuple[str, str]:

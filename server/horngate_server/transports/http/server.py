@@ -22,7 +22,7 @@ TEXT = "text/plain; charset=utf-8"
 CONNECTIONS = 256
 """At once. For a further one, the one that has been silent for longest is closed."""
 WORKING = 192
-"""Requests for ``/v2`` at once. The other connections are for probes and scrapers, who are answered at once."""
+"""Requests for ``/v2`` and files of models at once. The other connections are for probes and scrapers."""
 SPEAK_S = 10.0
 """How long a connection may be silent, and how long it may take to say what it wants."""
 BYTES_PER_S = 1024
@@ -46,7 +46,7 @@ def app(
         ready: whether traffic is welcome.
         exposition: makes the text of ``/metrics``.
         models: makes the JSON of ``/models``.
-        rest: makes the app for what is under ``/v2``, when it is asked for the first time.
+        rest: makes the app for what is under ``/v2`` and ``/models``, when it is asked for the first time.
     """
     pages = {"/metrics": (CONTENT_TYPE, Page(exposition)), "/models": (JSON, Page(models))}
     work = cache(lambda: Room(rest(), WORKING))
@@ -68,7 +68,7 @@ def app(
             raise NotImplementedError(scope["type"])
         path = scope["path"]
         try:
-            if path == "/v2" or path.startswith("/v2/"):
+            if path == "/v2" or path.startswith(("/v2/", "/models/")):
                 await work()(scope, receive, send)
             else:
                 await respond(send, *await answer(scope["method"], path))
