@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -20,12 +21,20 @@ from starlette.routing import Route
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server.core.codec import Codec
-from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.core.errors import (
+    Forbidden,
+    InvalidRequest,
+    MessageTooLarge,
+    NotImplementedHere,
+    NotReady,
+    RequestError,
+)
 from horngate_server.core.inference import InferenceRequest
+from horngate_server.core.methods import LOAD, UNLOAD
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
 from horngate_server.core.rpc import PRIORITY, PendingReply, Reply, Status, bulk
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.protocols.open_inference.json import JSON, decode_json, decode_load_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
 from horngate_server.telemetry.sampling import NOTHING, Sampler
@@ -55,6 +64,10 @@ PEER = "x-horngate-peer"
 """The header in which it says who called; heeded on the supervisor's own socket alone."""
 OPEN = frozenset(["/v2/health/live", "/v2/health/ready"])
 """Paths that need no token: they say what /livez and /readyz say."""
+NO_ADMIN = "this server takes no administrator's calls; start it with --admin"
+NO_TOKENS = "over HTTP, what is served can be changed by a token alone; expected --tokens with a line for an admin"
+Deferred = Callable[[bytes, Callable[[bytes | RequestError], None]], None]
+"""Carries out what a message asks for, and says later, from any thread, how it ended."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -77,7 +90,12 @@ class Take(Protocol):
 
 
 def app(
-    take: Take, about: OpenInferenceMetadata, gate: Gate, max_message_bytes: int, sampler: Sampler = NOTHING
+    take: Take,
+    about: OpenInferenceMetadata,
+    gate: Gate,
+    max_message_bytes: int,
+    sampler: Sampler = NOTHING,
+    control: Mapping[str, Deferred] = MappingProxyType({}),
 ) -> Starlette:
     """Return the ASGI app of a server process.
 
@@ -87,6 +105,7 @@ def app(
         gate: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
         sampler: say which requests are told about.
+        control: the methods that load and unload models, by full name; empty without ``--admin``.
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
@@ -157,6 +176,27 @@ def app(
         is_ready = oip.ModelReadyResponse.FromString(about.model_ready(question.SerializeToString())).ready
         return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
+    async def index(request: Request) -> Response:
+        enter(request)
+        return JSONResponse([_entry(each) for each in oip.RepositoryIndexResponse.FromString(about.index(b"")).models])
+
+    async def change(request: Request) -> Response:
+        method = LOAD if request.scope["path"].endswith("/load") else UNLOAD
+        memory = gate.admit(method, request.headers.get("authorization", "").encode(), _peer(request))
+        if method not in control:
+            raise NotImplementedHere(NO_ADMIN)
+        if gate.tokens is None:  # any page in an administrator's browser could ask for it
+            raise Forbidden(NO_TOKENS)
+        name = request.path_params["name"]
+        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
+            asked = (
+                decode_load_json(body, name) if method == LOAD else oip.RepositoryModelUnloadRequest(model_name=name)
+            )
+        done: Future[bytes] = Future()
+        control[method](asked.SerializeToString(), partial(_settle, done))
+        await asyncio.wrap_future(done)
+        return JSONResponse({})
+
     one = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
     return _starlette(
         [
@@ -166,6 +206,8 @@ def app(
             *(Route(path, model) for path in one),
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
+            Route("/v2/repository/index", index, methods=["POST"]),
+            *(Route(f"/v2/repository/models/{{name}}/{what}", change, methods=["POST"]) for what in ("load", "unload")),
         ]
     )
 
@@ -251,6 +293,19 @@ async def _aside(decode: Callable[[], InferenceRequest]) -> InferenceRequest:
 
     threading.Thread(target=run, name="json", daemon=True).start()
     return await asyncio.wrap_future(decoded)
+
+
+def _settle(future: "Future[bytes]", answer: bytes | RequestError) -> None:
+    if not future.set_running_or_notify_cancel():
+        return  # the caller has gone
+    if isinstance(answer, RequestError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _entry(each: oip.RepositoryIndexResponse.ModelIndex) -> dict[str, Any]:
+    return {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
 
 
 def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
