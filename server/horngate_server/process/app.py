@@ -272,8 +272,8 @@ class App:
             self._about,
             self._rest_gate,
             settings.max_message_bytes,
-            self._sampler,
-            self._admin.deferred() if settings.admin else {},
+            sampler=self._sampler,
+            control=self._admin.deferred() if settings.admin else {},
         )
 
     def _forget(self, model: str, version: str) -> None:

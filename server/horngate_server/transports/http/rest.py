@@ -94,6 +94,7 @@ def app(
     about: OpenInferenceMetadata,
     gate: Gate,
     max_message_bytes: int,
+    *,
     sampler: Sampler = NOTHING,
     control: Mapping[str, Deferred] = MappingProxyType({}),
 ) -> Starlette:
@@ -176,27 +177,6 @@ def app(
         is_ready = oip.ModelReadyResponse.FromString(about.model_ready(question.SerializeToString())).ready
         return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
-    async def index(request: Request) -> Response:
-        enter(request)
-        return JSONResponse([_entry(each) for each in oip.RepositoryIndexResponse.FromString(about.index(b"")).models])
-
-    async def change(request: Request) -> Response:
-        method = LOAD if request.scope["path"].endswith("/load") else UNLOAD
-        memory = gate.admit(method, request.headers.get("authorization", "").encode(), _peer(request))
-        if method not in control:
-            raise NotImplementedHere(NO_ADMIN)
-        if gate.tokens is None:  # any page in an administrator's browser could ask for it
-            raise Forbidden(NO_TOKENS)
-        name = request.path_params["name"]
-        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
-            asked = (
-                decode_load_json(body, name) if method == LOAD else oip.RepositoryModelUnloadRequest(model_name=name)
-            )
-        done: Future[bytes] = Future()
-        control[method](asked.SerializeToString(), partial(_settle, done))
-        await asyncio.wrap_future(done)
-        return JSONResponse({})
-
     one = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
     return _starlette(
         [
@@ -206,8 +186,7 @@ def app(
             *(Route(path, model) for path in one),
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
-            Route("/v2/repository/index", index, methods=["POST"]),
-            *(Route(f"/v2/repository/models/{{name}}/{what}", change, methods=["POST"]) for what in ("load", "unload")),
+            *_repository(about, gate, control, max_message_bytes),
         ]
     )
 
@@ -242,6 +221,42 @@ def forwarding(
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _repository(
+    about: OpenInferenceMetadata, gate: Gate, control: Mapping[str, Deferred], max_message_bytes: int
+) -> list[Route]:
+    """Return the routes of Triton's model repository extension."""
+
+    def enter(method: str, request: Request) -> ByteBudget:
+        return gate.admit(method, request.headers.get("authorization", "").encode(), _peer(request))
+
+    async def index(request: Request) -> Response:
+        enter(request.scope["path"], request)
+        return JSONResponse([_entry(each) for each in oip.RepositoryIndexResponse.FromString(about.index(b"")).models])
+
+    async def change(method: str, request: Request) -> Response:
+        memory = enter(method, request)
+        if method not in control:
+            raise NotImplementedHere(NO_ADMIN)
+        if gate.tokens is None:  # any page in an administrator's browser could ask for it
+            raise Forbidden(NO_TOKENS)
+        name = request.path_params["name"]
+        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
+            asked = (
+                decode_load_json(body, name) if method == LOAD else oip.RepositoryModelUnloadRequest(model_name=name)
+            )
+        done: Future[bytes] = Future()
+        control[method](asked.SerializeToString(), partial(_settle, done))
+        await asyncio.wrap_future(done)
+        return JSONResponse({})
+
+    one = "/v2/repository/models/{name}"
+    return [
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route(f"{one}/load", partial(change, LOAD), methods=["POST"]),
+        Route(f"{one}/unload", partial(change, UNLOAD), methods=["POST"]),
+    ]
 
 
 def _starlette(routes: list[Route]) -> Starlette:

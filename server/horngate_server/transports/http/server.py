@@ -34,6 +34,7 @@ REQUEST_S = 600.0
 """How long a request may take from there until its answer has been read."""
 STOP_S = 1
 """How long the last answers get to leave when the port closes."""
+READING = frozenset(["GET", "HEAD"])
 ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
 
 
@@ -60,13 +61,10 @@ def app(
     work = cache(lambda: Room(rest(), WORKING))
 
     async def answer(method: str, path: str) -> tuple[Any, ...]:
-        file = None if path in ROUTES else console().get(path)
-        if path not in ROUTES and file is None:
-            return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
-        if method not in {"GET", "HEAD"}:
-            return 405, TEXT, f"{method} {path}; expected GET\n".encode()
-        if file is not None:
-            return 200, file.content_type, file.body, *headers()
+        if path not in ROUTES:
+            return _file(console(), method, path)
+        if method not in READING:
+            return _not_read(method, path)
         if path in pages:
             content_type, page = pages[path]
             return 200, content_type, await page()
@@ -177,6 +175,20 @@ class HttpServer:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _file(files: Mapping[str, ConsoleFile], method: str, path: str) -> tuple[Any, ...]:
+    """Return what `respond` sends for a path that may be a file's."""
+    file = files.get(path)
+    if file is None:
+        return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
+    if method not in READING:
+        return _not_read(method, path)
+    return 200, file.content_type, file.body, *headers()
+
+
+def _not_read(method: str, path: str) -> tuple[int, str, bytes]:
+    return 405, TEXT, f"{method} {path}; expected GET\n".encode()
 
 
 class _Connection(H11Protocol):

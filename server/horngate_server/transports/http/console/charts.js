@@ -5,13 +5,15 @@ import { h, svg } from "./dom.js";
 const WIDTH = 300;
 const HEIGHT = 64;
 
+/** How many values a line has at most: the newest is at the right. */
+export const STEPS = 120;
+
 /** Draw lines over time: series of {name, values, class}. */
 export function lines(series, label) {
   const top = Math.max(...series.flatMap(({ values }) => values.filter(Number.isFinite)), 0) || 1;
-  const length = Math.max(...series.map(({ values }) => values.length), 2);
   const paths = series.flatMap(({ values, class: name }, place) => {
     const points = values.map((value, at) => [
-      WIDTH - ((values.length - 1 - at) * WIDTH) / (length - 1),
+      WIDTH - ((values.length - 1 - at) * WIDTH) / (STEPS - 1),
       Number.isFinite(value) ? HEIGHT - 2 - (value / top) * (HEIGHT - 6) : null,
     ]);
     const path = joined(points);

@@ -42,15 +42,19 @@ export function duration(seconds) {
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
 }
 
+/** Write for how long something has been so. */
+export const age = (seconds) => duration(seconds < 100 ? Math.round(seconds) : seconds).replace(/^0 µs$/, "0 s");
+
 /** Write bytes. */
 export function bytes(size) {
   if (!Number.isFinite(size)) return "–";
+  if (size < 1024) return "–";
   if (size < 1 << 20) return `${Math.round(size / 1024)} KiB`;
   return size < 2 ** 30 ? `${Math.round(size / 2 ** 20)} MiB` : `${(size / 2 ** 30).toFixed(1)} GiB`;
 }
 
 /** Write a share. */
-export const percent = (share) => `${(share * 100).toFixed(share >= 0.9995 || share < 0.0005 ? 0 : 1)} %`;
+export const percent = (share) => !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(share >= 0.9995 || share < 0.0005 ? 0 : 1)} %`;
 
 /** Return a button that copies a text, and says that it did. */
 export function copyButton(text) {

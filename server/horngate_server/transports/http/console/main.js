@@ -1,7 +1,7 @@
 // The page: who may see it, which model it is about, and its three parts.
 
 import { getJson, getText, modelPath, Refused, setToken } from "./api.js";
-import { by, duration, h } from "./dom.js";
+import { age, by, h } from "./dom.js";
 import { parse } from "./metrics.js";
 import { startTheme } from "./theme.js";
 import { Trial } from "./trial.js";
@@ -127,7 +127,7 @@ function describe() {
   by("title").textContent = shown.name;
   const report = state?.report;
   by("about").textContent = report
-    ? `Version ${state.version} on ${report.device}, ${report.verification}, for ${duration(state.age_seconds)}`
+    ? `Version ${state.version} on ${report.device}, ${report.verification.split(":")[0]}, up for ${age(state.age_seconds)}`
     : "";
 }
 

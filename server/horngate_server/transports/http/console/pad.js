@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 const SIZE = 280;
 const INK_WIDTH = 22;
 const GLYPH_SHARE = 20 / 28;
+const MARGIN = 2;
 const SMALL = 64;
 
 export class Pad {
@@ -171,7 +172,9 @@ export class Pad {
     if (!mass) return this.canvas;
     const side = Math.max(right - left, bottom - top) + 1;
     const window = side / GLYPH_SHARE;
-    return reduced(this.canvas, massX / mass - window / 2, massY / mass - window / 2, window, window, width, height);
+    const margin = (window * MARGIN) / SIDE;
+    const begin = (centre, first, last) => Math.min(Math.max(centre - window / 2, last + 1 + margin - window), first - margin);
+    return reduced(this.canvas, begin(massX / mass, left, right), begin(massY / mass, top, bottom), window, window, width, height);
   }
 }
 

@@ -1,7 +1,7 @@
 // Every version: what became of it, what it costs, and, for an administrator, what may be changed.
 
 import { post } from "./api.js";
-import { bytes, duration, h, short } from "./dom.js";
+import { age, bytes, duration, h, short } from "./dom.js";
 
 const SIGNS = { ready: "●", loading: "◌", draining: "◍", failed: "✕", found: "○", ended: "○" };
 const COLUMNS = ["Version", "State", "Answers to", "Since", "Rows", "Device", "Runs", "Checked", "Memory"];
@@ -53,7 +53,7 @@ export class Versions {
       const batching = loaded?.batching ? Object.values(loaded.batching)[0] : null;
       const why = now.reason ? h("span", { class: "reason" }, now.reason) : "";
       const texts = [
-        null, null, now.labels.map((label) => label || "everyone").join(", ") || "–", duration(now.age_seconds), short(now.rows),
+        null, null, now.labels.map((label) => label || "everyone").join(", ") || "–", age(now.age_seconds), short(now.rows),
         loaded?.device ?? "–", loaded ? `up to ${loaded.max_batch_rows} rows${batching?.mode === "whole" ? ", one request each" : ""}` : "–",
         loaded?.verification ?? "–", loaded ? bytes(loaded.memory_bytes) : "–",
       ];

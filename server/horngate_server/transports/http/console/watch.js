@@ -1,10 +1,9 @@
 // "Watch it": what the last two minutes were like, from /metrics, looked at once a second. Nothing is stored.
 
-import { columns, lines, meter } from "./charts.js";
+import { columns, lines, meter, STEPS } from "./charts.js";
 import { bytes, duration, h, percent, short } from "./dom.js";
 import { buckets, growth, quantile, select, sum, sumBy } from "./metrics.js";
 
-const KEPT = 120;
 const WINDOW = 10;
 const HELP = {
   queue_full: "ask less at once, retry later, or give it more replicas (--queue-rows bounds the wait)",
@@ -23,6 +22,7 @@ export class Watch {
       ["Requests", "Latency", "Batches", "Queue", "Predictions", "Memory", "Shadow", "Errors"].map((name) => [name, card(name)]),
     );
     body.replaceChildren(h("div", { class: "grid" }, Object.values(this.cards).map(({ element }) => element)));
+    this.cards.Errors.element.classList.add("wide");
     this.reset();
   }
 
@@ -110,12 +110,12 @@ export class Watch {
     const psi = one("horngate_prediction_psi");
     const suspects = select(metrics, "horngate_input_suspect", version).filter(([, value]) => value).map(([labels]) => labels.as);
     const items = [...classes].slice(0, 20).map(([name, value]) => ({ name, value }));
-    const beside = ([now, was], write) => `${write(now)}, was ${write(was)}`;
+    const beside = (now, was, write) => `${write(one(now))}, baseline ${write(one(was))}`;
     Predictions.show(short(seen), "rows by the class chosen", columns(items, `Rows by class: ${items.map(({ name, value }) => `${name}: ${value}`).join(", ")}`),
       facts([
-        ["confidence, beside the baseline", beside([one("horngate_prediction_confidence_mean"), one("horngate_baseline_confidence_mean")], (value) => Number.isFinite(value) ? percent(value) : "–")],
-        ["mean input, beside the baseline", beside([one("horngate_input_mean"), one("horngate_baseline_input_mean")], short)],
-        ["drift of classes (PSI)", Number.isFinite(psi) ? `${short(psi)}${psi > 0.25 ? ": a lot" : ""}` : "not enough rows yet"],
+        ["confidence", beside("horngate_prediction_confidence_mean", "horngate_baseline_confidence_mean", percent)],
+        ["mean input", beside("horngate_input_mean", "horngate_baseline_input_mean", short)],
+        ["drift (PSI)", Number.isFinite(psi) ? `${short(psi)}${psi > 0.25 ? ": a lot" : ""}` : "not enough rows yet"],
         ...(suspects.length ? [["inputs look", suspects.join(", ")]] : []),
       ]));
   }
@@ -167,5 +167,5 @@ const facts = (pairs) => pairs.length ? h("dl", { class: "facts" }, pairs.map(([
 
 function keep(values, value) {
   values.push(value);
-  if (values.length > KEPT) values.shift();
+  if (values.length > STEPS) values.shift();
 }
