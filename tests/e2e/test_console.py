@@ -204,7 +204,7 @@ def test_the_code_to_copy_gives_the_same_answer(browser: Browser, server: Server
 
 @needs_browser
 def test_a_model_of_other_inputs_is_asked_by_a_form(browser: Browser, server: ServerProcess) -> None:
-    """A field for each input; what is no value of it is said before anything is asked, and so is the server's answer."""
+    """A field for each input; what is no value of it is said at once, and what the server refuses in its words."""
     with page_of(browser, server, errors=("400",)) as page:
         page.locator("#model").select_option("several")
         page.get_by_label("a", exact=True).fill("[1.5, 2]")
