@@ -109,7 +109,8 @@ async function choose(name, version) {
     shown = { name, version, serving };
     const state = ready.find((each) => String(each.version) === serving);
     describe();
-    trial.show(metadata, shown, Object.keys(state?.report?.signatures ?? {}));
+    const signatures = (metadata.signatures ?? []).map((each) => each.name);
+    trial.show(metadata, shown, [...signatures, ...Object.keys(state?.report?.signatures ?? {})]);
     watch.reset();
     say("");
   } catch (error) {
