@@ -10,7 +10,8 @@ export class Explanation {
     this.canvas = h("canvas", { width: pad.image.width, height: pad.image.height, class: "overlay", role: "img", "aria-label": "Attribution: red speaks for the class, blue against it" });
     this.box = h("input", { type: "checkbox", id: "why", checked: true, onchange: () => (this.canvas.hidden = !this.box.checked) });
     this.says = h("span", { class: "muted" });
-    this.element = h("p", { class: "why" }, h("label", {}, this.box, " Why"), " ", this.says);
+    this.element = h("div", { class: "why" }, h("label", {}, this.box, " Why"),
+      h("span", {}, h("span", { class: "for" }, "red speaks for it"), ", ", h("span", { class: "against" }, "blue against")), this.says);
   }
 
   /** Ask for the attributions of an image, and lay them over it. */
@@ -21,7 +22,7 @@ export class Explanation {
       const { answer } = await post(this.path, { inputs, parameters: { signature: "explain", priority: 2 } });
       const found = Object.fromEntries(answer.outputs.map(({ name, data }) => [name, data]));
       this.draw(found.attributions.map(Number));
-      this.says.textContent = found.gap ? `off by ${Math.abs(Number(found.gap[0])).toFixed(3)}` : "";
+      this.says.textContent = found.gap ? `all together off by ${Math.abs(Number(found.gap[0])).toFixed(3)}` : "";
     } catch (error) {
       this.clear();
       this.says.textContent = error.message;

@@ -9,14 +9,17 @@ import { Versions } from "./versions.js";
 import { Watch } from "./watch.js";
 
 const EVERY_MS = 1000;
+const STATES_EVERY = 3; // looks: versions change seldom
 
 const trial = new Trial(by("try-body"));
 const watch = new Watch(by("watch-body"));
-const versions = new Versions(by("versions-body"), by("dialog"), look);
+const versions = new Versions(by("versions-body"), by("dialog"), lookAnew);
 let shown = { name: "", version: "", serving: "" };
 let models = [];
 let timer = 0;
 let looking = false;
+let looks = 0;
+let isStale = false;
 
 startTheme(by("theme"));
 by("sign-in").addEventListener("submit", signIn);
@@ -66,9 +69,12 @@ async function look() {
   if (looking) return;
   looking = true;
   try {
-    const [states, exposition] = await Promise.all([getJson("/models"), getText("/metrics")]);
-    models = states;
-    const metrics = parse(exposition);
+    if (isStale || looks % STATES_EVERY === 0) {
+      isStale = false;
+      models = await getJson("/models");
+    }
+    looks += 1;
+    const metrics = parse(await getText("/metrics"));
     await follow();
     const ready = models.filter((each) => each.state === "ready").length;
     health("good", ready ? `${ready} ${ready === 1 ? "version serves" : "versions serve"}` : "no version serves yet");
@@ -81,6 +87,12 @@ async function look() {
     looking = false;
   }
   if (!document.hidden) timer = setTimeout(look, EVERY_MS);
+}
+
+/** Look at the versions, too, as one of them has changed. */
+async function lookAnew() {
+  isStale = true;
+  await look();
 }
 
 /** Keep to the chosen model; take the first where there is none yet, or it has gone. */
