@@ -1,5 +1,6 @@
 """The console: what the HTTP port serves for it, and what a person with a browser sees and does."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from e2e.conftest import NO_REGISTRY
 from horngate_server.transports.access import tokens
 from support.process import ServerProcess
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DOORS = ("/", "/console/main.js", "/console/console.css", "/console/icon.svg")
@@ -269,6 +271,35 @@ def test_somebody_elses_token_promotes_nothing(browser: Browser, guarded: Guarde
         page.get_by_role("button", name="Unload several 2").click()
         page.get_by_role("button", name="Unload", exact=True).click()
         expect(page.get_by_role("dialog")).to_contain_text("expected one with admin in --tokens")
+
+
+@needs_browser
+def test_without_tensorflow_js_the_page_says_how_to_get_it(browser: Browser, server: ServerProcess) -> None:
+    """It is asked for when somebody opens the panel, not before."""
+    with page_of(browser, server, errors=("404",)) as page:
+        page.route("**/console/tfjs.js", lambda route: route.fulfill(status=404, body=""))
+        page.get_by_text("In your browser").click()
+        expect(page.locator(".browser")).to_contain_text("build the wheel where npm is")
+
+
+@pytest.mark.net
+def test_the_wheel_gets_tensorflow_js_that_loads_from_the_server_alone(tmp_path: Path) -> None:
+    """One file of the console's needs and the WebAssembly beside it, by the versions in the lock file."""
+    spec = importlib.util.spec_from_file_location("bundle", ROOT / "server/tfjs/bundle.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        made = module.bundle(ROOT / "server/tfjs", tmp_path)
+    except subprocess.CalledProcessError as error:
+        if any(code in error.stderr for code in NO_REGISTRY):
+            pytest.skip(f"no npm registry can be reached: {error.stderr.splitlines()[0]}")
+        raise
+    assert [file.name for file in made] == ["tfjs.js", "tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm"]
+    script = made[0].read_text()
+    assert "new Function" not in script
+    assert all(name in script.rpartition("export{")[2] for name in ("loadGraphModel", "ready", "tensor", "dispose"))
 
 
 @needs_browser
