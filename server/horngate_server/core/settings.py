@@ -261,6 +261,11 @@ class Settings:
     reflection: str = _option(
         "on", "whether callers may ask which methods and messages there are", parsing.one_of("on", "off"), "on|off"
     )
+    console: str = _option(
+        "on",
+        "whether the HTTP port shows a page at / to try and to watch the models with",
+        parsing.one_of("on", "off"), "on|off",
+    )  # fmt: skip
     port_file: Path | None = _option(
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", parsing.path, "FILE"
     )

@@ -43,7 +43,7 @@ from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.grpcio import GrpcioTransport
-from horngate_server.transports.http import concurrency, server
+from horngate_server.transports.http import concurrency, console_files, server
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,13 @@ class App:
         )
         self._supervisor_link: SupervisorLink | None = None
         self._http = server.HttpServer(
-            server.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
+            server.app(
+                self._readiness.serving,
+                self._metrics.exposition,
+                self._admin.json,
+                self._rest,
+                console_files.shown if settings.console == "on" else dict,
+            ),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -268,6 +274,7 @@ class App:
             settings.max_message_bytes,
             sampler=self._sampler,
             versions=lambda: [each.version for each in self._lifecycle.ready()],
+            control=self._admin.deferred() if settings.admin else {},
         )
 
     def _forget(self, model: str, version: str) -> None:
@@ -341,7 +348,7 @@ class App:
             lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
-            f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
+            f"  http       http://{host}:{http_port}/{server.pages(settings.console)}",
             f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]

@@ -29,8 +29,8 @@ from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.transports.access.gate import Gate
-from horngate_server.transports.http import concurrency, unix_client
-from horngate_server.transports.http.server import HttpServer, app
+from horngate_server.transports.http import concurrency, console_files, unix_client
+from horngate_server.transports.http.server import HttpServer, app, pages
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,13 @@ class Supervisor:
         """
         settings = self._settings
         server = HttpServer(
-            app(self._ready, self._exposition, self._models, self._rest),
+            app(
+                self._ready,
+                self._exposition,
+                self._models,
+                self._rest,
+                console_files.shown if settings.console == "on" else dict,
+            ),
             host=settings.host,
             port=settings.http_port,
             refused=RefusalLog(time.monotonic).note,
@@ -188,7 +194,7 @@ class Supervisor:
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
             f"  grpc       {settings.shown_host}:{grpc_port}, shared by all",
-            f"  http       http://{settings.shown_host}:{http_port}/metrics, /models, /livez, /readyz, /v2, for all",
+            f"  http       http://{settings.shown_host}:{http_port}/{pages(settings.console)}, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -20,13 +21,21 @@ from starlette.routing import Route
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server.core.codec import Codec
-from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.core.errors import (
+    Forbidden,
+    InvalidRequest,
+    MessageTooLarge,
+    NotImplementedHere,
+    NotReady,
+    RequestError,
+)
 from horngate_server.core.inference import InferenceRequest
+from horngate_server.core.methods import LOAD, UNLOAD
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
 from horngate_server.core.rpc import PRIORITY, PendingReply, Reply, Status, bulk
 from horngate_server.lifecycle.repository import Version
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.protocols.open_inference.json import JSON, decode_json, decode_load_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
 from horngate_server.telemetry.sampling import NOTHING, Sampler
@@ -56,6 +65,10 @@ PEER = "x-horngate-peer"
 """The header in which it says who called; heeded on the supervisor's own socket alone."""
 OPEN = frozenset(["/v2/health/live", "/v2/health/ready"])
 """Paths that need no token: they say what /livez and /readyz say."""
+NO_ADMIN = "this server takes no administrator's calls; start it with --admin"
+NO_TOKENS = "over HTTP, what is served can be changed by a token alone; expected --tokens with a line for an admin"
+Deferred = Callable[[bytes, Callable[[bytes | RequestError], None]], None]
+"""Carries out what a message asks for, and says later, from any thread, how it ended."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -85,6 +98,7 @@ def app(
     *,
     sampler: Sampler = NOTHING,
     versions: Callable[[], Iterable[Version]] = tuple,
+    control: Mapping[str, Deferred] = MappingProxyType({}),
 ) -> Starlette:
     """Return the ASGI app of a server process.
 
@@ -95,6 +109,7 @@ def app(
         max_message_bytes: larger bodies are refused.
         sampler: say which requests are told about.
         versions: those that are loaded, whose files for TF.js are served.
+        control: the methods that load and unload models, by full name; empty without ``--admin``.
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
@@ -175,6 +190,7 @@ def app(
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
             _model_files(lambda request: model_files.serve(request, versions(), enter(request))),
+            *_repository(about, gate, control, max_message_bytes),
         ]
     )
 
@@ -223,6 +239,42 @@ def forwarding(
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _repository(
+    about: OpenInferenceMetadata, gate: Gate, control: Mapping[str, Deferred], max_message_bytes: int
+) -> list[Route]:
+    """Return the routes of Triton's model repository extension."""
+
+    def enter(method: str, request: Request) -> ByteBudget:
+        return gate.admit(method, request.headers.get("authorization", "").encode(), _peer(request))
+
+    async def index(request: Request) -> Response:
+        enter(request.scope["path"], request)
+        return JSONResponse([_entry(each) for each in oip.RepositoryIndexResponse.FromString(about.index(b"")).models])
+
+    async def change(method: str, request: Request) -> Response:
+        memory = enter(method, request)
+        if method not in control:
+            raise NotImplementedHere(NO_ADMIN)
+        if gate.tokens is None:  # any page in an administrator's browser could ask for it
+            raise Forbidden(NO_TOKENS)
+        name = request.path_params["name"]
+        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
+            asked = (
+                decode_load_json(body, name) if method == LOAD else oip.RepositoryModelUnloadRequest(model_name=name)
+            )
+        done: Future[bytes] = Future()
+        control[method](asked.SerializeToString(), partial(_settle, done))
+        await asyncio.wrap_future(done)
+        return JSONResponse({})
+
+    one = "/v2/repository/models/{name}"
+    return [
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route(f"{one}/load", partial(change, LOAD), methods=["POST"]),
+        Route(f"{one}/unload", partial(change, UNLOAD), methods=["POST"]),
+    ]
 
 
 def _starlette(routes: list[Route]) -> Starlette:
@@ -284,6 +336,19 @@ async def _aside(decode: Callable[[], InferenceRequest]) -> InferenceRequest:
 
     threading.Thread(target=run, name="json", daemon=True).start()
     return await asyncio.wrap_future(decoded)
+
+
+def _settle(future: "Future[bytes]", answer: bytes | RequestError) -> None:
+    if not future.set_running_or_notify_cancel():
+        return  # the caller has gone
+    if isinstance(answer, RequestError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _entry(each: oip.RepositoryIndexResponse.ModelIndex) -> dict[str, Any]:
+    return {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
 
 
 def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
