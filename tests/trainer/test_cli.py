@@ -32,6 +32,16 @@ def exported(folder: Path) -> list[Path]:
     return list(folder.rglob("saved_model.pb"))
 
 
+def test_without_tensorflow_it_says_which_pythons_have_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As on Python 3.14, where pip installs the extra `trainer` without it."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delitem(sys.modules, "horngate_trainer.pipeline", raising=False)
+    assert cli.main(["--output", str(tmp_path)]) == cli.FAILED
+    assert "pip install 'horngate[trainer]' on Python 3.11 to 3.13; this is 3." in capfd.readouterr().err
+
+
 def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> None:
     """The newest one's folder is the last line on stdout, as if it had just been made; no TensorFlow is imported."""
     for number in ("2", "10"):
