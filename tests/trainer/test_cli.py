@@ -32,6 +32,19 @@ def exported(folder: Path) -> list[Path]:
     return list(folder.rglob("saved_model.pb"))
 
 
+def test_without_tensorflow_it_says_which_pythons_have_it(tmp_path: Path) -> None:
+    """As on Python 3.14, where pip installs the extra `trainer` without it."""
+    script = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
+        "from horngate_trainer import cli; sys.exit(cli.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=WAIT_S
+    )
+    assert done.returncode == cli.FAILED
+    assert "pip install 'horngate[trainer]' on Python 3.11 to 3.13; this is 3." in done.stderr
+
+
 def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> None:
     """The newest one's folder is the last line on stdout, as if it had just been made; no TensorFlow is imported."""
     for number in ("2", "10"):

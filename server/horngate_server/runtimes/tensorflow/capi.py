@@ -110,7 +110,7 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
 def _folder() -> Path:
     spec = find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
+        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]' on Python 3.11 to 3.13")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
