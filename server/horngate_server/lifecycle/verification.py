@@ -22,7 +22,7 @@ from horngate_server.core.model import Array, Model
 from horngate_server.core.settings import TENSORFLOW
 from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batching import joined
-from horngate_server.lifecycle.comparison import Tolerance, as_numbers, first_difference
+from horngate_server.lifecycle.comparison import Tolerance, as_numbers, decisions, first_difference
 from horngate_server.lifecycle.repository import MANIFEST, Version
 from horngate_server.lifecycle.trial_runs import computed
 from horngate_server.protocols.tensor_proto import data_of, shape_of
@@ -32,7 +32,7 @@ MAX_RECORDS = 1000
 """TensorFlow Serving refuses more."""
 VERIFIED = "verified"
 """How the text begins that says that it did."""
-TOLERANCE = {"atol": 1e-4, "rtol": 1e-3}
+TOLERANCE = {"atol": 1e-4, "rtol": 1e-3, "argmax_agreement": 1.0}
 """Where the manifest gives none: devices and batch sizes differ in the last bits."""
 REPLAY_ROWS = (1, 7, 64)
 """Rows per replayed batch: one, an odd number that is padded, many."""
@@ -102,21 +102,27 @@ def verify(
         return "unverified: it has no recorded answers"
     tolerance = _tolerance(version, engine)
     total = 0
+    same: list[bool] = []
     for name, mine in recorded.items():
         answered = [record for record in mine if record.outputs is not None]
         signature = model.signatures[name]
         batching = batchings.get(name, Batching())
         if batching.whole or not _in_rows(answered, batching):
             for number, record in enumerate(answered):
-                _replay(model, signature, [record], batching, tolerance, f"request {number}")
+                same += _replay(model, signature, [record], batching, tolerance, f"request {number}")
         else:
             single = [each for record in answered for each in _rows(record, batching)]
             for rows in REPLAY_ROWS:
                 if rows == 1 or rows <= min(batching.max_rows, len(single) or 1):
                     for start in range(0, len(single), rows):
-                        _replay(model, signature, single[start : start + rows], batching, tolerance, start)
+                        same += _replay(model, signature, single[start : start + rows], batching, tolerance, start)
         _check_gaps(version, signature, answered)
         total += sum(_count(record) for record in answered)
+    if sum(same) < tolerance.argmax_agreement * len(same):
+        raise ModelError(
+            f"it disagrees with its recorded answers: {sum(same)} of {len(same)} decisions are the same; expected at "
+            f"least {tolerance.argmax_agreement:.1%} (argmax_agreement in {MANIFEST})"
+        )
     return f"{VERIFIED} ({total} rows)" if total else "unverified: its recorded requests have no answers"
 
 
@@ -167,9 +173,11 @@ def _tolerance(version: Version, engine: str) -> Tolerance:
     """
     given = _format(version, engine).get("tolerance") or (version.manifest or {}).get("tolerance") or {}
     try:
-        return Tolerance(**{**TOLERANCE, **{key: float(given[key]) for key in TOLERANCE if key in given}})
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{version.path / MANIFEST} has the tolerance {given!r}; expected atol and rtol") from error
+        return Tolerance(**{key: float(given.get(key, default)) for key, default in TOLERANCE.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{version.path / MANIFEST} has the tolerance {given!r}; expected numbers for {', '.join(TOLERANCE)}"
+        ) from error
 
 
 def _frame(data: bytes, position: int, path: Path, *, sealed: bool) -> tuple[bytes, int]:
@@ -290,8 +298,11 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
     batching: Batching,
     tolerance: Tolerance,
     which: str | int,
-) -> None:
+) -> Sequence[bool]:
     """Compute recorded requests in one run, and compare; ``which`` names them, or is the number of the first row.
+
+    Returns:
+        Whether each decision is the same, where not all have to be; else none.
 
     Raises:
         ModelError: an answer differs, or the model fails.
@@ -304,13 +315,19 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
         answers = computed(model, signature, given)
     except RequestError as error:
         raise ModelError(f"it fails on its own recorded requests: {error}") from error
+    same: list[bool] = []
     for place, (spec, mine) in enumerate(zip(signature.outputs, answers, strict=True)):
         theirs = [each.outputs[place] for each in records if each.outputs is not None]
         recorded = theirs[0] if len(theirs) == 1 or place in batching.shared else np.concatenate(theirs)
         if mine.shape != recorded.shape:
             raise ModelError(f"{spec} came back as {list(mine.shape)}; recorded was {list(recorded.shape)}")
+        decided = decisions(mine, recorded, spec.datatype) if tolerance.argmax_agreement < 1 else None
+        if decided is not None:
+            same += decided.tolist()
+            if spec.datatype.numpy.kind not in "fc":
+                continue
         worst = first_difference(mine, recorded, spec.datatype, tolerance)
-        if worst is None and mine.ndim == 2 and mine.dtype.kind == "f" and mine.size:
+        if worst is None and decided is None and mine.ndim == 2 and mine.dtype.kind == "f" and mine.size:
             lost = np.flatnonzero(mine.argmax(axis=1) != recorded.argmax(axis=1))
             worst = (int(lost[0]), int(recorded[lost[0]].argmax())) if len(lost) else None
         if worst is not None:
@@ -319,3 +336,4 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
                 f"it disagrees with its recorded answers: {spec.name} of recorded {what} is {mine[worst]} "
                 f"at {list(worst)}, recorded was {recorded[worst]}"
             )
+    return same

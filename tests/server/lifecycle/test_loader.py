@@ -19,6 +19,7 @@ from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.validation import alike
 from horngate_server.lifecycle import loader, repository, verification
 from horngate_server.lifecycle.loader import Loaded
+from support.in_process import FakeModel
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
 
@@ -231,3 +232,29 @@ def test_recorded_attributions_sum_to_what_they_explain(allowed: float | None, r
             verification._check_gaps(version, explain, recorded)
     else:
         verification._check_gaps(version, explain, recorded)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param({"atol": 0.3, "argmax_agreement": 0.5}, "", id="half-of-the-classes"),
+        pytest.param({"atol": 0.3, "argmax_agreement": 0.9}, "1 of 2 decisions are the same.*90.0%", id="too-few"),
+        pytest.param({"atol": 0.1, "argmax_agreement": 0.5}, "scores of recorded row 1", id="too-far"),
+        pytest.param({"atol": 0.3}, "scores of recorded row 1", id="every-class"),
+        pytest.param({"atol": "near"}, "expected numbers for atol, rtol, argmax_agreement", id="no-number"),
+        pytest.param([1], "expected numbers for atol", id="no-table"),
+    ],
+)
+def test_a_quantized_file_may_differ_as_far_as_its_manifest_says(given: object, said: str) -> None:
+    """Values within a tolerance of its own, and the stated share of classes."""
+    scores = TensorSpec("scores", BY_NAME["FP32"], (-1, 2))
+    model = FakeModel(Signature("serving_default", (TensorSpec("x", BY_NAME["FP32"], (-1, 2)),), (scores,)))
+    model.compute = lambda inputs: [inputs[0].astype(np.float32)]
+    computed = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+    recorded = {"serving_default": [verification.Record([computed], [np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)])]}
+    version = repository.Version("m", 1, Path(), {"formats": {"litert": {"tolerance": given}}}, "")
+    if said:
+        with pytest.raises(ModelError, match=said):
+            verification.verify(version, model, recorded, {}, "litert")
+    else:
+        assert verification.verify(version, model, recorded, {}, "litert") == "verified (2 rows)"
