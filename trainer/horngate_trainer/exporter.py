@@ -41,6 +41,10 @@ def export(
     tolerance: Tolerance | None = None,
     batching: str = "auto",
     describe: Callable[[Predict], Card] | None = None,
+    formats: Sequence[str] | None = None,
+    quantize: str = "none",
+    calibration: Any = None,
+    describe_format: Judge | None = None,
 ) -> Path:
     """Write a Keras model as the next version of ``<root>/<name>/``, verified, atomically.
 
@@ -69,6 +73,15 @@ def export(
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
             returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
             become null. An exception that it raises passes through, and nothing is published.
+        formats: what the version holds: "savedmodel", which is always there, and "litert", a ``model.tflite`` for
+            LiteRT. One that cannot hold the model, or answers something else, is an error. Without ``formats``, all
+            that can hold it are there, and the manifest and a warning say why others are not.
+        quantize: of ``model.tflite``: "none" (float32), "dynamic" (weights of 8 bits), "float16" (weights of 16 bits) or
+            "int8" (weights and activations of 8 bits). What it costs is in the manifest.
+        calibration: rows as ``examples`` has them, real ones, from which "int8" takes the ranges of activations;
+            ``examples`` where there are none.
+        describe_format: called with a format's name and its predict function; what it returns joins the manifest's
+            section of the format. An exception that it raises passes through, and nothing is published.
 
     Returns:
         The folder of the published version, for example ``models/wine/3``.
@@ -78,8 +91,11 @@ def export(
         VerificationError: the written model does not answer as the Keras model does. Nothing was published.
     """
     _check(name, root, tolerance, batching)
+    _check_formats(formats, quantize)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
+    calibrating = given(served.inputs, calibration) if calibration is not None else rows
+    further = _further(served, formats, quantize, calibrating)
     folder = Path(root) / name
     try:
         with publish.staging(folder) as staging:
@@ -90,12 +106,14 @@ def export(
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
             answers: Sequence[Tensors | None] = proof.answers or [None] * len(proof.requests)
             golden.write(staging.path / golden.FILE, name, list(zip(proof.requests, answers, strict=True)))
-            manifest = _manifest(name, tolerance or (HALF if served.half else Tolerance()), card, proof, batching)
+            allowed = tolerance or (HALF if served.half else Tolerance())
+            written, missing = _add(further, staging.path, proof, allowed, describe_format, asked=formats is not None)
+            manifest = _manifest(name, allowed, card, proof, batching) | {"formats": written}
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     mixed = batching == "rows" and proof.independent is False
-    for remark in [*proof.remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
+    for remark in [*proof.remarks, *missing, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version
 
@@ -113,6 +131,52 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
+
+
+def _check_formats(formats: Any, quantize: Any) -> None:
+    known = (SAVED_MODEL, *FORMATS)
+    if formats is not None and (
+        isinstance(formats, str) or not set(formats) <= set(known) or SAVED_MODEL not in formats
+    ):
+        raise ExportError(f"formats must be {SAVED_MODEL!r} and any of {', '.join(FORMATS)}, not {formats!r}")
+    if quantize not in QUANTIZATIONS:
+        raise ExportError(f"quantize must be one of {', '.join(QUANTIZATIONS)}, not {quantize!r}")
+    if quantize != "none" and formats is not None and LiteRT.name not in formats:
+        raise ExportError(f"quantize={quantize!r} is for the format litert, which formats={formats!r} leaves out")
+
+
+def _further(served: Servable, names: Sequence[str] | None, quantize: str, rows: Request | None) -> list[Format]:
+    """Return the formats to write beside the SavedModel.
+
+    Raises:
+        ExportError: int8 has no rows to be calibrated with.
+    """
+    if quantize == "int8" and rows is None:
+        raise ExportError("quantize='int8' needs real rows: give some as calibration=... or examples=...")
+    calibration = one_row_each(served.inputs, rows) if quantize == "int8" and rows is not None else ()
+    return [FORMATS[name](quantize, calibration) for name in FORMATS if names is None or name in names]
+
+
+def _add(
+    further: Sequence[Format],
+    version: Path,
+    proof: Proof,
+    tolerance: Tolerance,
+    judge: Judge | None,
+    *,
+    asked: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """Write further formats; return what the manifest says of them, and remarks on those that are left out."""
+    written, missing = {}, []
+    for each in further:
+        try:
+            written[each.name] = _plain(formats_.add(each, version, proof.requests, proof.answers, tolerance, judge))
+        except ExportError as exc:
+            if asked:
+                raise ExportError(f"no {each.file}: {exc}") from exc
+            written[each.name] = {"left_out": str(exc)}
+            missing.append(f"no {each.file}: {exc}")
+    return written, missing
 
 
 def _card(described: Any) -> dict[str, Any]:
