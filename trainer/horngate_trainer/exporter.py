@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 import horngate_protos
-from horngate_trainer import explaining, golden, publish
+from horngate_trainer import explaining, further_formats, golden, publish
 from horngate_trainer.errors import ExportError
 from horngate_trainer.examples import given
+from horngate_trainer.formats import Judge
 from horngate_trainer.golden import HALF, Tolerance
 from horngate_trainer.proving import Proof, prove
 from horngate_trainer.savedmodel import servable
@@ -43,6 +44,10 @@ def export(
     explain: bool = False,
     baseline: Any = "black",
     describe: Callable[[Predict], Card] | None = None,
+    formats: Sequence[str] | None = None,
+    quantize: str = "none",
+    calibration: Any = None,
+    describe_format: Judge | None = None,
 ) -> Path:
     """Write a Keras model as the next version of ``<root>/<name>/``, verified, atomically.
 
@@ -77,6 +82,16 @@ def export(
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
             returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
             become null. An exception that it raises passes through, and nothing is published.
+        formats: what the version holds: "savedmodel", which is always there, "litert", a ``model.tflite`` for LiteRT,
+            and "tfjs", a graph model for TF.js. One that cannot hold the model, or answers something else, is an
+            error. Without ``formats``, LiteRT's is there if it can hold the model, and otherwise the manifest and a
+            warning say why not.
+        quantize: of ``model.tflite``: "none" (float32), "dynamic" (weights of 8 bits), "float16" (weights of 16 bits)
+            or "int8" (weights and activations of 8 bits). What it costs is in the manifest.
+        calibration: rows as ``examples`` has them, real ones, from which "int8" takes the ranges of activations;
+            ``examples`` where there are none.
+        describe_format: called with a format's name and its predict function; what it returns joins the manifest's
+            section of the format. An exception that it raises passes through, and nothing is published.
 
     Returns:
         The folder of the published version, for example ``models/wine/3``.
@@ -89,6 +104,8 @@ def export(
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
     explainer = explaining.explainer(served, baseline, rows) if explain else None
+    calibrating = given(served.inputs, calibration) if calibration is not None else rows
+    wanted = further_formats.wanted(formats, quantize, served.inputs, calibrating)
     folder = Path(root) / name
     try:
         with publish.staging(folder) as staging:
@@ -102,16 +119,21 @@ def export(
                 card = _card(describe(answer) if describe is not None else {})
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
             records = {SIGNATURE: _pairs(proof.requests, proof.answers)}
-            manifest = _manifest(name, tolerance or (HALF if served.half else Tolerance()), card, proof, batching)
+            allowed = tolerance or (HALF if served.half else Tolerance())
+            manifest = _manifest(name, allowed, card, proof, batching)
             if explained:
                 records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
                 manifest["explanation"] = _plain(explained.card)
             golden.write(staging.path / golden.FILE, name, records)
+            written = further_formats.write(
+                wanted, staging.path, proof, allowed, describe_format, by_name=formats is not None
+            )
+            manifest["formats"] = _plain(written)
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     mixed = batching == "rows" and proof.independent is False
-    remarks = [*proof.remarks, *(explained.remarks if explained else ())]
+    remarks = [*proof.remarks, *(explained.remarks if explained else ()), *further_formats.remarks(written)]
     for remark in [*remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version

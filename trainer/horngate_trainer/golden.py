@@ -73,7 +73,7 @@ def compare(got: Tensors, golden: Tensors, tolerance: Tolerance | None) -> None:
 
 def near(have: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: Tolerance) -> npt.NDArray[np.bool_]:
     """Return, for each value, whether it is what is wanted. NaN equals NaN; only fractions have a tolerance."""
-    if not _is_fraction(want):
+    if not is_fraction(want):
         return np.asarray(have == want, bool)
     # bfloat16 is none of NumPy's own types: it is compared as what holds all its values.
     kind = np.complex128 if want.dtype.kind == "c" else np.float64
@@ -82,9 +82,14 @@ def near(have: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: Tolerance) -
     )
 
 
+def is_fraction(array: npt.NDArray[Any]) -> bool:
+    """Whether it has floating-point or complex numbers."""
+    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+
+
 def nan(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return, for each value, whether it is no number."""
-    if not _is_fraction(array):
+    if not is_fraction(array):
         return np.zeros(array.shape, bool)
     return np.asarray(np.isnan(array if array.dtype.kind == "c" else array.astype(np.float64)))
 
@@ -113,10 +118,6 @@ def write(path: Path, name: str, records: Mapping[str, Sequence[tuple[Tensors, T
 
 _BF16 = BY_NAME["BF16"]
 _BY_NUMPY = {each.numpy: each for each in (*DATATYPES, *COMPLEX, BYTES) if each != _BF16}
-
-
-def _is_fraction(array: npt.NDArray[Any]) -> bool:
-    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
 
 
 def _record(

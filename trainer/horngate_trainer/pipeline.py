@@ -16,6 +16,8 @@ from horngate_trainer.errors import AccuracyError, ResumeError
 from horngate_trainer.evaluation import Evaluation
 from horngate_trainer.explaining import SIGNATURE, TARGET
 from horngate_trainer.exporter import export
+from horngate_trainer.further_formats import describe as describe_format
+from horngate_trainer.litert import CALIBRATION_ROWS
 from horngate_trainer.progress import Bar
 from horngate_trainer.recipes import RECIPES
 from horngate_trainer.report import Trained
@@ -86,6 +88,7 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
             page = _report(settings, Trained(path, training.history, result, dataset, card, None))
             curves.pictures(len(training.history), page.parent)
             stream.write(f"report    {page}\n")
+        stream.writelines(f"{describe_format(each)}\n" for each in card["formats"].values())
     stream.write(f"exported  {path}: {result.correct} of {result.total} test images right ({result.accuracy:.2%})\n")
     stream.flush()
     return path
@@ -198,6 +201,18 @@ def _export(
         results.append((result, card))
         return card
 
+    def judge(name: str, predict: Predict) -> dict[str, Any]:
+        ((result, _),) = results
+        found = evaluation.evaluate(predict, dataset, INPUT)
+        lost = (result.accuracy - found.accuracy) * 100
+        if lost > settings.max_accuracy_loss:
+            raise AccuracyError(
+                f"the format {name} gets {found.accuracy:.2%} of the test images right, the model "
+                f"{result.accuracy:.2%}: more than --max-accuracy-loss {settings.max_accuracy_loss:g} points are lost, "
+                "and nothing is exported"
+            )
+        return {"test": evaluation.compare(found, result)}
+
     path = export(
         training.model,
         settings.output,
@@ -209,6 +224,10 @@ def _export(
         explain=settings.explain is not None,
         baseline=settings.explain or "black",
         describe=describe,
+        formats=settings.formats,
+        quantize=settings.quantize,
+        calibration={INPUT: dataset.x_train[:CALIBRATION_ROWS]} if settings.quantize == "int8" else None,
+        describe_format=judge,
     )
     ((result, card),) = results
-    return path, result, card
+    return path, result, {**card, "formats": publish.manifest(path)["formats"]}

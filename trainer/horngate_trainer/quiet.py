@@ -1,4 +1,4 @@
-"""TensorFlow prints two lines about itself whenever it is imported; no setting of its own stops them."""
+"""TensorFlow and its tools print about themselves; no setting of their own stops them."""
 
 import os
 import platform
@@ -41,3 +41,23 @@ def imports() -> Iterator[None]:
             for line in held.read().decode(errors="replace").splitlines(keepends=True):
                 if not line.startswith(_CHATTER):
                     os.write(2, line.encode())
+
+
+@contextmanager
+def everything() -> Iterator[None]:
+    """Drop what anybody writes to stdout and stderr meanwhile, native code too."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor, kept in zip((1, 2), saved, strict=True):
+            os.dup2(kept, descriptor)
+        for descriptor in (nowhere, *saved):
+            os.close(descriptor)

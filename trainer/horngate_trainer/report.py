@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from horngate_trainer.data import Dataset
 from horngate_trainer.evaluation import Evaluation
+from horngate_trainer.further_formats import describe
 from horngate_trainer.training import Epoch
 
 WORST = 25
@@ -151,6 +152,9 @@ def _page(trained: Trained) -> str:
                 _image("explanations", "attributions of the worst mistakes"),
             )
         )
+    if homes := trained.card.get("formats"):
+        rows = "".join(f"<li>{escape(describe(each))}</li>" for each in homes.values())
+        sections.append(("Its homes", "Beside the SavedModel, the version has:", f"<ul>{rows}</ul>"))
     commands = [f"horngate-server --models {trained.version.parent.parent}"]
     asked = f"horngate-client --model {model}"
     commands += [f"{asked} predict FILE.png", *[f"{asked} explain FILE.png --output heat.png"] * explains]
