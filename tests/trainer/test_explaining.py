@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
-from horngate_trainer import ExportError, export
+from horngate_trainer import ExportError, Tolerance, explaining, export
 from horngate_trainer.explaining import OUTPUTS, SIGNATURE
 from horngate_trainer.golden import FILE
 from horngate_trainer.written import reload
@@ -47,6 +47,11 @@ def explained(version: Path, images: np.ndarray, targets: np.ndarray) -> dict[st
     """What the written signature answers."""
     with reload(version) as answer:
         return answer({"images": images, "target": targets}, SIGNATURE)
+
+
+def recorded(version: Path) -> list[Any]:
+    """The requests of the warm-up file, with their answers."""
+    return [PredictionLog.FromString(each.numpy()).predict_log for each in tf.data.TFRecordDataset(str(version / FILE))]
 
 
 def test_the_attributions_of_a_row_sum_to_what_its_score_gains_over_the_baseline(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_the_same_rows_are_explained_the_same_whatever_their_neighbours(tmp_path
 def test_explanations_are_recorded_beside_the_answers(tmp_path: Path) -> None:
     """The warm-up file has requests of both signatures, with what they must give."""
     version = exported(tmp_path)
-    logs = [PredictionLog.FromString(each.numpy()).predict_log for each in tf.data.TFRecordDataset(str(version / FILE))]
+    logs = recorded(version)
     names = [log.request.model_spec.signature_name for log in logs]
     assert (names.count("serving_default"), names.count(SIGNATURE)) == (3, 2)
     assert set(logs[-1].request.inputs) == {"images", "target"}
@@ -144,3 +149,14 @@ def test_a_model_without_gradients_is_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ExportError, match="is int32, which has no gradients"):
         export(model, tmp_path, name="words", classes_of="probabilities", explain=True)
+
+
+def test_explanations_that_are_all_rounding_are_recorded_without_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another order of additions would give others: no server could check them, and the model's answers are right."""
+    monkeypatch.setattr(explaining, "STABLE", Tolerance(atol=-1.0, rtol=0.0))
+    logs = recorded(exported(tmp_path))
+    answered = {log.request.model_spec.signature_name: bool(log.response.outputs) for log in logs}
+    assert answered == {"serving_default": True, SIGNATURE: False}
+    assert "depend on how numbers are rounded" in caplog.text
