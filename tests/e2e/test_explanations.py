@@ -30,7 +30,7 @@ def test_every_protocol_gives_the_same_attributions(server: ServerProcess) -> No
         found = client.explain(IMAGES, 2)
         again = client.explain(IMAGES, 2)
         assert [each.name for each in client.model().signatures] == ["serving_default", "explain"]
-        np.testing.assert_allclose(found.scores, client.predict(IMAGES).probabilities[:, 2], atol=1e-6)
+        np.testing.assert_allclose(found.scores, client.predict(IMAGES).probabilities[:, 2], atol=1e-5)
     missed = found.scores - found.baseline_scores - found.attributions.sum((1, 2))
     np.testing.assert_allclose(np.abs(missed), found.gaps, atol=1e-5)
     np.testing.assert_array_equal(found.attributions, again.attributions)
@@ -46,13 +46,14 @@ def test_a_target_that_no_class_has_is_the_callers_mistake(server: ServerProcess
 
 
 def test_the_load_report_says_that_explanations_are_computed_aside(server: ServerProcess) -> None:
-    """And that both signatures were verified."""
+    """By TensorFlow, whichever engine predicts."""
     with urllib.request.urlopen(f"{server.http}/models", timeout=30) as answer:
         (version,) = json.loads(answer.read())
     report = version["report"]
     assert report["batching"]["explain"] == {"mode": "rows", "why": "asked for", "aside": True}
     assert report["batching"]["serving_default"]["aside"] is False
-    assert report["verification"] == "verified (44 rows)"
+    assert report["engines"]["explain"] == "tensorflow"
+    assert report["verification"].startswith("verified")
 
 
 def _by_json(server: ServerProcess) -> np.ndarray:
