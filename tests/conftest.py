@@ -1,7 +1,6 @@
 """Fixtures that several test files share: SavedModels are made once per run, each by its own process."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
-SLOW_FIXTURES = {"trained", "with_tfjs", "foreign_models", "tensorflow"}
+SLOW_FIXTURES = {"trained", "foreign_models", "tensorflow"}
 """They train, write SavedModels, or import TensorFlow."""
 
 NET_FIXTURES = {"node_client", "tfjs_client"}
@@ -58,26 +57,17 @@ def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The version folder that the trainer exported after two epochs on the real MNIST."""
+    """The version folder that the trainer exported after two epochs on the real MNIST, in all its formats."""
     folder = tmp_path_factory.mktemp("trained")
     done = subprocess.run(
         [
             sys.executable, "-m", "horngate_trainer.cli", "--output", folder / "models", "--epochs", "2",
             "--seed", "1", "--min-accuracy", "0.9", "--report", folder / "report",
+            "--formats", "savedmodel,litert,tfjs",
         ],
         check=True, capture_output=True, text=True, timeout=100, cwd=folder,
     )  # fmt: skip
     return Path(folder, done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="session")
-def with_tfjs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same version with files for TF.js, in a model root of its own."""
-    version = tmp_path_factory.mktemp("with-tfjs") / "mnist/1"
-    shutil.copytree(trained, version)
-    add = ROOT / "tests/support/add_tfjs.py"
-    subprocess.run([sys.executable, add, version], check=True, capture_output=True, timeout=100)
-    return version
 
 
 @pytest.fixture(scope="session")

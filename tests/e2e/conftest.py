@@ -25,6 +25,12 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session", params=["tensorflow", "litert"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name for ``--engine``."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def mnist() -> tuple[np.ndarray, np.ndarray]:
     """The 10,000 test images and their labels."""

@@ -20,12 +20,12 @@ BASE = "/models/mnist/versions/1/tfjs"
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one-process", "two-workers"])
 def server(
-    with_tfjs: Path, transport: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    trained: Path, transport: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """A server of versions 1, with files for TF.js, and 2, which is not loaded; alone and with workers."""
     folder = tmp_path_factory.mktemp("files")
-    shutil.copytree(with_tfjs.parents[1], folder / "models")
-    shutil.copytree(with_tfjs, folder / "models/mnist/2")
+    shutil.copytree(trained.parents[1], folder / "models")
+    shutil.copytree(trained, folder / "models/mnist/2")
     (folder / "config.toml").write_text("[models.mnist]\nversions = [1]\n")
     flags = ["--transport", transport, "--workers", request.param, "--config", str(folder / "config.toml")]
     with ServerProcess(folder / "models", folder, *flags) as running:
@@ -46,10 +46,10 @@ def get(server: ServerProcess, path: str, method: str = "GET", **headers: str) -
         connection.close()
 
 
-def test_a_listed_file_comes_whole_and_is_asked_for_again_by_its_digest(server: ServerProcess, with_tfjs: Path) -> None:
+def test_a_listed_file_comes_whole_and_is_asked_for_again_by_its_digest(server: ServerProcess, trained: Path) -> None:
     """The bytes of the version; an ETag of their SHA-256; 304 to who has them; HEAD has the headers alone."""
     for name, kind in (("model.json", "application/json"), (WEIGHTS, "application/octet-stream")):
-        content = (with_tfjs / "assets.extra/tfjs" / name).read_bytes()
+        content = (trained / "assets.extra/tfjs" / name).read_bytes()
         status, headers, body = get(server, f"{BASE}/{name}")
         assert (status, body) == (200, content)
         assert headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
@@ -116,11 +116,11 @@ def test_a_file_that_is_not_what_was_loaded_is_not_served(server: ServerProcess,
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_who_may_not_predict_gets_no_model(with_tfjs: Path, workers: str, tmp_path: Path) -> None:
+def test_who_may_not_predict_gets_no_model(trained: Path, workers: str, tmp_path: Path) -> None:
     """The rules of /v2: 401 without a token or with a wrong one, whether the file is there or not."""
     tokens = tmp_path / "tokens"
     token = add(tokens, "alice", admin=False)
-    with ServerProcess(with_tfjs.parents[1], tmp_path, "--tokens", str(tokens), "--workers", workers) as server:
+    with ServerProcess(trained.parents[1], tmp_path, "--tokens", str(tokens), "--workers", workers) as server:
         for path in (f"{BASE}/model.json", f"{BASE}/no.bin", "/models/nope/versions/1/tfjs/model.json"):
             assert get(server, path)[0] == 401
             assert get(server, path, authorization="Bearer hg_nobodys")[0] == 401

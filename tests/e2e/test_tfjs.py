@@ -42,9 +42,9 @@ def images(mnist: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def server(with_tfjs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server of the version."""
-    with ServerProcess(with_tfjs.parents[1], tmp_path_factory.mktemp("tfjs-server")) as running:
+    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("tfjs-server")) as running:
         yield running
 
 
@@ -99,12 +99,12 @@ def check(answers: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
 
 
 def test_node_answers_as_the_server_does(
-    with_tfjs: Path, tfjs_client: Path, images: np.ndarray, expected: dict[str, np.ndarray], tmp_path: Path
+    trained: Path, tfjs_client: Path, images: np.ndarray, expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     """1,000 test images: the same classes, probabilities to 1e-5, in the dtypes that TF.js has."""
     inputs = {"images": {"data": images.reshape(-1).tolist(), "shape": images.shape, "dtype": "int32"}}
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    came = answer(tfjs_client / "predict.js", with_tfjs / "assets.extra/tfjs", tmp_path / "inputs.json")
+    came = answer(tfjs_client / "predict.js", trained / "assets.extra/tfjs", tmp_path / "inputs.json")
     assert {name: (each["dtype"], each["shape"]) for name, each in came.items()} == {
         "classes": ("int32", [IMAGES]),
         "probabilities": ("float32", [IMAGES, 10]),

@@ -133,7 +133,11 @@ def export(
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     mixed = batching == "rows" and proof.independent is False
-    remarks = [*proof.remarks, *(explained.remarks if explained else ()), *(further_formats.remarks(written) if definite else ())]
+    remarks = [
+        *proof.remarks,
+        *(explained.remarks if explained else ()),
+        *(further_formats.remarks(written) if definite else ()),
+    ]
     for remark in [*remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version
