@@ -20,7 +20,7 @@ from support.node_packages import NO_REGISTRY, installed
 from support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DOORS = ("/", "/console/main.js", "/console/console.css", "/console/icon.svg")
 SHARE_ON_STROKES = """() => {
