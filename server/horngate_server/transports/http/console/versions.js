@@ -4,8 +4,9 @@ import { post } from "./api.js";
 import { age, bytes, duration, h, short } from "./dom.js";
 
 const SIGNS = { ready: "●", loading: "◌", draining: "◍", failed: "✕", found: "○", ended: "○" };
-const COLUMNS = ["Version", "State", "Answers to", "Since", "Rows", "Device", "Runs", "Checked", "Memory"];
+const COLUMNS = ["Version", "State", "Answers to", "Since", "Rows", "Runs on", "In one run", "Checked", "Memory"];
 const STABLE = "stable";
+const ENGINES = { tensorflow: "TensorFlow", litert: "LiteRT" };
 
 export class Versions {
   /**
@@ -54,7 +55,7 @@ export class Versions {
       const why = now.reason ? h("span", { class: "reason" }, now.reason) : "";
       const texts = [
         null, null, now.labels.map((label) => label || "everyone").join(", ") || "–", age(now.age_seconds), short(now.rows),
-        loaded?.device ?? "–", loaded ? `up to ${loaded.max_batch_rows} rows${batching?.mode === "whole" ? ", one request each" : ""}` : "–",
+        loaded ? [loaded.device, ENGINES[loaded.engine]].filter(Boolean).join(", ") : "–", loaded ? batching?.mode === "whole" ? "one request" : `up to ${loaded.max_batch_rows} rows` : "–",
         loaded?.verification ?? "–", loaded ? bytes(loaded.memory_bytes) : "–",
       ];
       texts.forEach((text, place) => text !== null && cells[place].textContent !== text && (cells[place].textContent = text));
@@ -153,6 +154,6 @@ function loadReport(report) {
     filled.style.width = `${(100 * each.rows_per_second) / best}%`;
     return h("tr", {}, h("td", {}, short(each.rows)), h("td", {}, duration(each.ms / 1000)), h("td", {}, short(each.rows_per_second)), h("td", { class: "track-cell" }, h("span", { class: "track" }, filled)));
   });
-  return h("div", { class: "report" }, h("p", {}, report.signature), h("p", { class: "muted" }, `Loaded in ${duration(report.seconds)} on ${report.device} (${report.why}), digest ${report.digest.slice(0, 12)}`),
+  return h("div", { class: "report" }, h("p", {}, report.signature), h("p", { class: "muted" }, `Loaded in ${duration(report.seconds)} on ${report.device} (${report.why}) by ${ENGINES[report.engine] ?? "its engine"} (${report.why_engine ?? "the only one"}), digest ${report.digest.slice(0, 12)}`),
     h("table", { class: "small" }, h("thead", {}, h("tr", {}, ["rows", "time", "rows/s"].map((name) => h("th", { scope: "col" }, name)), h("td", {}))), h("tbody", {}, rows)));
 }
