@@ -185,6 +185,8 @@ def test_a_seven_drawn_by_mouse_is_a_seven(browser: Browser, server: ServerProce
     """With its probability, its bars, its times and the same call as code; a digit of the test images is one, too."""
     with page_of(browser, server) as page:
         expect(page.locator("#title")).to_have_text("mnist")
+        expect(page.get_by_text("once the server runs with --tokens")).to_be_visible()
+        expect(page.get_by_role("button", name="Promote")).to_have_count(0)
         draw_seven(page)
         expect(page.locator("#answer")).to_have_text("7")
         expect(page.locator(".bars li")).to_have_count(10)

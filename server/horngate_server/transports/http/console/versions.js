@@ -26,6 +26,12 @@ export class Versions {
       h("div", { class: "card table-card" }, h("table", { class: "versions" }, h("thead", {}, h("tr", {}, head)), this.table)), this.says);
   }
 
+  /** Let an administrator change what is served, where the server takes that, and this one has a token. */
+  allow(isTaken, hasToken) {
+    this.mayChange = isTaken && hasToken;
+    this.says.textContent = isTaken && !hasToken ? "What is served can be changed here once the server runs with --tokens, too." : "";
+  }
+
   /** Show the versions of all models. */
   show(models) {
     this.models = models;
