@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -204,19 +206,31 @@ def test_a_seven_drawn_by_mouse_is_a_seven(browser: Browser, server: ServerProce
 
 
 @needs_browser
-def test_the_code_to_copy_gives_the_same_answer(browser: Browser, server: ServerProcess, tmp_path: Path) -> None:
-    """Python's, run as it stands."""
+@pytest.mark.parametrize(
+    ("language", "command", "answered"),
+    [
+        pytest.param("Python", [sys.executable, "-c"], "sum[1,2][3.0,4.0]", id="python"),
+        pytest.param("buf curl", ["sh", "-c"], '"fp32Contents":[3,4]', id="buf"),
+    ],
+)
+def test_the_code_to_copy_gives_the_same_answer(
+    browser: Browser, server: ServerProcess, language: str, command: list[str], answered: str
+) -> None:
+    """Run as it stands, but for the gRPC port, which the page does not know."""
     with page_of(browser, server) as page:
         page.locator("#model").select_option("several")
         page.get_by_label("a", exact=True).fill("[3, 4]")
         page.get_by_role("button", name="Ask").click()
         expect(page.locator(".output")).to_have_count(2)
         page.get_by_text("The same call as code").click()
-        expect(page.locator("#snippet")).to_contain_text("import json")
-        code = page.locator("#snippet").inner_text()
-    (tmp_path / "call.py").write_text(code)
-    done = subprocess.run(["python3", tmp_path / "call.py"], capture_output=True, text=True, check=True, timeout=30)
-    assert "sum [1, 2] [3.0, 4.0]" in done.stdout
+        page.get_by_role("tab", name=language).click()
+        expect(page.locator("#snippet")).to_contain_text("import" if language == "Python" else language)
+        code = page.locator("#snippet").inner_text().replace("localhost:8001", server.grpc)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*command, code], capture_output=True, text=True, check=True, timeout=30, env={**os.environ, "PATH": path}
+    )
+    assert answered in re.sub(r"\s", "", done.stdout)
 
 
 @needs_browser
