@@ -161,9 +161,15 @@ function field(tensor, place) {
 }
 
 function output({ name, datatype, shape, data }) {
-  const values = JSON.stringify(nested(data, shape), null, shape.length > 1 ? 1 : 0);
+  const values = laidOut(nested(data, shape));
   return h("div", { class: "output" }, h("h3", {}, name, " ", h("span", { class: "muted" }, `${datatype} [${shape.join(", ")}]`)),
     h("pre", { class: "values", tabindex: "0", "aria-label": `Values of ${name}` }, values ?? ""));
+}
+
+/** Write nested values, the innermost lists on a line each. */
+function laidOut(values, indent = "") {
+  if (!Array.isArray(values) || !values.some(Array.isArray)) return JSON.stringify(values);
+  return `[\n${values.map((each) => `${indent} ${laidOut(each, `${indent} `)}`).join(",\n")}\n${indent}]`;
 }
 
 const written = (outputs) => outputs.map(({ name, shape, data }) => `${name} [${shape}]\n${JSON.stringify(data)}`).join("\n\n");

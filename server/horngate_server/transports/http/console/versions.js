@@ -38,7 +38,7 @@ export class Versions {
     const keys = new Set(models.map(key));
     for (const [name, row] of this.rows) {
       if (!keys.has(name)) {
-        row.element.remove();
+        for (const each of row.elements) each.remove();
         this.rows.delete(name);
       }
     }
@@ -53,6 +53,7 @@ export class Versions {
     const actions = h("td", { class: "actions" });
     const element = h("tr", {}, cells, actions);
     const report = h("details", {}, h("summary", {}, "Load report"), h("div", {}));
+    const below = h("tr", { class: "below", hidden: true }, h("td", { colspan: COLUMNS.length + 1 }));
     let shownReport = "";
     let shownActions = "";
     const update = (now) => {
@@ -72,7 +73,9 @@ export class Versions {
       const digest = loaded?.digest ?? "";
       if (shownReport !== `${digest}!`) {
         shownReport = `${digest}!`;
-        cells[0].replaceChildren(`${now.name} ${now.version}`, ...(loaded ? [report] : []));
+        cells[0].textContent = `${now.name} ${now.version}`;
+        below.hidden = !loaded;
+        below.firstChild.replaceChildren(...(loaded ? [report] : []));
         if (loaded) report.lastChild.replaceChildren(loadReport(loaded));
       }
       const wanted = `${this.mayChange} ${now.state} ${now.labels}`;
@@ -81,8 +84,8 @@ export class Versions {
         actions.replaceChildren(...this.actions(now));
       }
     };
-    this.rows.set(key(state), { element, update });
-    this.table.append(element);
+    this.rows.set(key(state), { elements: [element, below], update });
+    this.table.append(element, below);
     return this.rows.get(key(state));
   }
 
