@@ -331,7 +331,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.net
 @needs_browser
 def test_the_browser_agrees_with_the_server_and_the_reasons_lie_on_the_strokes(
-    browser: Browser, bundle: list[Path], with_tfjs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, bundle: list[Path], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server as a wheel has it: the model by TensorFlow.js under the page's policy, and what explains a seven."""
     package = tmp_path / "package/horngate_server"
@@ -339,7 +339,7 @@ def test_the_browser_agrees_with_the_server_and_the_reasons_lie_on_the_strokes(
     for file in bundle:
         shutil.copy(file, package / "transports/http/console")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
-    with ServerProcess(with_tfjs.parents[1], tmp_path) as server, page_of(browser, server) as page:
+    with ServerProcess(trained.parents[1], tmp_path) as server, page_of(browser, server) as page:
         page.get_by_text("In your browser").click()
         expect(page.locator(".browser")).to_contain_text("Ready")
         draw_seven(page)
