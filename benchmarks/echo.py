@@ -14,5 +14,5 @@ from horngate_server.process import launch
 from horngate_server.transports.pyvoy import envoy
 
 envoy.APP = "echo_asgi:app"
-chosen = settings.Settings()
-envoy.become(launch.listener(chosen, int(sys.argv[1])), settings.environment(chosen), Path(tempfile.mkdtemp()))
+chosen = settings.Settings(grpc_port=int(sys.argv[1]))
+envoy.become(launch.listener(chosen), settings.environment(chosen), Path(tempfile.mkdtemp()))

@@ -190,7 +190,7 @@ def test_garbage_gets_an_error_and_nothing_else_happens(
         assert caller.call(frame(GOOD))["grpc-status"] == OK
 
 
-@pytest.mark.parametrize("content_type", ["application/json", ""])
+@pytest.mark.parametrize("content_type", ["application/json", "application/grpc-web+proto", ""])
 def test_what_is_not_grpc_is_refused_or_taken_for_it(server: ServerProcess, transport: str, content_type: str) -> None:
     """Another content type is 415 from the fast transport; grpcio does not look at it."""
     with Http2(server.grpc) as caller:

@@ -121,6 +121,11 @@ def url(text: str) -> str:
     return text
 
 
+def origins(text: str) -> tuple[str, ...]:
+    """Read web pages' origins, separated by commas, as browsers write them."""
+    return tuple(_origin(each.strip()) for each in text.split(","))
+
+
 def files(text: str) -> tuple[Path, ...]:
     """Read one path or several, separated as in PATH."""
     return tuple(path(each) for each in text.split(os.pathsep))
@@ -141,6 +146,17 @@ def switch(text: str) -> bool:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+_USUAL_PORTS = {("http", ":80"), ("https", ":443")}
+"""Browsers leave them out."""
+
+
+def _origin(text: str) -> str:
+    match = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", text.lower())
+    if match is None:
+        raise ValueError("expected origins such as https://app.example,http://localhost:5173; there is no * for all")
+    scheme, host, port = match.groups(default="")
+    return f"{scheme}://{host}{'' if (scheme, port) in _USUAL_PORTS else port}"
 
 
 def _bytes(text: str) -> int | None:

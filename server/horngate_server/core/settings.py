@@ -31,6 +31,7 @@ def _option(
     metavar: str = "",
     *,
     stem: str = "",
+    separator: str = os.pathsep,
     made: Callable[[], Any] | None = None,
 ) -> Any:
     """Describe a setting.
@@ -41,9 +42,10 @@ def _option(
         parse: reads a flag or a variable; a ValueError says what was expected.
         metavar: stands for the value in ``--help``.
         stem: the flag's name, where it is not the attribute's.
+        separator: stands between several values in the variable.
         made: makes the default.
     """
-    about = {"help": help, "parse": parse, "metavar": metavar, "stem": stem}
+    about = {"help": help, "parse": parse, "metavar": metavar, "stem": stem, "separator": separator}
     return field(default=default, metadata=about) if made is None else field(default_factory=made, metadata=about)
 
 
@@ -136,6 +138,17 @@ class Settings:
     http_port: int = _option(
         8002, "port for /metrics, /models, /livez, /readyz and /v2; 0 picks a free one", parsing.whole(0, 65535), "PORT"
     )
+    grpc_web_port: int | None = _option(
+        None,
+        "port for gRPC-Web, by which pages in browsers call (fast transport; off by default); 0 picks a free one",
+        parsing.whole(0, 65535), "PORT",
+    )  # fmt: skip
+    grpc_web_origins: tuple[str, ...] = _option(
+        (),
+        "the origins whose pages may call --grpc-web-port, such as https://app.example; several: separate them with "
+        "commas, or give it again (default: none)",
+        parsing.origins, "ORIGIN", separator=",",
+    )  # fmt: skip
     device: str = _option(
         "auto",
         "auto uses a GPU when there is one; gpu refuses to start without one",
@@ -306,6 +319,13 @@ class Settings:
             raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
             raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
+        self._check_grpc_web()
+
+    def _check_grpc_web(self) -> None:
+        if self.grpc_web_origins and self.grpc_web_port is None:
+            raise SettingsError("--grpc-web-origins says whose pages may call --grpc-web-port, which is not given")
+        if self.grpc_web_port is not None and self.transport == "grpcio":
+            raise SettingsError("--grpc-web-port needs --transport fast: grpcio does not speak gRPC-Web")
 
     @property
     def is_local(self) -> bool:
@@ -347,6 +367,7 @@ class Settings:
 
 
 _STEMS = {each.name: each.metadata["stem"] for each in fields(Settings)}
+_SEPARATORS: dict[str, str] = {each.name: each.metadata["separator"] for each in fields(Settings)}
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -385,7 +406,7 @@ def chosen(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
         flag, variable = names(each.name)
         if given.get(each.name) is not None:
             text = given[each.name]
-            source, text = flag, os.pathsep.join(text) if isinstance(text, list) else text
+            source, text = flag, each.metadata["separator"].join(text) if isinstance(text, list) else text
         elif variable in environment:
             source, text = variable, environment[variable]
         else:
@@ -482,7 +503,7 @@ def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any]) -> None:
 def _written(attribute: str, value: object) -> str:
     """Write a value as its variable has it."""
     if isinstance(value, tuple):
-        return os.pathsep.join(map(str, value))
+        return _SEPARATORS[attribute].join(map(str, value))
     if attribute.endswith("_s"):
         return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
     return str(value)

@@ -22,7 +22,7 @@ from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
-from horngate_server.process.ports import write_port_file
+from horngate_server.process.ports import grpc_web, write_port_file
 from horngate_server.process.signals import Stop
 from horngate_server.process.worker import SupervisorLink
 from horngate_server.protocols.codecs import CODECS
@@ -348,6 +348,7 @@ class App:
             lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
+            *grpc_web(settings),
             f"  http       http://{host}:{http_port}/{server.pages(settings.console)}",
             f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms delay",
             f"  queue      up to {settings.queue_rows} rows per model",

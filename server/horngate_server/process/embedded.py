@@ -1,7 +1,7 @@
 """The server inside Envoy: pyvoy imports this there, calls `app` for every call, and the rest runs beside it.
 
-Importing it starts the server, since Envoy listens as soon as it is imported: the model loads meanwhile. A worker's
-import ends only once its models are there: others listen on its port.
+For calls by gRPC-Web it calls `web`. Importing it starts the server, since Envoy listens as soon as it is imported: the
+model loads meanwhile. A worker's import ends only once its models are there: others listen on its port.
 """
 
 import os
@@ -20,6 +20,7 @@ from horngate_server.telemetry.sampling import Sampler
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.pyvoy import envoy
+from horngate_server.transports.pyvoy.grpc_web import WithGrpcWeb
 from horngate_server.transports.pyvoy.transport import FastTransport
 
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
@@ -28,21 +29,28 @@ _settings = settings.read([])  # `launch` has put all of them into variables
 assert _settings.scratch
 _scratch = _settings.scratch
 _gate = Gate.of(_settings, time.monotonic)
-app = FastTransport(
-    port=_settings.grpc_port,
-    admin=envoy.admin(_scratch),
-    max_message_bytes=_settings.max_message_bytes,
-    gate=_gate,
-    clock=time.monotonic,
-    sampler=Sampler.of(_settings),
-)
+
+
+def _transport(port: int) -> FastTransport:
+    return FastTransport(
+        port=port,
+        admin=envoy.admin(_scratch),
+        max_message_bytes=_settings.max_message_bytes,
+        gate=_gate,
+        clock=time.monotonic,
+        sampler=Sampler.of(_settings),
+    )
+
+
+app = _transport(_settings.grpc_port)
+web = None if _settings.grpc_web_port is None else _transport(_settings.grpc_web_port)
 
 
 def _main() -> None:
     """Serve, and end the process: Envoy itself never decides to."""
     code = 1
     try:
-        code = exit_code(lambda: App(_settings, app, _gate).run())
+        code = exit_code(lambda: App(_settings, WithGrpcWeb(app, web) if web else app, _gate).run())
     finally:
         shutil.rmtree(_scratch, ignore_errors=True)
         log_format.leave()

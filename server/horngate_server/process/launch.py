@@ -46,6 +46,8 @@ def serve(settings: Settings) -> int:
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:
         raise SettingsError(f"--transport fast: {reason}")
+    if settings.grpc_web_port is not None and reason is not None:
+        raise SettingsError(f"--grpc-web-port needs --transport fast, which cannot run: {reason}")
     if settings.workers > 1:
         from horngate_server.process.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
 
@@ -62,17 +64,18 @@ def envoy_threads() -> int:
     return max(1, min(ENVOY_THREADS, cores() // 2))
 
 
-def listener(settings: Settings, port: int) -> envoy.Listener:
+def listener(settings: Settings) -> envoy.Listener:
     """Return what Envoy is to listen on."""
     return envoy.Listener(
         host=settings.host,
-        port=port,
+        port=settings.grpc_port,
         threads=envoy_threads(),
         max_message_bytes=settings.max_message_bytes,
         max_request_bytes=settings.max_request_bytes,
         max_connections=settings.max_connections,
         max_connection_age_s=settings.max_connection_age_s,
         tls=settings.tls,
+        web=None if settings.grpc_web_port is None else envoy.Web(settings.grpc_web_port, settings.grpc_web_origins),
     )
 
 
@@ -111,18 +114,15 @@ def _allow_open_files(wanted: int) -> None:
 
 
 def _become_envoy(settings: Settings) -> NoReturn:
-    port = settings.grpc_port
     if settings.worker is None:
-        held = reserve(settings.host, port)
-        port = held.getsockname()[1]
-        held.set_inheritable(True)
-        held.detach()  # stays open until the process ends
-    if settings.worker is not None:
+        settings, held = reserve(settings)
+        held.pop_all()  # they stay open until the process ends
+    else:
         os.set_inheritable(settings.worker.line, True)
     scratch = _scratch(settings)
-    variables = environment(replace(settings, grpc_port=port, scratch=scratch))
+    variables = environment(replace(settings, scratch=scratch))
     log_format.flush()
-    envoy.become(listener(settings, port), variables, scratch)
+    envoy.become(listener(settings), variables, scratch)
 
 
 def _scratch(settings: Settings) -> Path:

@@ -17,13 +17,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
 from horngate_server.core.settings import Settings, Worker, cores, environment
-from horngate_server.process.ports import reserve, write_port_file
+from horngate_server.process.ports import grpc_web, reserve, write_port_file
 from horngate_server.process.signals import RELOAD, Stop
 from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
@@ -98,14 +98,15 @@ class Supervisor:
             refused=RefusalLog(time.monotonic).note,
         )
         signals = self._stop.on_signals(self._reload, self._end_at_once)
-        with self._scratch, signals, reserve(settings.host, settings.grpc_port) as held:
-            grpc_port = held.getsockname()[1]
+        with self._scratch, signals, ExitStack() as ports:
+            settings, held = reserve(settings)
+            ports.enter_context(held)
             http_port = server.start()
             try:
                 for worker in self._workers:
-                    worker.start(grpc_port)
-                write_port_file(settings, grpc_port, http_port)
-                threading.Thread(target=self._banner, args=(grpc_port, http_port), daemon=True).start()
+                    worker.start(settings)
+                write_port_file(settings, settings.grpc_port, http_port)
+                threading.Thread(target=self._banner, args=(settings, http_port), daemon=True).start()
                 self._stop.wait()
                 ends = time.monotonic() + settings.grace_period_s
                 for worker in self._workers:
@@ -186,14 +187,14 @@ class Supervisor:
 
         return forwarding(ask, fetch, self._gate, self._settings.max_message_bytes)
 
-    def _banner(self, grpc_port: int, http_port: int) -> None:
+    def _banner(self, settings: Settings, http_port: int) -> None:
         """Say what serves, once everybody does."""
         for worker in self._workers:
             worker.first_ready.wait()
-        settings = self._settings
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
-            f"  grpc       {settings.shown_host}:{grpc_port}, shared by all",
+            f"  grpc       {settings.shown_host}:{settings.grpc_port}, shared by all",
+            *grpc_web(settings),
             f"  http       http://{settings.shown_host}:{http_port}/{pages(settings.console)}, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
@@ -223,15 +224,9 @@ class _Process:
         self._code = 0
         self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
 
-    def start(self, grpc_port: int) -> None:
-        share = max(1, cores() // self._settings.workers)
-        self._settings = replace(
-            self._settings,
-            grpc_port=grpc_port,
-            workers=1,
-            port_file=None,
-            compute_threads=self._settings.compute_threads or share,
-        )
+    def start(self, settings: Settings) -> None:
+        share = max(1, cores() // settings.workers)
+        self._settings = replace(settings, workers=1, port_file=None, compute_threads=settings.compute_threads or share)
         self._thread.start()
 
     def serves(self) -> bool:

@@ -46,6 +46,10 @@ def test_a_flag_wins_over_its_variable() -> None:
         (["--models", ""], {}, "--models '': expected a path"),
         (["--modles", "x"], {}, "unrecognized arguments: --modles x; see horngate-server --help"),
         (["--max-batch-rows", "-1"], {}, "max-batch-rows"),
+        (["--grpc-web-port", "0", "--grpc-web-origins", "*"], {}, "--grpc-web-origins '*': expected origins such as"),
+        (["--grpc-web-port", "0", "--grpc-web-origins", "https://a.example/page"], {}, "expected origins such as"),
+        (["--grpc-web-origins", "https://a.example"], {}, "may call --grpc-web-port, which is not given"),
+        (["--grpc-web-port", "0", "--transport", "grpcio"], {}, "--grpc-web-port needs --transport fast: grpcio"),
     ],
 )
 def test_wrong_settings_name_the_offender(arguments: list[str], environment: dict[str, str], said: str) -> None:
@@ -128,3 +132,11 @@ def test_where_a_server_is_asked_from_its_own_machine(host: str, asked: str, is_
     """`horngate-server health` asks where the server listens; what is not loopback can be reached by others."""
     chosen = settings.Settings(host=host)
     assert (chosen.local_host, chosen.is_local) == (asked, is_local)
+
+
+def test_origins_are_as_browsers_write_them_and_reach_the_process_that_needs_them() -> None:
+    """In small letters, without the port that everyone knows; a variable says them as the flag does."""
+    given = ["--grpc-web-port", "0", "--grpc-web-origins", "https://A.example:443,http://localhost:5173"]
+    chosen = settings.read([*given, "--grpc-web-origins", "https://[::1]:8443"], {})
+    assert chosen.grpc_web_origins == ("https://a.example", "http://localhost:5173", "https://[::1]:8443")
+    assert settings.read([], settings.environment(chosen)) == chosen

@@ -23,7 +23,7 @@ _REASONS: Mapping[type[RequestError], str] = {Unauthenticated: "unauthenticated"
 
 
 class Gate:
-    """One transport's. `enter` on one thread; what it returns is given back from any.
+    """One transport's, callable from any thread.
 
     Args:
         memory: what all clients share.
@@ -52,6 +52,7 @@ class Gate:
         self._clients = _Clients(max_client_requests, max_client_bytes, self._refuse)
         self.wide_open = tokens is None and not self._clients.limited
         self._refused: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     @classmethod
     def of(cls, settings: Settings, clock: Callable[[], float]) -> "Gate":
@@ -120,8 +121,9 @@ class Gate:
         )
 
     def _refuse(self, reason: str, example: str) -> None:
-        """Count a refusal; each reason on one thread at a time."""
-        self._refused[reason] += 1
+        """Count a refusal."""
+        with self._counting:
+            self._refused[reason] += 1
         self._tell(reason, example)
 
     def _admitted(self, method: str, client: Client) -> Client:

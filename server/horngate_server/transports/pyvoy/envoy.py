@@ -3,14 +3,18 @@
 import json
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT
+from horngate_server.core.rpc import PRIORITY
 from horngate_server.core.settings import Tls
 from horngate_server.transports.access.tls import Pems, read
 
 APP = "horngate_server.process.embedded:app"
+WEB_APP = "horngate_server.process.embedded:web"
 HERE = "here"
 """What says, in the folder of Envoy's files, which folder the server was started in."""
 STREAMS_PER_CONNECTION = 256
@@ -43,6 +47,31 @@ KEEPALIVE_S = 60
 """A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
 
 
+CALLER_HEADERS = (
+    "authorization", "content-type", "grpc-timeout", PRIORITY, REQUEST_ID, TRACEPARENT, "x-grpc-web", "x-user-agent"
+)  # fmt: skip
+"""What a page of another origin may send along."""
+ANSWER_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-retry-pushback-ms")
+"""What such a page may read of an answer's headers: a call that has no answer ends in them."""
+NOT_NAMED = "the page's origin is not one of --grpc-web-origins\n"
+HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+PREFLIGHT_S = 7200
+"""How long a browser need not ask again whether it may; the longest that Chromium keeps an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """What is to be for gRPC-Web.
+
+    Attributes:
+        port: the port.
+        origins: the origins whose pages may call.
+    """
+
+    port: int
+    origins: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """What Envoy is to listen on, and its limits.
@@ -56,6 +85,7 @@ class Listener:
         max_connections: further ones are closed at once.
         max_connection_age_s: after this, and up to `AGE_JITTER_PERCENT` more, callers are told to open another.
         tls: the files for TLS; None for none.
+        web: what is to be for gRPC-Web; None for none.
     """
 
     host: str
@@ -66,6 +96,7 @@ class Listener:
     max_connections: int
     max_connection_age_s: float = 0.0
     tls: Tls | None = None
+    web: Web | None = None
 
     @property
     def window_bytes(self) -> int:
@@ -231,7 +262,8 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
             }
         ]
     }
-    [opened] = configuration["static_resources"]["listeners"]
+    listeners = configuration["static_resources"]["listeners"]
+    [opened] = listeners
     # An answer that is not read waits in Python, where it counts.
     opened["per_connection_buffer_limit_bytes"] = listener.window_bytes
     opened["connection_balance_config"] = {"exact_balance": {}}
@@ -269,4 +301,70 @@ def _configuration(listener: Listener, scratch: Path) -> dict[str, Any]:
         "stream_reset_rate": RESETS,
         "connection_keepalive": {"interval": f"{KEEPALIVE_S}s", "timeout": "20s"},
     }
+    if listener.web is not None:
+        listeners.append(_for_web(opened, listener.web))
     return configuration
+
+
+def _for_web(grpc: dict[str, Any], web: Web) -> dict[str, Any]:
+    """Return gRPC's listener once more, for browsers: HTTP/1.1 too, and gRPC-Web becomes gRPC."""
+    opened = deepcopy(grpc)
+    opened["name"] = "grpc-web"
+    opened["address"]["socket_address"]["port_value"] = web.port
+    [chain] = opened["filter_chains"]
+    if "transport_socket" in chain:
+        chain["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = ["h2", "http/1.1"]
+    manager = chain["filters"][-1]["typed_config"]
+    manager["codec_type"] = "AUTO"
+    manager["stream_error_on_invalid_http_message"] = False  # HTTP/1.1: where the next request begins is not known
+    manager["request_headers_timeout"] = f"{HANDSHAKE_S}s"
+    [app] = manager["http_filters"]
+    app["typed_config"]["filter_config"]["value"] = json.dumps(
+        {**json.loads(app["typed_config"]["filter_config"]["value"]), "app": WEB_APP}
+    )
+    manager["http_filters"] = [
+        _filter("cors", "cors.v3.Cors"),
+        _filter("rbac", "rbac.v3.RBAC", rules=_strangers(web.origins)),
+        _filter("grpc_web", "grpc_web.v3.GrpcWeb"),
+        app,
+    ]
+    [host] = manager["route_config"]["virtual_hosts"]
+    host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(web.origins)}
+    manager["local_reply_config"] = {"mappers": [_in_words(403, NOT_NAMED)]}
+    return opened
+
+
+def _filter(name: str, kind: str, **settings: Any) -> dict[str, Any]:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": f"{HTTP_FILTERS}.{kind}", **settings}}
+
+
+def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
+    """Let browsers show pages of these origins what is answered; no cookie is ever asked for."""
+    return {
+        "@type": f"{HTTP_FILTERS}.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"exact": each} for each in origins],
+        "allow_methods": "POST",
+        "allow_headers": ",".join(CALLER_HEADERS),
+        "expose_headers": ",".join(ANSWER_HEADERS),
+        "max_age": str(PREFLIGHT_S),
+    }
+
+
+def _strangers(origins: tuple[str, ...]) -> dict[str, Any]:
+    """Refuse pages of other origins.
+
+    CORS alone would leave that to browsers, which let a page call that came by a name of its own for this address.
+    """
+    page = {"header": {"name": "origin", "present_match": True}}
+    others = [{"not_id": {"header": {"name": "origin", "string_match": {"exact": each}}}} for each in origins]
+    stranger = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [page, *others]}}]}
+    return {"action": "DENY", "policies": {"strangers": stranger}}
+
+
+def _in_words(status: int, words: str) -> dict[str, Any]:
+    """Let Envoy say why it refused."""
+    equal = {"op": "EQ", "value": {"default_value": status, "runtime_key": "none"}}
+    return {
+        "filter": {"status_code_filter": {"comparison": equal}},
+        "body_format_override": {"text_format_source": {"inline_string": words}},
+    }

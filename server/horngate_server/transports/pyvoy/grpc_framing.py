@@ -23,6 +23,11 @@ COPIED_BYTES = 4096
 Headers = list[tuple[bytes, bytes]]
 
 
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a content type is gRPC's, with a codec or without; gRPC-Web's is not."""
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in {b"", b"+", b";"}
+
+
 def frame(message: bytes) -> bytes:
     """Put the prefix in front of an uncompressed message."""
     return b"\0" + len(message).to_bytes(4, "big") + message

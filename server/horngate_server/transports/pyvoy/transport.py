@@ -174,7 +174,7 @@ class FastTransport:
         memory = gate.memory
         if not gate.wide_open:
             memory = gate.enter(method, headers.get(b"authorization", b""), scope["client"][0])
-        if method not in self._methods or not content_type.startswith(b"application/grpc"):
+        if method not in self._methods or not grpc_framing.is_grpc(content_type):
             self._other(scope, headers, asgi.Inbox(receive, encoding, max_bytes, memory), memory, send)
             return None
         deadline, stands_back = self._options(headers)
@@ -251,7 +251,7 @@ class FastTransport:
     ) -> None:
         """Take what is no unary call: a stream, or nothing that is known here."""
         method = scope["path"]
-        if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+        if not grpc_framing.is_grpc(headers.get(b"content-type", b"")):
             asgi.send_unsupported(send)
         elif self._service is None:
             raise NotReady("the server is starting")

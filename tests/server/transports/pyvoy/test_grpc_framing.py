@@ -13,6 +13,24 @@ from horngate_server.core.rpc import Status
 from horngate_server.transports.pyvoy import grpc_framing
 
 
+@pytest.mark.parametrize(
+    ("content_type", "is_grpc"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"application/grpc-web", False),
+        (b"application/grpc-web+proto", False),
+        (b"application/grpc-web-text", False),
+        (b"application/json", False),
+        (b"", False),
+    ],
+)
+def test_grpc_is_told_from_what_is_named_like_it(content_type: bytes, *, is_grpc: bool) -> None:
+    """A codec or a parameter may follow; gRPC-Web is another protocol."""
+    assert grpc_framing.is_grpc(content_type) is is_grpc
+
+
 @given(st.one_of(st.binary(max_size=100), st.integers(4000, 5000).map(bytes)))
 def test_a_framed_message_comes_back_whole(message: bytes) -> None:
     """Whatever the message, its frame holds it, uncompressed."""
