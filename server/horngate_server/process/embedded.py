@@ -20,6 +20,7 @@ from horngate_server.telemetry.sampling import Sampler
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.pyvoy import envoy
+from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
 from horngate_server.transports.pyvoy.transport import FastTransport
 
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
@@ -30,7 +31,7 @@ _scratch = _settings.scratch
 _gate = Gate.of(_settings, time.monotonic)
 app = FastTransport(
     port=_settings.grpc_port,
-    admin=envoy.admin(_scratch),
+    admin=EnvoyAdmin(envoy.admin(_scratch)),
     max_message_bytes=_settings.max_message_bytes,
     gate=_gate,
     clock=time.monotonic,

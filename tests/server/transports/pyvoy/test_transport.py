@@ -15,7 +15,9 @@ from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
-from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
+from horngate_server.transports.pyvoy.answer_sending import PIECE_BYTES
+from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
+from horngate_server.transports.pyvoy.transport import FastTransport
 from support.in_process import OPTIONS
 
 METHOD = "/s/m"
@@ -33,6 +35,16 @@ class FakeService:
 
     def accept(self, calls: Sequence[Call]) -> None:
         self.batches.append(list(calls))
+
+
+class LiveEnvoy(EnvoyAdmin):
+    """The admin interface of an Envoy that listens."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("none"))
+
+    def live(self) -> bool:
+        return True
 
 
 class FakeCaller:
@@ -78,9 +90,8 @@ class FakeCaller:
 def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 << 20) -> FastTransport:
     """A transport that Envoy has just begun to listen for."""
     made = FastTransport(
-        port=1, admin=Path("none"), max_message_bytes=message, gate=Gate(ByteBudget(memory)), clock=time.monotonic
+        port=1, admin=LiveEnvoy(), max_message_bytes=message, gate=Gate(ByteBudget(memory)), clock=time.monotonic
     )
-    made._ask_envoy = lambda url, method="GET": "LIVE\n"  # type: ignore[method-assign]  # noqa: ARG005
     made.start(service)
     return made
 
@@ -326,7 +337,7 @@ def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
         answer = bytes(3 * PIECE_BYTES)
         fast.deliver([(service.batches[0][0].reply, answer)])
         await asyncio.sleep(0)
-        fast._under_way.end()
+        fast._open_streams.end()
         async with asyncio.timeout(10):
             await caller.ended.wait()
         assert caller.body() == grpc_framing.frame(answer)
