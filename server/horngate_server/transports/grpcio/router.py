@@ -48,7 +48,7 @@ class Router(grpc.GenericRpcHandler):
             receive = small.first if method in OPEN else None
             self._handlers[method] = handlers.streaming(stream, partial(enter, method, gate, reader), streams, receive)
 
-    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> Handler:
         """Return the handler of a call (gRPC asks for it)."""
         if len(details.invocation_metadata) > MAX_HEADERS:
             return handlers.refusing(InvalidRequest(f"more than {MAX_HEADERS} headers; expected fewer"))
