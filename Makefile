@@ -18,9 +18,10 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 
 .venv/ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
-	    "Horngate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % v)'
+	    "The trainer needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % v)'
 	@# An environment whose installation was interrupted is begun anew; a finished one is only brought up to date.
-	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv \
+	    || { echo "no venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@rm -f $@
 	@echo "installing the pinned development environment into .venv (about 2 GB, once)"
 	@$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $(LOCK)
@@ -30,9 +31,10 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 lock:  ## resolve the dependencies anew into the lock files; UPGRADE= keeps the versions that they have
 	$(COMPILE) $(UPGRADE) --extra images --extra server --extra fast --extra otel --extra trainer --group dev \
 	    --output-file $(LOCK) pyproject.toml
-	@# The images': the same versions. The server's has TensorFlow alone, without what only its Python package needs.
+	@# The images': the same versions. The server's has the engines alone, without what only their Python packages need.
 	$(COMPILE) --constraint $(LOCK) --extra images --output-file $(IMAGES)/client.txt pyproject.toml
 	$(COMPILE) --constraint $(LOCK) --extra serving --extra fast --extra otel --output-file $(IMAGES)/server.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --no-deps --output-file $(IMAGES)/litert.txt $(IMAGES)/litert.in
 	$(COMPILE) --constraint $(LOCK) --no-deps --output-file $(IMAGES)/tensorflow-cpu.txt $(IMAGES)/tensorflow-cpu.in
 	$(COMPILE) --constraint $(LOCK) --output-file $(IMAGES)/tensorflow-gpu.txt $(IMAGES)/tensorflow-gpu.in
 	$(COMPILE) --constraint $(LOCK) --extra trainer --output-file $(IMAGES)/trainer-cpu.txt pyproject.toml

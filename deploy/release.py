@@ -20,7 +20,7 @@ SOURCE = Path("protos/horngate_protos/__init__.py")
 CHANGELOG = Path("CHANGELOG.md")
 MANIFESTS = Path("deploy/kubernetes")
 VERSION = re.compile(r'(?<=^__version__ = ")[^"]+', re.MULTILINE)
-IMAGE = re.compile(r"(?<=image: )(horngate-\w+):\S+")
+IMAGE = re.compile(r"(?<=image: )(horngate-[\w-]+):\S+")
 
 
 class Refused(Exception):

@@ -3,6 +3,7 @@
 It brings up a stack of its own (another project name, the same ports), classifies the test set from a container, asks
 Prometheus the dashboard's queries, kills a replica behind Envoy under load, restarts all of them one after the other
 under load, and takes everything down again. Exit code 0 if all of it held, 1 with the reason if not.
+HORNGATE_IMAGE_ENGINE=litert builds the servers without TensorFlow.
 """
 
 import argparse

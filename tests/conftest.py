@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.node_packages import installed
 from support.skips import pytest_runtest_makereport  # noqa: F401 - a hook, by its name
 
 # No test fails because the machine is busy.
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 SLOW_FIXTURES = {"trained", "foreign_models", "tensorflow"}
 """They train, write SavedModels, or import TensorFlow."""
 
+NET_FIXTURES = {"node_client", "tfjs_client"}
+"""They install packages."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what starts servers or needs a slow fixture; other slow tests carry the marker themselves."""
@@ -30,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if item.path.is_relative_to(ROOT / "tests/e2e") or not SLOW_FIXTURES.isdisjoint(fixtures):
             item.add_marker("slow")
-        if "node_client" in fixtures:
+        if not NET_FIXTURES.isdisjoint(fixtures):
             item.add_marker("net")
 
 
@@ -53,13 +57,20 @@ def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The version folder that the trainer exported after two epochs on the real MNIST."""
+    """The version folder that the trainer exported after two epochs on the real MNIST, in all its formats."""
     folder = tmp_path_factory.mktemp("trained")
     done = subprocess.run(
         [
             sys.executable, "-m", "horngate_trainer.cli", "--output", folder / "models", "--epochs", "2",
             "--seed", "1", "--min-accuracy", "0.9", "--report", folder / "report",
+            "--formats", "savedmodel,litert,tfjs",
         ],
         check=True, capture_output=True, text=True, timeout=100, cwd=folder,
     )  # fmt: skip
     return Path(folder, done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def tfjs_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of @tensorflow/tfjs and of the scripts that use it in Node."""
+    return installed("tfjs", tmp_path_factory.mktemp("tfjs"))

@@ -26,9 +26,10 @@ from horngate_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from horngate_client.explanation import Explanation
 from horngate_client.prediction import Prediction, Timing
 from horngate_client.retry import RetryPolicy
-from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, TensorSpec
+from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, Signature, TensorSpec
 from horngate_client.sync import Client
 from horngate_protos import __version__
 
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigurationError",
     "ConversionError",
     "DeadlineExceeded",
+    "Explanation",
     "HorngateError",
     "InvalidRequest",
     "MissingExtra",
@@ -53,6 +55,7 @@ __all__ = [
     "RetryPolicy",
     "ServerFault",
     "ServerInfo",
+    "Signature",
     "TensorSpec",
     "Timing",
     "TlsConfig",

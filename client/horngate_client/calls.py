@@ -1,7 +1,7 @@
 """What is sent for each method of a client, and what its answers mean. Knows bytes; sends nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -11,10 +11,18 @@ from numpy.typing import ArrayLike
 from horngate_client import images, tensors
 from horngate_client.codec import Answer, Array, RequestEncoder, decode
 from horngate_client.errors import ConfigurationError, ConversionError, ProtocolError
+from horngate_client.explanation import Explanation
 from horngate_client.prediction import Prediction, Timing
 from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, TensorSpec
 from horngate_client.split import row_ranges
 from horngate_protos import open_inference_pb2 as oip
+
+EXPLAIN, TARGET = "explain", "target"
+"""The signature that explains, and its input that says which class."""
+EXPLAINED = ("attributions", TARGET, "score", "baseline_score", "gap")
+"""Its outputs, in the order of `Explanation`."""
+EXPLAINED_ROWS = 64
+"""Rows of a request: each costs tens of predictions."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -141,7 +149,56 @@ def predict(
     )
 
 
+def explain(
+    model: ModelMetadata,
+    version: str,
+    batch: images.Images,
+    target: ArrayLike | None,
+    rows_per_request: int,
+    *,
+    resize: bool,
+    invert: bool,
+) -> Call[Explanation]:
+    """Ask which parts of images speak for a class."""
+    signature = next((each for each in model.signatures if each.name == EXPLAIN), None)
+    if signature is None:
+        raise ConversionError(
+            f"{model.name} has no signature {EXPLAIN!r}; horngate-trainer writes it, "
+            "and so does horngate_trainer.export(..., explain=True)"
+        )
+    wanted = images.ImageInput.of(model)
+    array = images.convert(batch, wanted, resize=resize, invert=invert)
+    targets = _targets(target, len(array))
+    specs = replace(model, inputs=signature.inputs, outputs=signature.outputs)
+
+    def join(answers: Sequence[Answer], seconds: float) -> Explanation:
+        del seconds
+        attributions, explained, scores, before, gaps = (_concatenate(answers, name) for name in EXPLAINED)
+        versions = ",".join(dict.fromkeys(answer.version for answer in answers))
+        return Explanation(attributions, explained, scores, before, gaps, array, versions)
+
+    return _inference(
+        specs,
+        version,
+        {wanted.tensor.name: array, TARGET: targets},
+        EXPLAINED,
+        rows_per_request=min(rows_per_request, EXPLAINED_ROWS),
+        join=join,
+        signature=EXPLAIN,
+    )
+
+
 # --- private ------------------------------------------------------------------------------------------------
+
+
+def _targets(target: ArrayLike | None, rows: int) -> Array:
+    """Return the class to explain for each row; -1 for the one that is predicted."""
+    given = np.asarray(-1 if target is None else target)
+    if given.dtype.kind not in "iu" or given.shape not in {(), (1,), (rows,)}:
+        raise ConversionError(
+            f"target is {given.dtype} {list(given.shape)}; expected the number of a class, or one for each of {rows}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(given.astype(np.int64), (rows,)))
 
 
 def _single(
@@ -167,8 +224,9 @@ def _inference(
     rows_per_request: int,
     join: Callable[[Sequence[Answer], float], T],
     timing: bool = False,
+    signature: str = "",
 ) -> Call[T]:
-    encoder = RequestEncoder(model.name, version, model.inputs, outputs, timing=timing)
+    encoder = RequestEncoder(model.name, version, model.inputs, outputs, timing=timing, signature=signature)
     in_rows = bool(model.inputs) and all(spec.in_rows for spec in (*model.inputs, *model.outputs))
     if not in_rows:
         return Call(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHADES = " .:-=+*#%@"
 _BLOCKS = " ▀▄█"
+_LEVELS = (-0.4, -0.1, 0.1, 0.4)
 
 
 def bars(probabilities: Sequence[float], *, width: int = 30, most: int = 10, unicode: bool = True) -> list[str]:
@@ -31,6 +32,18 @@ def picture(image: NDArray[np.uint8], *, unicode: bool = True) -> list[str]:
     return ["".join(_BLOCKS[cell] for cell in row) for row in (lit[0::2] + 2 * lit[1::2]).tolist()]
 
 
+def heat(strengths: NDArray[np.floating], *, colour: bool = False) -> list[str]:
+    """Draw what speaks for a class and what against it, from -1 to 1: two characters for each pixel.
+
+    In colours, red is for and blue against; without, ``#`` and ``+`` are for, ``=`` and ``-`` against.
+    """
+    if not colour:
+        marks = np.array(list("=- +#"))
+        levels = np.digitize(strengths, _LEVELS)
+        return ["".join(2 * mark for mark in marks[row]).rstrip() for row in levels]
+    return ["".join(map(_cell, row)) + "\x1b[0m" for row in strengths.tolist()]
+
+
 # --- private ---------------------------------------------------------------------------------------------
 
 
@@ -44,3 +57,9 @@ def _bar(share: float, width: int, *, unicode: bool) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:6.1%}" if 0 <= share <= 1 else f"{share:.4g}"
+
+
+def _cell(strength: float) -> str:
+    rest = round(255 * (1 - min(1.0, abs(strength))))
+    red, green, blue = (255, rest, rest) if strength > 0 else (rest, rest, 255)
+    return f"\x1b[48;2;{red};{green};{blue}m  "

@@ -21,6 +21,7 @@ from horngate_client.errors import (
     InvalidRequest,
     MissingExtra,
 )
+from horngate_client.explanation import LARGE_GAP, Explanation
 from horngate_client.prediction import Prediction
 from horngate_client.settings import Several, apply_environment, duration, positive
 from horngate_client.signature import ModelVersion
@@ -34,6 +35,7 @@ examples:
   horngate-client predict seven.png
   horngate-client predict --invert --resize photo-on-paper.jpg
   horngate-client predict --json test-images.npy > answers.json
+  horngate-client explain seven.png --target 1 --output heat.png
   horngate-client --model sentiment infer reviews.npz
   horngate-client --server a:8001 --server b:8001 status
   horngate-client load --concurrency 64 --duration 30s
@@ -92,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--bulk", action="store_true", help="stand back behind interactive callers of a Horngate server")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
+    _add_explain(commands)
     infer = _command(
         commands,
         "infer",
@@ -157,6 +160,26 @@ def _add_predict(commands: Any) -> None:
     predict.set_defaults(run=_predict)
 
 
+def _add_explain(commands: Any) -> None:
+    explain = _command(
+        commands,
+        "explain",
+        "show which parts of pictures speak for a class, and which against it",
+        "examples:\n  horngate-client explain seven.png\n"
+        "  horngate-client explain seven.png --target 1 --output heat.png\n\n"
+        "Red, or # and +, speaks for the class; blue, or = and -, against it. The model needs the signature explain,\n"
+        "which horngate-trainer writes, and horngate_trainer.export(..., explain=True).",
+    )
+    add = explain.add_argument
+    add("files", nargs="+", metavar="FILE", help="a picture of one image, or an .npy of one or many")
+    add("--target", type=int, metavar="CLASS", help="the class to explain (default: the one that is predicted)")
+    add("--output", metavar="FILE.png", help="draw it into this file, rather than here")
+    add("--resize", action="store_true", help="scale pictures to the model's size")
+    add("--invert", action="store_true", help="swap black and white")
+    add("--json", action="store_true", help="print JSON")
+    explain.set_defaults(run=_explain)
+
+
 def _add_load(commands: Any) -> None:
     parser = _command(
         commands,
@@ -183,16 +206,8 @@ def _add_load(commands: Any) -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     with _client(args) as client:
-        wanted = images.ImageInput.of(client.model())
-        batches = [images.convert(name, wanted, resize=args.resize, invert=args.invert) for name in args.files]
-        sizes = {batch.shape[1:] for batch in batches}
-        if len(sizes) > 1:
-            raise ConversionError(f"the files differ in size, and one batch has one: {sorted(sizes)}")
-        batch = np.concatenate(batches)
+        batch, origins = _read_images(args, client)
         prediction = client.predict(batch)
-    origins = [
-        (name, row, len(rows)) for name, rows in zip(args.files, batches, strict=True) for row in range(len(rows))
-    ]
     if args.json:
         print(json.dumps(_prediction_json(args.model, origins, prediction), indent=2))
         return DONE
@@ -208,6 +223,64 @@ def _predict(args: argparse.Namespace) -> int:
         if detailed:
             print("\n".join(f"  {line}".rstrip() for line in chart.bars(shares.tolist(), unicode=unicode)))
     return DONE
+
+
+def _read_images(args: argparse.Namespace, client: Client) -> tuple[images.Array, list[tuple[str, int, int]]]:
+    """Return what the files hold, and for each image its file, its row there, and how many there are."""
+    wanted = images.ImageInput.of(client.model())
+    batches = [images.convert(name, wanted, resize=args.resize, invert=args.invert) for name in args.files]
+    sizes = {batch.shape[1:] for batch in batches}
+    if len(sizes) > 1:
+        raise ConversionError(f"the files differ in size, and one batch has one: {sorted(sizes)}")
+    origins = [
+        (name, row, len(rows)) for name, rows in zip(args.files, batches, strict=True) for row in range(len(rows))
+    ]
+    return np.concatenate(batches), origins
+
+
+def _explain(args: argparse.Namespace) -> int:
+    with _client(args) as client:
+        batch, origins = _read_images(args, client)
+        found = client.explain(batch, args.target)
+    if args.output is not None:
+        try:
+            found.to_image().save(args.output)
+        except (OSError, ValueError) as exc:
+            raise ConfigurationError(f"--output {args.output} cannot be written: {exc}") from exc
+    if args.json:
+        print(json.dumps(_explanation_json(args.model, origins, found), indent=2))
+        return DONE
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for index, (name, row, rows) in enumerate(origins):
+        score, before, gap = (float(each[index]) for each in (found.scores, found.baseline_scores, found.gaps))
+        print(
+            f"{name}{f'[{row}]' if rows > 1 else ''}: {found.target[index]}  {score:.1%}, "
+            f"{before:.1%} where there is nothing"
+        )
+        if args.output is None:
+            print("\n".join(chart.heat(found.strengths[index], colour=colour)))
+        if not gap <= LARGE_GAP:
+            print(f"  not to be trusted: it misses {gap:.2f} of the difference")
+    return DONE
+
+
+def _explanation_json(model: str, origins: list[tuple[str, int, int]], found: Explanation) -> dict[str, Any]:
+    numbers = zip(
+        found.target.tolist(), found.scores.tolist(), found.baseline_scores.tolist(), found.gaps.tolist(), strict=True
+    )
+    return {
+        "model": model,
+        "version": found.version,
+        "explanations": [
+            {
+                "file": name, "row": row, "target": target, "score": score, "baseline_score": before, "gap": gap,
+                "attributions": attributions.tolist(),
+            }
+            for (name, row, _), (target, score, before, gap), attributions in zip(
+                origins, numbers, found.attributions, strict=True
+            )
+        ],
+    }  # fmt: skip
 
 
 def _prediction_json(model: str, origins: list[tuple[str, int, int]], prediction: Prediction) -> dict[str, Any]:
@@ -288,7 +361,7 @@ def _models(args: argparse.Namespace) -> int:
         print(json.dumps([{"server": address, **asdict(each)} for address, each in found], indent=2))
         return DONE
     several = len({address for address, _ in found}) > 1
-    heads = ("model", "version", "state", "labels", "age", "rows", "device", "verification, reason")
+    heads = ("model", "version", "state", "labels", "age", "rows", "engine", "device", "verification, reason")
     rows = [(f"{address} {each.name}" if several else each.name, *_version_cells(each)) for address, each in found]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
@@ -302,8 +375,8 @@ def _version_cells(each: ModelVersion) -> tuple[str, ...]:
         words.append(f"shadow: {each.shadow_agreed / each.shadow_rows:.2%} of {each.shadow_rows} rows agree")
     labels = ", ".join(label or "default" for label in each.labels)
     return (
-        each.version, each.state, labels or "-", _age(each.age_seconds), f"{each.rows:,}", each.device or "-",
-        "; ".join(filter(None, words)),
+        each.version, each.state, labels or "-", _age(each.age_seconds), f"{each.rows:,}",
+        each.engine or "-", each.device or "-",        "; ".join(filter(None, words)),
     )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class RequestEncoder:
         outputs: Sequence[str] = (),
         *,
         timing: bool = False,
+        signature: str = "",
     ) -> None:
         self._specs = specs
         self._base = oip.ModelInferRequest(
@@ -62,6 +63,8 @@ class RequestEncoder:
         )
         if timing:
             self._base.parameters["horngate_timing"].bool_param = True
+        if signature:
+            self._base.parameters["signature"].string_param = signature
         self._heads: dict[tuple[tuple[int, ...], ...], bytes] = {}
 
     def encode(self, arrays: Mapping[str, Array]) -> bytes:

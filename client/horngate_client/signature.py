@@ -1,5 +1,6 @@
 """What a server says about itself and about a model: names, datatypes and shapes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,21 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """One of a model's signatures.
+
+    Attributes:
+        name: what a request asks for it by.
+        inputs: what it takes.
+        outputs: what it returns.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMetadata:
     """A model's signature.
 
@@ -72,6 +88,7 @@ class ModelMetadata:
         outputs: what it returns.
         batching: ``"rows"`` where a large request may be sent in parts, by rows, ``"whole"`` where it goes as it is;
             empty where the server does not say, and then it is taken for the first where every shape begins with -1.
+        signatures: all of them, the default one first; none where the server does not say.
     """
 
     name: str
@@ -80,6 +97,7 @@ class ModelMetadata:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batching: str = ""
+    signatures: tuple[Signature, ...] = ()
 
     @classmethod
     def parse(cls, message: oip.ModelMetadataResponse) -> "ModelMetadata":
@@ -89,11 +107,19 @@ class ModelMetadata:
             message: as a server sent it.
         """
         batching = message.horngate_batching
-        inputs, outputs = (
-            tuple(TensorSpec(each.name, each.datatype, tuple(each.shape), batching != "whole") for each in tensors)
-            for tensors in (message.inputs, message.outputs)
+        signatures = tuple(
+            Signature(each.name, _specs(each.inputs, each.batching), _specs(each.outputs, each.batching))
+            for each in message.horngate_signatures
         )
-        return cls(message.name, tuple(message.versions), message.platform, inputs, outputs, batching)
+        return cls(
+            message.name,
+            tuple(message.versions),
+            message.platform,
+            _specs(message.inputs, batching),
+            _specs(message.outputs, batching),
+            batching,
+            signatures,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,7 @@ class ModelVersion:
         verification: whether it has proved itself.
         shadow_rows: rows that it computed along with the version that answers.
         shadow_agreed: of these, how many got the same answer.
+        engine: what computes it, "tensorflow" or "litert"; empty where the server does not say.
     """
 
     name: str
@@ -142,6 +169,7 @@ class ModelVersion:
     verification: str
     shadow_rows: int
     shadow_agreed: int
+    engine: str
 
     @classmethod
     def parse(cls, entry: oip.RepositoryIndexResponse.ModelIndex) -> "ModelVersion":
@@ -153,4 +181,12 @@ class ModelVersion:
         return cls(
             entry.name, entry.version, entry.horngate_state or entry.state.lower(), entry.reason, entry.age_seconds,
             entry.rows, entry.device, tuple(entry.labels), entry.verification, entry.shadow_rows, entry.shadow_agreed,
+            entry.engine,
         )  # fmt: skip
+
+
+# --- private ------------------------------------------------------------------------------------------------
+
+
+def _specs(tensors: Iterable[oip.ModelMetadataResponse.TensorMetadata], batching: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(each.name, each.datatype, tuple(each.shape), batching != "whole") for each in tensors)

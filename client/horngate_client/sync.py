@@ -17,6 +17,7 @@ from horngate_client.base import BaseClient
 from horngate_client.channels import failure, path_of
 from horngate_client.codec import Array
 from horngate_client.errors import DeadlineExceeded, TryLater, Unavailable
+from horngate_client.explanation import Explanation
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
 from horngate_client.names import AFTER_FAILURE_SECONDS
@@ -61,6 +62,46 @@ class Client(BaseClient):
         span = self._span(timeout)
         call = calls.predict(
             self._signature(span), self._version, images, self._rows_per_request, resize=resize, invert=invert
+        )
+        return self._run(self._job(call, span), span)
+
+    def explain(
+        self,
+        images: Images,
+        target: ArrayLike | None = None,
+        *,
+        resize: bool = False,
+        invert: bool = False,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Say which parts of images speak for a class, and which against it.
+
+        For a model with the signature ``explain``, as the trainer writes it. An explanation costs tens of predictions.
+
+        Args:
+            images: as for ``predict``.
+            target: the class, one for all images or one for each; None, or -1: the one that is predicted.
+            resize: as for ``predict``.
+            invert: as for ``predict``.
+            timeout: seconds for the whole call, instead of the client's.
+
+        Raises:
+            ConversionError: the images do not fit the model, or it has no such signature; nothing was sent.
+            MissingExtra: a picture needs Pillow, which is not installed.
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
+        span = self._span(timeout)
+        call = calls.explain(
+            self._signature(span),
+            self._version,
+            images,
+            target,
+            self._rows_per_request,
+            resize=resize,
+            invert=invert,
         )
         return self._run(self._job(call, span), span)
 

@@ -22,6 +22,8 @@ SHARES = (
     f"/ on() group_left() sum(rate(horngate_predicted_class_total{ONE}{RATE}))"
 )
 
+REPLACED = f"sum by (instance, reason) (increase(horngate_worker_restarts_total{ALL}{RATE})) or vector(0)"
+
 FILLED = (
     f"max by (priority) (horngate_queue_rows{ONE} "
     f"/ on(instance, worker, model, version) group_left() horngate_queue_capacity_rows{ONE})"
@@ -124,10 +126,12 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
               "{{model}} {{version}} {{as}}"),), "1: as if prepared in that way.", 12),
     ),
     "Process": (
-        Panel("Up", "bool", ((f"up{ALL}", "{{instance}}"),), "0: Prometheus cannot reach it.", 6),
-        Panel("CPU", "short", ((f"rate(process_cpu_seconds_total{ALL}{RATE})", PROCESS),), "Cores.", 6),
-        Panel("Memory", "bytes", ((f"process_resident_memory_bytes{ALL}", PROCESS),), "Resident.", 6),
-        Panel("Open files", "short", ((f"process_open_fds{ALL}", PROCESS),), "Connections are among them.", 6),
+        Panel("Up", "bool", ((f"up{ALL}", "{{instance}}"),), "0: Prometheus cannot reach it."),
+        Panel("CPU", "short", ((f"rate(process_cpu_seconds_total{ALL}{RATE})", PROCESS),), "Cores."),
+        Panel("Memory", "bytes", ((f"process_resident_memory_bytes{ALL}", PROCESS),), "Resident."),
+        Panel("Open files", "short", ((f"process_open_fds{ALL}", PROCESS),), "Connections are among them.", 12),
+        Panel("Workers replaced", "short", ((REPLACED, "{{instance}} {{reason}}"),),
+              "With --workers: those that crashed, hung, or could not be started.", 12),
     ),
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ class ModelMetadataRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ModelMetadataResponse(_message.Message):
-    __slots__ = ("name", "versions", "platform", "inputs", "outputs", "horngate_batching")
+    __slots__ = ("name", "versions", "platform", "inputs", "outputs", "horngate_batching", "horngate_signatures")
     class TensorMetadata(_message.Message):
         __slots__ = ("name", "datatype", "shape")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -74,19 +74,32 @@ class ModelMetadataResponse(_message.Message):
         datatype: str
         shape: _containers.RepeatedScalarFieldContainer[int]
         def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    class SignatureMetadata(_message.Message):
+        __slots__ = ("name", "inputs", "outputs", "batching")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        INPUTS_FIELD_NUMBER: _ClassVar[int]
+        OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+        BATCHING_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        inputs: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.TensorMetadata]
+        outputs: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.TensorMetadata]
+        batching: str
+        def __init__(self, name: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., batching: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     HORNGATE_BATCHING_FIELD_NUMBER: _ClassVar[int]
+    HORNGATE_SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     versions: _containers.RepeatedScalarFieldContainer[str]
     platform: str
     inputs: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.TensorMetadata]
     outputs: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.TensorMetadata]
     horngate_batching: str
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., horngate_batching: _Optional[str] = ...) -> None: ...
+    horngate_signatures: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.SignatureMetadata]
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., horngate_batching: _Optional[str] = ..., horngate_signatures: _Optional[_Iterable[_Union[ModelMetadataResponse.SignatureMetadata, _Mapping]]] = ...) -> None: ...
 
 class InferParameter(_message.Message):
     __slots__ = ("bool_param", "int64_param", "string_param", "double_param", "uint64_param")
@@ -243,7 +256,7 @@ class RepositoryIndexRequest(_message.Message):
 class RepositoryIndexResponse(_message.Message):
     __slots__ = ("models",)
     class ModelIndex(_message.Message):
-        __slots__ = ("name", "version", "state", "reason", "horngate_state", "age_seconds", "rows", "device", "labels", "verification", "shadow_rows", "shadow_agreed")
+        __slots__ = ("name", "version", "state", "reason", "horngate_state", "age_seconds", "rows", "device", "labels", "verification", "shadow_rows", "shadow_agreed", "engine")
         NAME_FIELD_NUMBER: _ClassVar[int]
         VERSION_FIELD_NUMBER: _ClassVar[int]
         STATE_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +269,7 @@ class RepositoryIndexResponse(_message.Message):
         VERIFICATION_FIELD_NUMBER: _ClassVar[int]
         SHADOW_ROWS_FIELD_NUMBER: _ClassVar[int]
         SHADOW_AGREED_FIELD_NUMBER: _ClassVar[int]
+        ENGINE_FIELD_NUMBER: _ClassVar[int]
         name: str
         version: str
         state: str
@@ -268,7 +282,8 @@ class RepositoryIndexResponse(_message.Message):
         verification: str
         shadow_rows: int
         shadow_agreed: int
-        def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., horngate_state: _Optional[str] = ..., age_seconds: _Optional[float] = ..., rows: _Optional[int] = ..., device: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., verification: _Optional[str] = ..., shadow_rows: _Optional[int] = ..., shadow_agreed: _Optional[int] = ...) -> None: ...
+        engine: str
+        def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., horngate_state: _Optional[str] = ..., age_seconds: _Optional[float] = ..., rows: _Optional[int] = ..., device: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., verification: _Optional[str] = ..., shadow_rows: _Optional[int] = ..., shadow_agreed: _Optional[int] = ..., engine: _Optional[str] = ...) -> None: ...
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[RepositoryIndexResponse.ModelIndex]
     def __init__(self, models: _Optional[_Iterable[_Union[RepositoryIndexResponse.ModelIndex, _Mapping]]] = ...) -> None: ...

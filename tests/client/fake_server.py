@@ -32,6 +32,29 @@ class Failure:
     pushback: str | None = None
 
 
+EXPLAIN_INPUTS = (*MNIST_INPUTS, ("target", "INT64", (-1,)))
+EXPLAIN_OUTPUTS = (
+    ("attributions", "FP32", (-1, 28, 28)), ("baseline_score", "FP32", (-1,)), ("gap", "FP32", (-1,)),
+    ("score", "FP32", (-1,)), ("target", "INT64", (-1,)),
+)  # fmt: skip
+
+
+def explain(inputs: Arrays) -> Arrays:
+    """Stand in for the signature of that name: every lit pixel speaks for the class, unless that is another one."""
+    images, target = inputs["images"], inputs["target"].copy()
+    predicted: Any = classify(inputs)["classes"]
+    target[target < 0] = predicted[target < 0]
+    scores = np.equal(target, predicted).astype(np.float32)
+    sign = 2 * scores - 1
+    return {
+        "attributions": (images > 128).astype(np.float32) * sign[:, None, None],
+        "baseline_score": scores / 10,
+        "gap": np.where(np.equal(target, 9), 0.5, 0.001).astype(np.float32),
+        "score": scores,
+        "target": target,
+    }
+
+
 def classify(inputs: Arrays) -> Arrays:
     """Stand in for the reference model: the class of an image is its first pixel modulo ten."""
     images = inputs["images"]
@@ -58,6 +81,7 @@ class FakeServer:
     timing: tuple[int, int] | None = (200, 3000)
     ready: bool = True
     batching: str = ""
+    explains: bool = True
     failures: list[Failure] = field(default_factory=list)
     refuse_load: Failure | None = None
     token: str | None = None
@@ -103,6 +127,14 @@ class FakeServer:
             inputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in self.inputs],
             outputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in self.outputs],
             horngate_batching=self.batching,
+            horngate_signatures=[
+                oip.ModelMetadataResponse.SignatureMetadata(
+                    name="explain",
+                    inputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in EXPLAIN_INPUTS],
+                    outputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in EXPLAIN_OUTPUTS],
+                )
+            ]
+            * self.explains,
         )
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -130,7 +162,7 @@ class FakeServer:
             models=[
                 entry(
                     name="mnist", version="1", state="READY", horngate_state="ready", age_seconds=7300, rows=12345,
-                    device="CPU", labels=["", "stable"], verification="verified (40 rows)",
+                    engine="litert", device="CPU", labels=["", "stable"], verification="verified (40 rows)",
                 ),
                 entry(name="mnist", version="2", state="READY", horngate_state="ready", shadow_rows=200,
                       shadow_agreed=199),
@@ -161,8 +193,9 @@ class FakeServer:
             response.parameters["horngate_queue_us"].int64_param = self.timing[0]
             response.parameters["horngate_compute_us"].int64_param = self.timing[1]
         asked = [output.name for output in request.outputs]
-        results = self.model(arrays)
-        for name, kind, _ in self.outputs:
+        explains = request.parameters["signature"].string_param == "explain"
+        results = explain(arrays) if explains else self.model(arrays)
+        for name, kind, _ in EXPLAIN_OUTPUTS if explains else self.outputs:
             if asked and name not in asked:
                 continue
             tensor = response.outputs.add(name=name, datatype=kind, shape=results[name].shape)

@@ -61,14 +61,15 @@ def test_models_shows_every_version_with_its_state(server: FakeServer, capsys: A
         "labels",
         "age",
         "rows",
+        "engine",
         "device",
         "verification,",
         "reason",
     ]
     assert lines[1].endswith("  verified (40 rows)")
-    assert "default, stable  2h   12,345  CPU" in lines[1]
+    assert "default, stable  2h   12,345  litert  CPU" in lines[1]
     assert "shadow: 99.50% of 200 rows agree" in lines[2]
-    assert lines[3].split() == ["mnist", "3", "unavailable", "-", "0s", "0", "-", "it", "disagrees"]
+    assert lines[3].split() == ["mnist", "3", "unavailable", "-", "0s", "0", "-", "-", "it", "disagrees"]
     assert main(["--server", server.address, "models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["labels"] == ["", "stable"]
 

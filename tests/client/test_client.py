@@ -650,7 +650,18 @@ def test_both_clients_have_the_same_surface() -> None:
         return {"new": inspect.signature(kind), **signatures}
 
     assert surface(Client) == surface(AsyncClient)
-    assert set(surface(Client)) == {"new", "predict", "infer", "model", "models", "promote", "ready", "server", "close"}
+    assert set(surface(Client)) == {
+        "new",
+        "predict",
+        "explain",
+        "infer",
+        "model",
+        "models",
+        "promote",
+        "ready",
+        "server",
+        "close",
+    }
 
 
 def unused_address() -> str:

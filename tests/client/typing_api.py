@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from horngate_client import (
     AsyncClient,
     Client,
+    Explanation,
     ModelMetadata,
     Overloaded,
     Prediction,
@@ -24,6 +25,7 @@ def blocking(image: NDArray[np.uint8]) -> float | None:
     with Client(["a:8001", "b:8001"], timeout=2, retry=options, tls=TlsConfig(ca="ca.pem"), token="t") as client:
         assert_type(client, Client)
         assert_type(client.predict(image), Prediction)
+        assert_type(client.explain(image, [1]), Explanation)
         assert_type(client.predict([Path("a.png"), "b.png", image], resize=True).label, int)
         assert_type(client.predict([[0.0, 1.0]], timeout=1).classes, NDArray[np.int64])
         client.infer({"x": image, "y": [1, 2]}, outputs=["z"])["z"].tolist()

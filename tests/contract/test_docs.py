@@ -36,3 +36,15 @@ def test_the_picture_of_a_versions_states_is_the_table() -> None:
     assert {(State(one), State(other)) for one, other in drawn} == {
         (one, other) for one, others in TRANSITIONS.items() for other in others
     }
+
+
+def test_the_table_of_questions_leads_to_files() -> None:
+    """docs/where-things-are.md answers twenty questions or more, each with files of the server that are there."""
+    page = (ROOT / "docs/where-things-are.md").read_text()
+    answers = dict(re.findall(r"(?m)^\| ([^|]+\?) \| (.+) \|$", page))
+    assert len(answers) >= 20
+    for question, answer in answers.items():
+        files = re.findall(r"`([\w/]+\.py)`", answer)
+        assert files, question
+        for file in files:
+            assert (ROOT / "server/horngate_server" / file).is_file(), f"{question} {file}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +67,27 @@ def test_a_bare_installation_imports_the_client_and_no_tensorflow(wheel: Path, t
         [home / "bin" / "horngate-client", "--help"], check=True, capture_output=True, text=True, timeout=60
     )
     assert "predict" in usage.stdout
+
+
+@pytest.mark.parametrize(("python", "tensorflow"), [("3.11", True), ("3.13", True), ("3.14", False)])
+@pytest.mark.parametrize(("machine", "build"), [("x86_64", "tensorflow-cpu"), ("aarch64", "tensorflow")])
+def test_python_decides_whether_the_server_gets_tensorflow_too(
+    python: str, tensorflow: bool, machine: str, build: str
+) -> None:
+    """LiteRT is in every server; TensorFlow is there for Python up to 3.13, and the extra `lite` never has it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(f"{python}.0")
+    environment = {"python_version": python, "sys_platform": "linux", "platform_machine": machine}
+
+    def installed(extra: str) -> set[str]:
+        asked = [Requirement(each) for each in project["optional-dependencies"][extra]]
+        asked = [each for each in asked if each.marker is None or each.marker.evaluate(environment)]
+        inner = [installed(name) for each in asked if each.name == "horngate" for name in each.extras]
+        return {each.name for each in asked if each.name != "horngate"}.union(*inner)
+
+    assert "ai-edge-litert" in installed("lite")
+    assert installed("server") - installed("lite") == ({build} if tensorflow else set())
+    assert installed("trainer") - installed("training") == ({build} if tensorflow else set())
 
 
 def test_the_lock_file_names_no_index_and_pins_everything_with_hashes() -> None:

@@ -31,9 +31,12 @@ WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def server(trained: Path, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server with the trained model."""
-    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("server"), "--transport", transport) as running:
+def server(
+    trained: Path, transport: str, engine: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """One server with the trained model, which either engine computes."""
+    flags = ("--transport", transport, "--engine", engine)
+    with ServerProcess(trained.parents[1], tmp_path_factory.mktemp("server"), *flags) as running:
         yield running
         assert not [line for line in running.log if " error " in line]
 

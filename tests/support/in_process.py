@@ -28,6 +28,7 @@ from horngate_server.protocols.codecs import CODECS
 from horngate_server.services.inference import InferenceService
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.request_record import RequestObserver
+from horngate_server.telemetry.request_telemetry import RequestTelemetry
 from horngate_server.telemetry.statistics import Statistics
 
 SIGNATURE = Signature(
@@ -50,6 +51,7 @@ class Clock:
 
 @dataclass
 class Feed:
+    signature: Signature
     arrays: list[Array]
 
 
@@ -72,7 +74,9 @@ class FakeModel:
         self.closed = False
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
-        return Feed([np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, signature.inputs, strict=True)])
+        return Feed(
+            signature, [np.full(s, 99, spec.datatype.numpy) for s, spec in zip(shapes, signature.inputs, strict=True)]
+        )
 
     def run(self, feed: object) -> Sequence[Array]:
         assert isinstance(feed, Feed)
@@ -165,11 +169,9 @@ class InProcessServer:
         self.service = InferenceService(
             codecs=CODECS,
             models=self.models,
-            metrics=self.metrics,
-            statistics=self.statistics,
+            telemetry=RequestTelemetry(self.metrics, self.statistics, clock, observers),
             deliver=self.deliver,
             clock=clock,
-            observers=observers,
         )
         self.queue = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())

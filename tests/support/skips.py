@@ -18,6 +18,7 @@ ANYWHERE = (
 OUTSIDE_CI = (
     "atheris has no wheel for this machine",
     "no C compiler",
+    "no chromium on this machine",
     "no curl on this machine",
     "no npm registry can be reached",
     "no prometheus here",

@@ -241,7 +241,7 @@ def test_every_dtype_is_exported_recorded_and_verified(
     model: Any, datatypes: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Half precision and strings too, both ways; lookup tables go along."""
-    version = export(model(), tmp_path, name="m")
+    version = export(model(), tmp_path, name="m", formats=["savedmodel"])
     log = records(version)[2]
     ((given,), (answer,)) = log.request.inputs.values(), log.response.outputs.values()
     assert (BY_TENSORFLOW[given.dtype].name, BY_TENSORFLOW[answer.dtype].name) == datatypes

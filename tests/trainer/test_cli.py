@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def exported(folder: Path) -> list[Path]:
     return list(folder.rglob("saved_model.pb"))
 
 
+def test_without_tensorflow_it_says_which_pythons_have_it(tmp_path: Path) -> None:
+    """As on Python 3.14, where pip installs the extra `trainer` without it."""
+    script = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
+        "from horngate_trainer import cli; sys.exit(cli.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=WAIT_S
+    )
+    assert done.returncode == cli.FAILED
+    assert "pip install 'horngate[trainer]' on Python 3.11 to 3.13; this is 3." in done.stderr
+
+
 def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> None:
     """The newest one's folder is the last line on stdout, as if it had just been made; no TensorFlow is imported."""
     for number in ("2", "10"):
@@ -52,10 +66,15 @@ def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: P
     assert "oneDNN" not in done.stderr
     assert done.stderr.count("epoch ") == 12
     report = tmp_path / "report"
-    for name in ("curves.png", "confusion.png", "mistakes.png"):
-        assert (report / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    page = report / "bands-1" / "index.html"
+    assert f"report    {page.relative_to(tmp_path)}" in done.stderr
+    shown = re.findall(r'<img src="(.+?)"', page.read_text())
+    assert shown[:3] == ["curves.png", "confusion.png", "mistakes.png"]
+    for name in shown:
+        assert (page.parent / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert "horngate-server --models models" in page.read_text()
     assert list(report.glob("tensorboard/*/events.out.tfevents*"))
-    card = json.loads((report / "evaluation.json").read_text())
+    card = json.loads((page.parent / "evaluation.json").read_text())
     manifest = json.loads((tmp_path / "models/bands/1/assets.extra/horngate.json").read_text())
     assert card["evaluation"] == manifest["evaluation"]
     assert np.trace(card["confusion"]) == card["evaluation"]["correct"]

@@ -146,8 +146,8 @@ def test_the_smallest_images_are_trained_on_and_drawn(
     file = write_data(x_train=images, y_train=labels, x_test=images[:90], y_test=1 - labels[:90] % 2)
     flags = ["--data", str(file), "--epochs", "1", "--min-accuracy", "0", "--output", str(tmp_path / "models")]
     assert cli.main([*flags, "--report", str(tmp_path / "report")]) == 0, capsys.readouterr().err
-    assert (tmp_path / "report/mistakes.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
-        "confusion.png", "curves.png", "evaluation.json", "mistakes.png", "tensorboard",
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["mnist-1", "tensorboard"]
+    assert sorted(path.name for path in (tmp_path / "report/mnist-1").iterdir()) == [
+        "confusion.png", "curves.png", "evaluation.json", "explanations.png", "index.html", "mistakes.png",
     ]  # fmt: skip
     assert "memory    about 0.7 GB" in capsys.readouterr().err

@@ -49,7 +49,7 @@ class FakeTraining:
         """As `Training.run`."""
         while len(self.history) < self._epochs:
             self.model.set_weights([np.add(weight, 1) for weight in self.model.get_weights()])
-            self.history.append(Epoch(0.5, 0.5, 0.5, 0.0))
+            self.history.append(Epoch(0.5, 0.5, 0.5, 0.5, 0.0))
             yield self.history[-1]
 
 

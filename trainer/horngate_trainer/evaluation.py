@@ -79,6 +79,17 @@ def evaluate(
     return Evaluation(classes, probabilities, confusion, loss)
 
 
+def compare(other: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the manifest says of another format's test result beside the SavedModel's."""
+    return {
+        "accuracy": other.accuracy,
+        "correct": other.correct,
+        "total": other.total,
+        "same_classes": int((other.classes == evaluation.classes).sum()),
+        "largest_difference": float(np.abs(other.probabilities - evaluation.probabilities).max(initial=0.0)),
+    }
+
+
 def baseline(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
     """Return what normal traffic looks like, for a server to compare with."""
     counts, edges = np.histogram(evaluation.probabilities.max(axis=1), bins=BINS, range=(0.0, 1.0))

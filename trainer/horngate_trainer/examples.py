@@ -61,6 +61,21 @@ def guesses(inputs: Sequence[Input]) -> Iterator[Guess]:
         yield Guess(size, style)
 
 
+def one_row_each(inputs: Sequence[Input], rows: Request, most: int) -> Sequence[Request]:
+    """Return requests of one row each; inputs without rows go along with each.
+
+    Args:
+        inputs: of the model.
+        rows: as `given` returned them.
+        most: so many of them at most.
+    """
+    count = max((len(rows[each.name]) for each in inputs if each.in_rows), default=1)
+    return [
+        {each.name: rows[each.name][row : row + 1] if each.in_rows else rows[each.name] for each in inputs}
+        for row in range(min(count, most))
+    ]
+
+
 def given(inputs: Sequence[Input], examples: Any) -> Request:
     """Check what a caller gave: a dict by name, a list or tuple in the order of inputs, or an array for the only input.
 

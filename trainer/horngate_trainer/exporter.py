@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 import horngate_protos
-from horngate_trainer import golden, publish
+from horngate_trainer import explaining, further_formats, golden, publish
 from horngate_trainer.errors import ExportError
 from horngate_trainer.examples import given
+from horngate_trainer.formats import Judge
 from horngate_trainer.golden import HALF, Tolerance
 from horngate_trainer.proving import Proof, prove
 from horngate_trainer.savedmodel import servable
-from horngate_trainer.written import Predict, Tensors, reload
+from horngate_trainer.written import SIGNATURE, Predict, Tensors, reload
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,13 @@ def export(
     classes_of: str | None = None,
     tolerance: Tolerance | None = None,
     batching: str = "auto",
+    explain: bool = False,
+    baseline: Any = "black",
     describe: Callable[[Predict], Card] | None = None,
+    formats: Sequence[str] | None = None,
+    quantize: str = "none",
+    calibration: Any = None,
+    describe_format: Judge | None = None,
 ) -> Path:
     """Write a Keras model as the next version of ``<root>/<name>/``, verified, atomically.
 
@@ -66,9 +73,25 @@ def export(
         tolerance: how near a server's answers must come to the golden ones.
         batching: how a server is to run it: "rows" (requests share runs), "whole" (one request, one run), or "auto",
             which leaves it to the server to find out.
+        explain: write a second signature, ``explain``: integrated gradients of the entries of ``classes_of`` by the
+            model's only input. It takes the input and ``target``, int64 [N], the class to explain, -1 for the predicted
+            one; it answers ``attributions``, float32 of the input's shape, which sum to ``score`` less
+            ``baseline_score`` but for ``gap``, and ``target``.
+        baseline: the input that shows nothing, where explanations begin: "black" (0), "white" (255, or 1 of
+            fractions), "mean" (of the examples), or a row as it is on the wire.
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
             returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
             become null. An exception that it raises passes through, and nothing is published.
+        formats: what the version holds: "savedmodel", which is always there, "litert", a ``model.tflite`` for LiteRT,
+            and "tfjs", a graph model for TF.js. One that cannot hold the model, or answers something else, is an
+            error. Without ``formats``, LiteRT's is there if it can hold the model, and otherwise the manifest and a
+            warning say why not.
+        quantize: of ``model.tflite``: "none" (float32), "dynamic" (weights of 8 bits), "float16" (weights of 16 bits)
+            or "int8" (weights and activations of 8 bits). What it costs is in the manifest.
+        calibration: rows as ``examples`` has them, real ones, from which "int8" takes the ranges of activations;
+            ``examples`` where there are none.
+        describe_format: called with a format's name and its predict function; what it returns joins the manifest's
+            section of the format. An exception that it raises passes through, and nothing is published.
 
     Returns:
         The folder of the published version, for example ``models/wine/3``.
@@ -80,22 +103,42 @@ def export(
     _check(name, root, tolerance, batching)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
+    explainer = explaining.explainer(served, baseline, rows) if explain else None
+    calibrating = given(served.inputs, calibration) if calibration is not None else rows
+    wanted = further_formats.wanted(formats, quantize, served.inputs, calibrating)
     folder = Path(root) / name
     try:
         with publish.staging(folder) as staging:
-            effects = served.write(staging.path)
-            with reload(staging.path) as predict:
-                proof = prove(served, effects, predict, rows)
-                card = _card(describe(predict) if describe is not None else {})
+            effects = served.write(staging.path, {explaining.SIGNATURE: explainer.trace()} if explainer else {})
+            with reload(staging.path) as answer:
+                proof = prove(served, effects, answer, rows)
+                definite = proof.answers is not None
+                explained = explainer and explaining.try_out(
+                    explainer, answer, rows or proof.requests[-1], definite=definite
+                )
+                card = _card(describe(answer) if describe is not None else {})
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
-            answers: Sequence[Tensors | None] = proof.answers or [None] * len(proof.requests)
-            golden.write(staging.path / golden.FILE, name, list(zip(proof.requests, answers, strict=True)))
-            manifest = _manifest(name, tolerance or (HALF if served.half else Tolerance()), card, proof, batching)
+            records = {SIGNATURE: _pairs(proof.requests, proof.answers)}
+            allowed = tolerance or (HALF if served.half else Tolerance())
+            manifest = _manifest(name, allowed, card, proof, batching)
+            if explained:
+                records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
+                manifest["explanation"] = _plain(explained.card)
+            golden.write(staging.path / golden.FILE, name, records)
+            written = further_formats.write(
+                wanted, staging.path, proof, allowed, describe_format, by_name=formats is not None
+            )
+            manifest["formats"] = _plain(written)
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     mixed = batching == "rows" and proof.independent is False
-    for remark in [*proof.remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
+    remarks = [
+        *proof.remarks,
+        *(explained.remarks if explained else ()),
+        *(further_formats.remarks(written) if definite else ()),
+    ]
+    for remark in [*remarks, *["batching='rows' tells servers to mix its requests nevertheless"] * mixed]:
         log.warning("%s: %s", version, remark)
     return version
 
@@ -113,6 +156,10 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
+
+
+def _pairs(requests: Sequence[Tensors], answers: Sequence[Tensors] | None) -> Sequence[tuple[Tensors, Tensors | None]]:
+    return [(request, answers[number] if answers else None) for number, request in enumerate(requests)]
 
 
 def _card(described: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from horngate_protos import tensorflow_pb2, tensorflow_serving_pb2
 from horngate_protos.datatypes import BY_NAME, BYTES, COMPLEX, DATATYPES, Datatype
 from horngate_trainer.errors import ExportError, VerificationError, first_line
-from horngate_trainer.written import SIGNATURE, Tensors
+from horngate_trainer.written import Tensors
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
@@ -73,7 +73,7 @@ def compare(got: Tensors, golden: Tensors, tolerance: Tolerance | None) -> None:
 
 def near(have: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: Tolerance) -> npt.NDArray[np.bool_]:
     """Return, for each value, whether it is what is wanted. NaN equals NaN; only fractions have a tolerance."""
-    if not _is_fraction(want):
+    if not is_fraction(want):
         return np.asarray(have == want, bool)
     # bfloat16 is none of NumPy's own types: it is compared as what holds all its values.
     kind = np.complex128 if want.dtype.kind == "c" else np.float64
@@ -82,23 +82,34 @@ def near(have: npt.NDArray[Any], want: npt.NDArray[Any], tolerance: Tolerance) -
     )
 
 
+def is_fraction(array: npt.NDArray[Any]) -> bool:
+    """Whether it has floating-point or complex numbers."""
+    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+
+
 def nan(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return, for each value, whether it is no number."""
-    if not _is_fraction(array):
+    if not is_fraction(array):
         return np.zeros(array.shape, bool)
     return np.asarray(np.isnan(array if array.dtype.kind == "c" else array.astype(np.float64)))
 
 
-def write(path: Path, name: str, records: Sequence[tuple[Tensors, Tensors | None]]) -> None:
+def write(path: Path, name: str, records: Mapping[str, Sequence[tuple[Tensors, Tensors | None]]]) -> None:
     """Write requests and their responses, where there are any, for the model ``name`` as TFRecords of PredictionLog.
+
+    Args:
+        path: of the file.
+        name: the model's.
+        records: by signature.
 
     Raises:
         ExportError: TensorFlow could not write the file.
     """
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for request, response in records:
-                writer.write(_record(name, request, response).SerializeToString(deterministic=True))
+            for signature, pairs in records.items():
+                for request, response in pairs:
+                    writer.write(_record(name, signature, request, response).SerializeToString(deterministic=True))
     except (tf.errors.OpError, OSError) as exc:
         raise ExportError(f"cannot write {path.name}: {first_line(exc)}") from exc
 
@@ -109,15 +120,13 @@ _BF16 = BY_NAME["BF16"]
 _BY_NUMPY = {each.numpy: each for each in (*DATATYPES, *COMPLEX, BYTES) if each != _BF16}
 
 
-def _is_fraction(array: npt.NDArray[Any]) -> bool:
-    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
-
-
-def _record(name: str, request: Tensors, response: Tensors | None) -> tensorflow_serving_pb2.PredictionLog:
+def _record(
+    name: str, signature: str, request: Tensors, response: Tensors | None
+) -> tensorflow_serving_pb2.PredictionLog:
     log = tensorflow_serving_pb2.PredictionLog()
     for message in (log.predict_log.request, log.predict_log.response)[: 1 if response is None else 2]:
         message.model_spec.name = name
-        message.model_spec.signature_name = SIGNATURE
+        message.model_spec.signature_name = signature
     _fill(log.predict_log.request.inputs, request)
     if response is not None:
         _fill(log.predict_log.response.outputs, response)

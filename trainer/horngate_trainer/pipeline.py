@@ -1,25 +1,29 @@
 """One training from data to a published version: fit, export, evaluate, report."""
 
 import secrets
-import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
-
-import tensorflow as tf
 
 from horngate_trainer import checkpoint, evaluation, publish, report
 from horngate_trainer.architectures import INPUT, OUTPUT, build
 from horngate_trainer.checkpoint import Checkpoint, Keeper
+from horngate_trainer.curves import Curves
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import AccuracyError, ResumeError
 from horngate_trainer.evaluation import Evaluation
+from horngate_trainer.explaining import SIGNATURE, TARGET
 from horngate_trainer.exporter import export
+from horngate_trainer.further_formats import describe as describe_format
+from horngate_trainer.litert import CALIBRATION_ROWS
 from horngate_trainer.progress import Bar
 from horngate_trainer.recipes import RECIPES
+from horngate_trainer.report import Trained
 from horngate_trainer.settings import Settings
-from horngate_trainer.training import SCALE, Epoch, Training
-from horngate_trainer.written import Predict
+from horngate_trainer.training import SCALE, Training
+from horngate_trainer.written import Predict, reload
 
 
 def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
@@ -71,12 +75,20 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
     if before is not None:
         stream.write(f"resuming after epoch {len(before.history)}\n")
         training.restore(before)
-    _fit(training, settings, keeper, identity, stream)
-    path, result, card = _export(training, settings, dataset, {**identity, "run": keeper.run})
-    keeper.remove()
-    if settings.report is not None:
-        report.write(settings.report, training.history, result, dataset, card)
-        stream.write(f"report    {settings.report}\n")
+    with ExitStack() as stack:
+        curves = None
+        if settings.report is not None:
+            folder = settings.report / "tensorboard" / f"{settings.name}-{keeper.run}"
+            done = len(training.history)
+            curves = stack.enter_context(Curves(folder, training.model, identity, done=done))
+        _fit(training, settings, keeper, identity, stream, curves)
+        path, result, card = _export(training, settings, dataset, {**identity, "run": keeper.run})
+        keeper.remove()
+        if settings.report is not None and curves is not None:
+            page = _report(settings, Trained(path, training.history, result, dataset, card, None))
+            curves.pictures(len(training.history), page.parent)
+            stream.write(f"report    {page}\n")
+        stream.writelines(f"{describe_format(each)}\n" for each in card["formats"].values())
     stream.write(f"exported  {path}: {result.correct} of {result.total} test images right ({result.accuracy:.2%})\n")
     stream.flush()
     return path
@@ -125,27 +137,34 @@ def _say(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-def _fit(training: Training, settings: Settings, keeper: Keeper, identity: Mapping[str, Any], stream: TextIO) -> None:
+def _fit(  # noqa: PLR0917 - what a training meets
+    training: Training,
+    settings: Settings,
+    keeper: Keeper,
+    identity: Mapping[str, Any],
+    stream: TextIO,
+    curves: Curves | None,
+) -> None:
     bar = Bar(stream, settings.epochs, done=len(training.history))
-    logs = None
-    if settings.report is not None:
-        started = time.strftime("%Y%m%d-%H%M%S")
-        logs = tf.summary.create_file_writer(str(settings.report / "tensorboard" / f"{settings.name}-{started}"))
     for epoch in training.run(bar.show):
         number = len(training.history)
         keeper.save(Checkpoint(identity, *training.state()))
         bar.finish(number, epoch)
-        if logs is not None:
-            _log(logs, number, epoch)
+        if curves is not None:
+            curves.epoch(number, epoch)
 
 
-def _log(logs: Any, number: int, epoch: Epoch) -> None:
-    """Write an epoch's scalars for TensorBoard."""
-    with logs.as_default(step=number):
-        tf.summary.scalar("accuracy/training", epoch.accuracy)
-        tf.summary.scalar("accuracy/test", epoch.test_accuracy)
-        tf.summary.scalar("loss/training", epoch.loss)
-    logs.flush()
+def _report(settings: Settings, trained: Trained) -> Path:
+    """Write the report, with explanations by the written files where they have them."""
+    assert settings.report is not None
+    if settings.explain is None:
+        return report.write(settings.report, trained)
+    with reload(trained.version) as answer:
+
+        def explain(images: Any, classes: Any) -> Any:
+            return answer({INPUT: images, TARGET: classes}, SIGNATURE)["attributions"]
+
+        return report.write(settings.report, replace(trained, explain=explain))
 
 
 def _export(
@@ -182,6 +201,18 @@ def _export(
         results.append((result, card))
         return card
 
+    def judge(name: str, predict: Predict) -> dict[str, Any]:
+        ((result, _),) = results
+        found = evaluation.evaluate(predict, dataset, INPUT)
+        lost = (result.accuracy - found.accuracy) * 100
+        if lost > settings.max_accuracy_loss:
+            raise AccuracyError(
+                f"the format {name} gets {found.accuracy:.2%} of the test images right, the model "
+                f"{result.accuracy:.2%}: more than --max-accuracy-loss {settings.max_accuracy_loss:g} points are lost, "
+                "and nothing is exported"
+            )
+        return {"test": evaluation.compare(found, result)}
+
     path = export(
         training.model,
         settings.output,
@@ -190,7 +221,13 @@ def _export(
         dtypes={INPUT: "uint8"},
         divisors={INPUT: SCALE},
         classes_of=OUTPUT,
+        explain=settings.explain is not None,
+        baseline=settings.explain or "black",
         describe=describe,
+        formats=settings.formats,
+        quantize=settings.quantize,
+        calibration={INPUT: dataset.x_train[:CALIBRATION_ROWS]} if settings.quantize == "int8" else None,
+        describe_format=judge,
     )
     ((result, card),) = results
-    return path, result, card
+    return path, result, {**card, "formats": publish.manifest(path)["formats"]}

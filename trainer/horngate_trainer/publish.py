@@ -123,6 +123,12 @@ def versions(folder: Path) -> list[int]:
     return [number for number in named if number <= MOST]
 
 
+def manifest(version: Path) -> dict[str, Any]:
+    """Return what a published version's manifest says."""
+    content: dict[str, Any] = json.loads((version / MANIFEST).read_bytes())
+    return content
+
+
 def find(folder: Path, fits: Callable[[Mapping[str, Any]], bool]) -> Path | None:
     """Return the newest version of a model whose manifest fits; None where there is none."""
     numbers = versions(folder) if folder.is_dir() else []

@@ -1,17 +1,24 @@
-"""TensorFlow prints two lines about itself whenever it is imported; no setting of its own stops them."""
+"""TensorFlow and its tools print about themselves; no setting of their own stops them."""
 
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from horngate_trainer.errors import TrainerError
 
 _CHATTER = ("WARNING: All log messages before absl::InitializeLog()", "I0000 ")
 
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Hold back what native code writes to stderr meanwhile, and pass on at the end all but that chatter."""
+    """Hold back what native code writes to stderr meanwhile, and pass on at the end all but that chatter.
+
+    Raises:
+        TrainerError: TensorFlow is not installed; for the newest Pythons there may be none.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     saved = os.dup(2)
@@ -19,6 +26,13 @@ def imports() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except ModuleNotFoundError as error:
+            if error.name not in {"tensorflow", "keras"}:
+                raise
+            raise TrainerError(
+                "TensorFlow is not installed: pip install 'horngate[trainer]' on Python 3.11 to 3.13; "
+                f"this is {platform.python_version()}"
+            ) from error
         finally:
             sys.stderr.flush()
             os.dup2(saved, 2)
@@ -27,3 +41,23 @@ def imports() -> Iterator[None]:
             for line in held.read().decode(errors="replace").splitlines(keepends=True):
                 if not line.startswith(_CHATTER):
                     os.write(2, line.encode())
+
+
+@contextmanager
+def everything() -> Iterator[None]:
+    """Drop what anybody writes to stdout and stderr meanwhile, native code too."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor, kept in zip((1, 2), saved, strict=True):
+            os.dup2(kept, descriptor)
+        for descriptor in (nowhere, *saved):
+            os.close(descriptor)

@@ -5,7 +5,7 @@ The graph holds no Python function, no optimizer and no variable that it does no
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,26 @@ class Servable:
         kinds = {str(layer.compute_dtype) for layer in _layers(self.model)} | {str(x.dtype) for x in self.model.outputs}
         return bool(kinds & {"float16", "bfloat16"})
 
-    def write(self, path: Path) -> Effects:
+    def arguments(self) -> tuple[Mapping[str, str], list[Any]]:
+        """Return what the inputs are called in Python, with their own names, and TensorFlow's specs of them."""
+        names = {_python_name(number, each.name): each.name for number, each in enumerate(self.inputs)}
+        specs = [tf.TensorSpec(each.shape, each.dtype, name) for name, each in zip(names, self.inputs, strict=True)]
+        return names, specs
+
+    def write(self, path: Path, others: Mapping[str, Any]) -> Effects:
         """Write the SavedModel into an existing folder.
+
+        Args:
+            path: the folder.
+            others: signatures beside the default one: traced functions of the same model.
+
+        Returns:
+            What the default one does beside computing.
 
         Raises:
             ExportError: Keras could not compute it, or TensorFlow could not write it.
         """
-        names = {_python_name(number, each.name): each.name for number, each in enumerate(self.inputs)}
-        specs = [tf.TensorSpec(each.shape, each.dtype, name) for name, each in zip(names, self.inputs, strict=True)]
+        names, specs = self.arguments()
         function = tf.function(self._serve, input_signature=specs, autograph=False)
         try:
             concrete = function.get_concrete_function()
@@ -123,7 +135,7 @@ class Servable:
         module.others = sorted(read.values(), key=lambda variable: str(variable.name))  # such as the global seed
         module.tables = _tables(self.model)
         try:
-            tf.saved_model.save(module, str(path), signatures={SIGNATURE: concrete})
+            tf.saved_model.save(module, str(path), signatures={SIGNATURE: concrete, **others})
             canonical.rewrite(path, names)
         except (tf.errors.OpError, OSError) as exc:
             raise ExportError(f"cannot write the SavedModel: {first_line(exc)}") from exc
@@ -131,14 +143,21 @@ class Servable:
             raise ExportError(f"the model cannot be written as a SavedModel: {first_line(exc)}") from exc
         return found
 
-    def _serve(self, *tensors: Any) -> dict[str, Any]:
+    def preprocessed(self, tensors: Sequence[Any]) -> list[Any]:
+        """Return what the model itself is given for inputs as they come over the wire."""
         values = []
         for each, wanted, tensor in zip(self.inputs, self.model.inputs, tensors, strict=True):
             value = tensor if tensor.dtype == wanted.dtype else tf.cast(tensor, wanted.dtype)
             values.append(value / self.divisors[each.name] if each.name in self.divisors else value)
-        answers = self.model(values, training=False)
-        answers = answers if isinstance(answers, list) else [answers]
-        result = dict(zip(self.outputs, answers, strict=True))
+        return values
+
+    def outputs_of(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return what the model itself answers, by name."""
+        answers = self.model(list(values), training=False)
+        return dict(zip(self.outputs, answers if isinstance(answers, list) else [answers], strict=True))
+
+    def _serve(self, *tensors: Any) -> dict[str, Any]:
+        result = self.outputs_of(self.preprocessed(tensors))
         if self.classes_of is not None:
             result["classes"] = tf.argmax(result[self.classes_of], axis=-1, output_type=tf.int64)
         return result

@@ -16,6 +16,11 @@ from horngate_trainer.publish import NAME
 from horngate_trainer.recipes import RECIPES
 
 ARCHITECTURES = tuple(RECIPES)
+BASELINES = ("black", "white", "mean")
+"""Images that show nothing, where explanations begin."""
+
+FORMATS = ("savedmodel", "litert", "tfjs")
+QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,10 @@ class Settings:
         once: do nothing where the model has a version already.
         resume: go on from the last finished epoch.
         report: folder of the report, or None for no report.
+        explain: the baseline of the signature ``explain``: black, white or mean; None for no such signature.
+        formats: what the version holds; None for a SavedModel, and LiteRT's file if that can hold the model.
+        quantize: of LiteRT's file: none, dynamic, float16 or int8.
+        max_accuracy_loss: by how many points, 1 in 100, a format's test accuracy may be below the model's.
     """
 
     output: Path = field(default=Path("models"), metadata={"help": "folder of models"})
@@ -62,6 +71,31 @@ class Settings:
     report: Path | None = field(
         default=Path("report"),
         metadata={"help": "folder for curves, confusion matrix, mistakes, TensorBoard logs; none: no report"},
+    )
+    explain: str | None = field(
+        default="black",
+        metadata={
+            "help": "the model explains its answers too (signature explain), beginning at an image that shows nothing: "
+            "black, white, or the mean of the test images; none: it does not"
+        },
+    )
+    formats: tuple[str, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "what a version holds: savedmodel (TensorFlow), litert (model.tflite, which needs no TensorFlow), "
+            "tfjs (for browsers); one that is named and cannot hold the model is an error",
+            "shown": "savedmodel,litert",
+        },
+    )
+    quantize: str = field(
+        default="none",
+        metadata={
+            "help": "numbers of model.tflite: none: float32; dynamic: weights of 8 bits, a quarter of the size and "
+            "slower; float16: half the size; int8: weights and activations of 8 bits. The manifest says what it costs"
+        },
+    )
+    max_accuracy_loss: float = field(
+        default=0.5, metadata={"help": "refuse an export whose formats lose more points of test accuracy than this"}
     )
 
 
@@ -119,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"horngate-trainer {horngate_protos.__version__}")
     metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz"}
+    metavars |= {"explain": "|".join([*BASELINES, "none"])}
+    metavars |= {"formats": ",".join(FORMATS), "quantize": "|".join(QUANTIZATIONS), "max_accuracy_loss": "POINTS"}
     metavars |= {"output": "DIR", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     for setting in fields(Settings):
         shown = setting.metadata.get("shown", setting.default)
@@ -149,6 +185,35 @@ def _architecture(text: str) -> str:
     if text not in ARCHITECTURES:
         raise ValueError(f"{' or '.join(ARCHITECTURES)} is needed, not {text!r}")
     return text
+
+
+def _explain(text: str) -> str | None:
+    if text not in {*BASELINES, "none"}:
+        raise ValueError(f"{', '.join(BASELINES)} or none is needed, not {text!r}")
+    return None if text == "none" else text
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
+    if "savedmodel" not in names or not set(names) <= set(FORMATS):
+        raise ValueError(f"savedmodel and any of {', '.join(FORMATS[1:])} are needed, not {text!r}")
+    return names
+
+
+def _quantize(text: str) -> str:
+    if text not in QUANTIZATIONS:
+        raise ValueError(f"{', '.join(QUANTIZATIONS)} is needed, not {text!r}")
+    return text
+
+
+def _points(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise ValueError(f"a number of points from 0 to 100 is needed, not {text!r}")
+    return number
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -204,4 +269,8 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "once": _switch,
     "resume": _switch,
     "report": lambda text: None if text in {"", "none"} else _folder(text),
+    "explain": _explain,
+    "formats": _formats,
+    "quantize": _quantize,
+    "max_accuracy_loss": _points,
 }

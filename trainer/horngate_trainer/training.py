@@ -33,12 +33,14 @@ class Epoch:
         accuracy: share of right answers while training, dropout included.
         loss: mean cross-entropy of the batches while training, in nats.
         test_accuracy: share of right answers on the test set after it.
+        test_loss: mean cross-entropy on the test set after it, in nats.
         seconds: what it took, the test included.
     """
 
     accuracy: float
     loss: float
     test_accuracy: float
+    test_loss: float
     seconds: float
 
 
@@ -126,10 +128,12 @@ class Training:
                 hits, losses = self._fit(*(tf.constant(array[rows]) for array in self._train))
                 right, loss, done = right + int(hits), loss + float(losses), done + len(span)
                 on_progress(Progress(number + 1, stop / self._rows, right / stop, loss / done))
+            test_accuracy, test_loss = self._tested()
             epoch = Epoch(
                 accuracy=right / self._rows,
                 loss=loss / self._steps,
-                test_accuracy=self._tested(),
+                test_accuracy=test_accuracy,
+                test_loss=test_loss,
                 seconds=time.monotonic() - began,
             )
             self.history.append(epoch)
@@ -168,13 +172,18 @@ class Training:
         return tf.reduce_sum(tf.cast(hits, tf.int32)), loss
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def _classes(self, images: Any) -> Any:
-        return tf.argmax(self.model(tf.cast(images, tf.float32) / SCALE, training=False), axis=-1)
+    def _test_batch(self, images: Any, labels: Any) -> Any:
+        """Return right answers and the sum of the rows' losses."""
+        scores = self.model(tf.cast(images, tf.float32) / SCALE, training=False)
+        hits = tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels)
+        losses = keras.losses.sparse_categorical_crossentropy(labels, scores)
+        return tf.reduce_sum(tf.cast(hits, tf.int32)), tf.reduce_sum(losses)
 
-    def _tested(self) -> float:
+    def _tested(self) -> tuple[float, float]:
         images, labels = self._test
-        right = sum(
-            int((self._classes(images[at : at + self._test_rows]).numpy() == labels[at : at + self._test_rows]).sum())
-            for at in range(0, len(images), self._test_rows)
-        )
-        return right / len(images)
+        right, loss = 0, 0.0
+        for at in range(0, len(images), self._test_rows):
+            stop = at + self._test_rows
+            hits, losses = self._test_batch(tf.constant(images[at:stop]), tf.constant(labels[at:stop], tf.int32))
+            right, loss = right + int(hits), loss + float(losses)
+        return right / len(images), loss / len(images)

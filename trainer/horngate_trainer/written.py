@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,14 @@ SIGNATURE = "serving_default"
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 Predict = Callable[[Tensors], dict[str, npt.NDArray[Any]]]
+
+
+class Answers(Protocol):
+    """What a written model answers, by name; the default signature's where none is named."""
+
+    def __call__(self, tensors: Tensors, signature: str = SIGNATURE, /) -> dict[str, npt.NDArray[Any]]:
+        """Answer a request."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,8 @@ def effects(graph: Any) -> Effects:
 
 
 @contextmanager
-def reload(path: Path) -> Iterator[Predict]:
-    """Read a SavedModel back as servers do, into a session, and yield its predictions by name.
+def reload(path: Path) -> Iterator[Answers]:
+    """Read a SavedModel back as servers do, into a session, and yield what answers for it.
 
     Its variables are as they were written when this begins; a model that remembers goes on from call to call.
     """
@@ -69,15 +77,14 @@ def reload(path: Path) -> Iterator[Predict]:
     session = tf.compat.v1.Session(graph=graph)
     try:
         meta = _load(session, path)
-        signature = meta.signature_def[SIGNATURE]
-        fed = {name: info.name for name, info in signature.inputs.items()}
-        wanted = {name: info.name for name, info in sorted(signature.outputs.items())}
 
-        def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-            answers = session.run(wanted, {fed[name]: value for name, value in tensors.items()})
-            return {name: as_array(answer) for name, answer in answers.items()}
+        def answer(tensors: Tensors, signature: str = SIGNATURE, /) -> dict[str, npt.NDArray[Any]]:
+            asked = meta.signature_def[signature]
+            wanted = {name: info.name for name, info in sorted(asked.outputs.items())}
+            answers = session.run(wanted, {asked.inputs[name].name: value for name, value in tensors.items()})
+            return {name: as_array(each) for name, each in answers.items()}
 
-        yield predict
+        yield answer
     finally:
         session.close()
 

@@ -97,6 +97,7 @@ class ModelInfo:
         signature: the one that answers.
         labels: of the classes, by index; empty where nobody has named them.
         batching: whether requests share runs.
+        engine: what computes it: "tensorflow" or "litert".
     """
 
     name: str
@@ -104,6 +105,7 @@ class ModelInfo:
     signature: Signature
     labels: Sequence[str] = ()
     batching: Batching = field(default_factory=Batching)
+    engine: str = "tensorflow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from horngate_server.core.device import Device
 from horngate_server.core.signature import Signature
 
 Array = npt.NDArray[np.generic]
@@ -13,6 +14,11 @@ Array = npt.NDArray[np.generic]
 
 class Feed(Protocol):
     """Memory that a model computes from: the batch is written straight into it."""
+
+    @property
+    def signature(self) -> Signature:
+        """Whose inputs these are."""
+        ...
 
     @property
     def arrays(self) -> Sequence[Array]:
@@ -49,4 +55,13 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+        ...
+
+
+class LoadedModel(Model, Protocol):
+    """A model as an engine has opened it."""
+
+    @property
+    def device(self) -> Device:
+        """Where it computes."""
         ...

@@ -14,6 +14,9 @@ from horngate_server.core.errors import SettingsError
 
 PREFIX = "HORNGATE_"
 AUTO = "auto"
+TENSORFLOW, LITERT = "tensorflow", "litert"
+ENGINES = (AUTO, TENSORFLOW, LITERT)
+"""What an operator may say of what computes a model."""
 BATCHING = ("rows", "whole", AUTO)
 """What an operator may say of how requests are batched."""
 MEMORY_SHARE = 0.2
@@ -58,6 +61,8 @@ class Limits:
         batching: whether requests share runs: "rows", "whole" (one request, one run), or "auto", which finds out.
         tags: of the MetaGraph that is loaded; empty for TensorFlow's usual one.
         signature: the one that answers callers who name none; empty for the usual one.
+        engine: what computes it: "tensorflow", "litert", or "auto", which chooses.
+        shadow_engine: the other engine, which computes along; empty for none.
     """
 
     max_batch_rows: int
@@ -69,6 +74,8 @@ class Limits:
     batching: str = AUTO
     tags: tuple[str, ...] = ()
     signature: str = ""
+    engine: str = AUTO
+    shadow_engine: str = ""
 
 
 def default_model_memory() -> int:
@@ -121,7 +128,7 @@ class Settings:
 
     models: Path = _option(
         Path("models"),
-        "folder with the models: DIR/<name>/<integer version>/saved_model.pb",
+        "folder with the models: DIR/<name>/<integer version>/ with saved_model.pb, model.tflite or both",
         parsing.path, "DIR",
     )  # fmt: skip
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
@@ -133,6 +140,12 @@ class Settings:
         "auto",
         "auto uses a GPU when there is one; gpu refuses to start without one",
         parsing.one_of("auto", "cpu", "gpu"), "auto|cpu|gpu",
+    )  # fmt: skip
+    engine: str = _option(
+        AUTO,
+        "what computes: tensorflow runs saved_model.pb, litert runs model.tflite, on the CPU and without TensorFlow; "
+        "auto takes, for a version that has both, LiteRT where recorded answers prove it and it is no slower",
+        parsing.one_of(*ENGINES), "|".join(ENGINES),
     )  # fmt: skip
     transport: str = _option(
         "auto",
@@ -178,7 +191,7 @@ class Settings:
     )
     compute_threads: int = _option(
         0,
-        "threads that TensorFlow uses for one operation; 0 for one per core less the one that serves",
+        "threads that one operation of a model may use; 0 for one per core less the one that serves",
         parsing.whole(0, 1024),
         "N",
     )
@@ -248,6 +261,11 @@ class Settings:
     reflection: str = _option(
         "on", "whether callers may ask which methods and messages there are", parsing.one_of("on", "off"), "on|off"
     )
+    console: str = _option(
+        "on",
+        "whether the HTTP port shows a page at / to try and to watch the models with",
+        parsing.one_of("on", "off"), "on|off",
+    )  # fmt: skip
     port_file: Path | None = _option(
         None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", parsing.path, "FILE"
     )
@@ -317,6 +335,7 @@ class Settings:
             target_batch_s=self.target_batch_time_s,
             model_memory_bytes=self.model_memory_bytes,
             queue_bytes=self.max_request_bytes,
+            engine=self.engine,
         )
 
     @property

@@ -162,6 +162,7 @@ class Batching:
         answer: bytes of its outputs, by the bytes of its inputs.
         row_bytes: bytes that a row's outputs have at least.
         memory_bytes: what one run may need.
+        aside: its requests are computed beside those for the default signature, which a run of them would hold up.
     """
 
     mode: str = ROWS
@@ -173,6 +174,7 @@ class Batching:
     answer: Growth = NOTHING
     row_bytes: float = 0.0
     memory_bytes: float = inf
+    aside: bool = False
 
     @property
     def whole(self) -> bool:
@@ -180,4 +182,4 @@ class Batching:
         return self.mode == WHOLE
 
     def __str__(self) -> str:
-        return f"{self.mode} ({self.why})"
+        return f"{self.mode}{', aside' * self.aside} ({self.why})"

@@ -36,6 +36,9 @@ class Executor:
         pad: compute batches of the ladder's sizes only, so that no new shape is compiled or tuned under traffic.
         quick_s: batches expected to take no longer than this are computed by whoever submits their last request.
         on_death: called with the exception should the loop itself fail; the process cannot serve then.
+        begin: called first by its thread.
+        aside: computes requests for signatures that are to be computed aside (`signature.Batching.aside`), at the same
+            time, on a thread of its own; this executor starts, stops and closes it.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Executor:
         on_death: Callable[[BaseException], None],
         pad: bool = True,
         quick_s: float = QUICK_S,
+        begin: Callable[[], None] = lambda: None,
+        aside: "Executor | None" = None,
     ) -> None:
         self.info = info
         self.costs = costs
@@ -61,6 +66,8 @@ class Executor:
         self._clock = clock
         self._on_death = on_death
         self._quick_s = quick_s
+        self._begin = begin
+        self._aside = aside
         self._changed = threading.Condition()
         self._closed = False
         self._computing = False
@@ -68,9 +75,12 @@ class Executor:
 
     @property
     def queue_rows(self) -> Mapping[str, int]:
-        """Rows that wait, by priority."""
+        """Rows that wait, by priority; those aside too."""
         bulk = self._queue.bulk_rows
-        return {"interactive": self._queue.rows - bulk, "bulk": bulk}
+        waiting = {"interactive": self._queue.rows - bulk, "bulk": bulk}
+        if self._aside is not None:
+            return {priority: rows + waiting[priority] for priority, rows in self._aside.queue_rows.items()}
+        return waiting
 
     @property
     def capacity_rows(self) -> int:
@@ -89,11 +99,13 @@ class Executor:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed, at this moment."""
+        """Whether nothing waits and nothing is computed, at this moment; what is computed aside does not count."""
         return not self._computing and not self._queue
 
     def start(self) -> None:
         """Begin to compute."""
+        if self._aside is not None:
+            self._aside.start()
         self._thread.start()
 
     def submit(self, works: Sequence[Work]) -> Sequence[Outcome]:
@@ -102,8 +114,11 @@ class Executor:
         A batch that can start at once and is over soon is computed right here: waking another thread and being woken
         by the answers costs more than such a batch. What arrives meanwhile waits in the transport, and is the next.
         """
-        refused = []
+        refused: list[Outcome] = []
         batch = None
+        if self._aside is not None and any(work.plan.info.batching.aside for work in works):
+            refused += self._aside.submit([work for work in works if work.plan.info.batching.aside])
+            works = [work for work in works if not work.plan.info.batching.aside]
         with self._changed:
             for work in works:
                 try:
@@ -126,6 +141,8 @@ class Executor:
 
     def refuse(self) -> None:
         """Refuse new work from now on."""
+        if self._aside is not None:
+            self._aside.refuse()
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -133,16 +150,24 @@ class Executor:
     def stop(self, timeout_s: float | None) -> bool:
         """Refuse new work, compute what waits, and end. False if that took too long: the rest is answered then."""
         self.refuse()
+        began = self._clock()
+        in_time = True
+        if self._aside is not None:
+            in_time = self._aside.stop(timeout_s)
+        if timeout_s is not None:
+            timeout_s = max(0.0, timeout_s - (self._clock() - began))
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             with self._changed:
                 left = [Outcome(work, NotReady("the server stopped before its turn")) for work in self._queue.drain()]
             self._finish(self.info, left, None)
             return False
-        return True
+        return in_time
 
     def close(self) -> None:
         """Close the model; after `stop`."""
+        if self._aside is not None:
+            self._aside.close()
         self._model.close()
 
     # --- private --------------------------------------------------------------------------------------
@@ -184,6 +209,7 @@ class Executor:
 
     def _run(self) -> None:
         def loop() -> None:
+            self._begin()
             while self._step():
                 pass
 

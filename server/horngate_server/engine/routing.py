@@ -21,14 +21,14 @@ class Servable:
         executor: computes for it.
         infos: by signature, the same but for that; only ``info`` where there are no others.
         device: "CPU" or "GPU".
-        platform: what the metadata says it is.
+        engine: what computes the default signature: "tensorflow" or "litert".
     """
 
     info: ModelInfo
     executor: Executor
     infos: Mapping[str, ModelInfo] = field(default_factory=dict)
     device: str = "CPU"
-    platform: str = "tensorflow_savedmodel"
+    engine: str = "tensorflow"
     _plans: "_Plans" = field(init=False)
 
     def __post_init__(self) -> None:

@@ -38,6 +38,11 @@ class Proof:
     kind: Hashable = None
     seconds: Mapping[int, float] = field(default_factory=dict)
 
+    @property
+    def row_seconds(self) -> float:
+        """What a row takes at least; 0 where nothing was measured."""
+        return min((seconds / rows for rows, seconds in self.seconds.items()), default=0.0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:

@@ -16,10 +16,12 @@ class Tolerance:
     Attributes:
         atol: absolute.
         rtol: relative.
+        argmax_agreement: the share of decisions that must be the same: whole numbers, and which entry is the largest.
     """
 
     atol: float
     rtol: float
+    argmax_agreement: float = 1.0
 
 
 def first_difference(got: Array, wanted: Array, datatype: Datatype, tolerance: Tolerance) -> tuple[int, ...] | None:
@@ -38,6 +40,18 @@ def first_difference(got: Array, wanted: Array, datatype: Datatype, tolerance: T
         return tuple(map(int, np.unravel_index(excess.argmax(), excess.shape)))
     different = np.argwhere(got != wanted)
     return tuple(map(int, different[0])) if len(different) else None
+
+
+def decisions(got: Array, wanted: Array, datatype: Datatype) -> npt.NDArray[np.bool_] | None:
+    """Return, for each decision in an answer, whether it is the same: the largest entry of each row, or whole numbers.
+
+    None where nothing is decided.
+    """
+    if datatype.numpy.kind not in "fc" and datatype.name != "BF16":
+        return np.asarray(got == wanted, bool).ravel()
+    if got.ndim < 2 or got.shape[-1] < 2 or got.dtype.kind != "f" or not got.size:
+        return None
+    return np.asarray(got.argmax(axis=-1) == wanted.argmax(axis=-1)).ravel()
 
 
 def as_numbers(array: Array, datatype: Datatype) -> npt.NDArray[np.float64] | npt.NDArray[np.complex128]:

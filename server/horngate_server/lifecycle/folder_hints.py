@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 GRAPH = "saved_model.pb"
+LITE = "model.tflite"
+FILES = {GRAPH: "a SavedModel", LITE: "a model for LiteRT"}
 INDEX = "variables/variables.index"
 POINTER = b"version https://git-lfs.github.com/spec/v1"
 """How the text begins that Git LFS leaves in a large file's place."""
@@ -19,43 +21,47 @@ _VARIABLES = (b"VarHandleOp", b"VariableV2")
 
 def about_version(path: Path) -> str:
     """Say what a version's folder without a graph is instead; empty where nothing can be told."""
-    lower = _first(path, f"*/{GRAPH}")
-    if lower is not None:
-        return f"{_shown(lower.relative_to(path))} is one level too low: move what is in {lower.parent.name} up"
+    for file in FILES:
+        lower = _first(path, f"*/{file}")
+        if lower is not None:
+            return f"{_shown(lower.relative_to(path))} is one level too low: move what is in {lower.parent.name} up"
     return _about_other_formats(path)
 
 
 def about_model(folder: Path) -> str:
     """Say what a folder below the model root is that has no versions; empty where nothing can be told."""
-    if _is_file(folder / GRAPH):
-        hint = f"expected {_shown(folder)}/<integer version>/{GRAPH}, such as {_shown(folder)}/1/{GRAPH}"
-        if folder.name.isdecimal():
-            hint = (
-                f"is --models the folder of one model? Expected the folder above it, DIR/<name>/{folder.name}/{GRAPH}"
-            )
-        return f"its {GRAPH} is one level too high: {hint}"
-    lower = _first(folder, f"*/{GRAPH}")
-    if lower is not None:
-        return f"{_shown(lower.parent.name)} is no version: expected a whole number, {_shown(folder)}/1/{GRAPH}"
-    lower = _first(folder, f"*/*/{GRAPH}")
-    if lower is not None:
-        return f"{_shown(lower.relative_to(folder))} is too low: expected {_shown(folder)}/<integer version>/{GRAPH}"
+    for file in FILES:
+        if _is_file(folder / file):
+            hint = f"expected {_shown(folder)}/<integer version>/{file}, such as {_shown(folder)}/1/{file}"
+            if folder.name.isdecimal():
+                hint = (
+                    "is --models the folder of one model? Expected the folder above it, "
+                    f"DIR/<name>/{folder.name}/{file}"
+                )
+            return f"its {file} is one level too high: {hint}"
+        lower = _first(folder, f"*/{file}")
+        if lower is not None:
+            return f"{_shown(lower.parent.name)} is no version: expected a whole number, {_shown(folder)}/1/{file}"
+        lower = _first(folder, f"*/*/{file}")
+        if lower is not None:
+            return f"{_shown(lower.relative_to(folder))} is too low: expected {_shown(folder)}/<integer version>/{file}"
     return _about_other_formats(folder)
 
 
 def about_root(root: Path) -> str:
     """Say what the model root is if it is no root; empty if it is one."""
-    if not _is_file(root / GRAPH):
-        return ""
-    return (
-        f"--models {_shown(root)} is a SavedModel itself: its {GRAPH} is two levels too high; "
-        f"expected DIR/<name>/<integer version>/{GRAPH}"
-    )
+    for file, kind in FILES.items():
+        if _is_file(root / file):
+            return (
+                f"--models {_shown(root)} is {kind} itself: its {file} is two levels too high; "
+                f"expected DIR/<name>/<integer version>/{file}"
+            )
+    return ""
 
 
 def about_pointers(path: Path) -> str:
     """Name the first file of a version that is a pointer of Git LFS; empty where none is."""
-    for file in (path / GRAPH, *_sorted(path, "variables/*")):
+    for file in (path / GRAPH, path / LITE, *_sorted(path, "variables/*")):
         if is_pointer(file):
             return about_pointer(path, file)
     return ""
@@ -93,7 +99,7 @@ def about_variables(path: Path) -> str:
 
 
 def _about_other_formats(path: Path) -> str:
-    instead = "Horngate serves SavedModels"
+    instead = "Horngate serves SavedModels and models for LiteRT"
     if _is_file(path / "saved_model.pbtxt"):
         return f"it has saved_model.pbtxt, the text form; expected the binary one, {GRAPH}"
     for pattern in ("*.keras", "*.h5"):
@@ -105,7 +111,7 @@ def _about_other_formats(path: Path) -> str:
             )
     found = _first(path, "*.tflite")
     if found is not None:
-        return f"it has only {_shown(found.name)}, a model for LiteRT; {instead}: export one of the same model"
+        return f"it has only {_shown(found.name)}: a model for LiteRT is called <integer version>/{LITE}"
     return ""
 
 

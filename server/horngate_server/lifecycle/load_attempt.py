@@ -80,7 +80,7 @@ class LoadAttempt:
             self._abandoned = True
         self._turn.set()
         if unclaimed:
-            self._outcome.result().executor.close()
+            self._outcome.result().close()
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -98,5 +98,5 @@ class LoadAttempt:
             if not self._abandoned:
                 self._outcome.set_result(loaded)
                 return
-        loaded.executor.close()
+        loaded.close()
         raise Abandoned("nobody wants it any more")

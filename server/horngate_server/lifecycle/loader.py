@@ -1,8 +1,8 @@
 """From a folder on disk to a warm executor: load, prove, verify, and say what came of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,20 +11,27 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
-from horngate_server.core.model import Model
-from horngate_server.core.settings import Limits, Settings
+from horngate_server.core.model import LoadedModel, Model
+from horngate_server.core.settings import TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Batching
 from horngate_server.engine.batch_queue import BatchQueue
 from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Servable
-from horngate_server.lifecycle import folder_hints, repository
+from horngate_server.lifecycle import engines, folder_hints, repository
+from horngate_server.lifecycle.batching_proof import Proof
+from horngate_server.lifecycle.engines import Choice
+from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory, tensorflow
 from horngate_server.runtimes.thread_priority import stand_back
 
+DEAR = 10
+"""A signature whose rows cost so many times the default one's is computed aside."""
+ASIDE_SHARE = 4
+"""What waits to be computed aside may have one part in so many of the bytes that may wait."""
 LABELS = "assets.extra/labels.txt"
 """The classes' names by index, one a line, as Triton has them."""
 
@@ -58,6 +65,9 @@ class LoadReport:
         rungs: what each batch size costs, at the size of free axes that was tried; empty where no input was found.
         batching: by signature, whether its requests share runs, and why.
         proved: the model was seen to answer before it takes traffic.
+        engine: what computes the default signature: "tensorflow" or "litert".
+        why_engine: why that one.
+        engines: by signature, what computes it.
     """
 
     name: str
@@ -75,11 +85,16 @@ class LoadReport:
     rungs: Sequence[Rung]
     batching: Mapping[str, Batching] = field(default_factory=dict)
     proved: bool = True
+    engine: str = TENSORFLOW
+    why_engine: str = ""
+    engines: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         facts = asdict(self)
-        facts["batching"] = {name: {"mode": each.mode, "why": each.why} for name, each in self.batching.items()}
+        facts["batching"] = {
+            name: {"mode": each.mode, "why": each.why, "aside": each.aside} for name, each in self.batching.items()
+        }
         return facts
 
     def lines(self) -> list[str]:
@@ -90,6 +105,8 @@ class LoadReport:
             f"digest       {self.digest}",
             f"signature    {self.signature}",
             *(f"             {name} {signature}" for name, signature in self.signatures.items()),
+            f"engine       {self.engine} ({self.why_engine})",
+            *(f"             {name}: {each}" for name, each in self.engines.items() if each != self.engine),
             f"device       {self.device} ({self.why})",
             f"verification {self.verification}",
             f"loaded in    {self.seconds:.2f} s",
@@ -113,15 +130,17 @@ class Loaded:
         device: where it computes.
         limits: what it may take.
         report: what is known of it.
+        along: the other engine's model of it, which is to compute along; None for none.
     """
 
     version: Version
     infos: Mapping[str, ModelInfo]
-    model: Model
+    model: LoadedModel
     executor: Executor
     device: Device
     limits: Limits
     report: LoadReport
+    along: LoadedModel | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -130,7 +149,13 @@ class Loaded:
 
     def served(self) -> Servable:
         """Return it as the request path sees it."""
-        return Servable(self.info, self.executor, self.infos, self.device.kind)
+        return Servable(self.info, self.executor, self.infos, self.device.kind, self.report.engine)
+
+    def close(self) -> None:
+        """Give everything back; its executor has stopped, or was never started."""
+        self.executor.close()
+        if self.along is not None:
+            self.along.close()
 
 
 def load(
@@ -164,24 +189,31 @@ def load(
         version = thread.submit(repository.read, path, alive).result()
         labels = _labels(path)
         prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
-    model, proofs = prepared.model, prepared.proofs
-    costs = CostModel(ladder(limits.max_batch_rows))
-    for proof in proofs.values():
-        for rows, seconds in proof.seconds.items():
-            costs.measured(proof.kind, rows, seconds, clock())
+    choice = prepared.choice
+    model = choice.model
+    proofs, second = _aside(choice)
     infos = {
-        name: ModelInfo(version.name, str(version.number), model.signatures[name], labels, proof.batching)
+        name: ModelInfo(
+            version.name, str(version.number), model.signatures[name], labels, proof.batching, choice.engines[name]
+        )
         for name, proof in proofs.items()
     }
     info = infos[model.signature.name]
-    queue = BatchQueue(
-        capacity_rows=limits.queue_rows,
-        max_batch_rows=limits.max_batch_rows,
-        delay_s=limits.max_queue_delay_s,
-        capacity_bytes=limits.queue_bytes,
-    )
-    pad = prepared.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
-    executor = Executor(info, model, queue, costs, finish, clock=clock, on_death=on_death, pad=pad)
+    pad = model.device.kind != "CPU"  # on a CPU nothing is compiled or tuned for a shape: padding only costs
+
+    def executor_of(
+        computes: Model, mine: Iterable[Proof], capacity_bytes: int, aside: Executor | None = None, **options: Any
+    ) -> Executor:
+        queue, costs = _queue(limits, capacity_bytes), _costs(mine, limits, clock)
+        return Executor(
+            info, computes, queue, costs, finish, clock=clock, on_death=on_death, pad=pad, aside=aside, **options
+        )
+
+    aside, share = None, limits.queue_bytes // ASIDE_SHARE
+    if second is not None:
+        dear = [proof for proof in proofs.values() if proof.batching.aside]
+        aside = executor_of(second, dear, share, quick_s=0.0, begin=stand_back)
+    executor = executor_of(model, proofs.values(), limits.queue_bytes - (share if aside else 0), aside)
     report = LoadReport(
         name=version.name,
         version=version.number,
@@ -189,9 +221,12 @@ def load(
         digest=version.digest,
         signature=str(model.signature),
         signatures={name: str(each.signature) for name, each in infos.items() if each is not info},
-        device=prepared.device.kind,
-        why=prepared.device.why,
-        verification=prepared.verification,
+        device=model.device.kind,
+        why=model.device.why,
+        engine=choice.engines[info.signature.name],
+        why_engine=choice.why,
+        engines=choice.engines,
+        verification=choice.verification,
         seconds=clock() - began,
         memory_bytes=max(0, process_memory.resident() - memory),
         max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
@@ -203,7 +238,7 @@ def load(
         batching={name: proof.batching for name, proof in proofs.items()},
         proved=proofs[info.signature.name].proved,
     )
-    return Loaded(version, infos, model, executor, prepared.device, limits, report)
+    return Loaded(version, infos, model, executor, model.device, limits, report, prepared.along)
 
 
 def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | None = None) -> LoadReport:
@@ -223,7 +258,7 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     if not path.name.isdecimal():
         versions = repository.versions(path)
         if not versions:
-            hint = folder_hints.about_model(path) or "expected <model>/<integer version>/saved_model.pb"
+            hint = folder_hints.about_model(path) or f"expected <model>/<integer version>/{GRAPH} or {LITE}"
             raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
         path = versions[max(versions)]
     mine = settings.limits if limits is None else limits(path.parent.name)
@@ -233,11 +268,48 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
         if hint := folder_hints.about_variables(path):
             raise ModelError(f"{error}; {hint}") from error
         raise
-    loaded.executor.close()
+    loaded.close()
     return loaded.report
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _aside(choice: Choice) -> tuple[Mapping[str, Proof], Model | None]:
+    """Say which signatures are computed aside, and by what: those of dear rows, which would hold up the default ones.
+
+    Where nothing can compute two signatures at once, none are.
+    """
+    default = choice.proofs[choice.model.signature.name].row_seconds
+    dear = {
+        name
+        for name, proof in choice.proofs.items()
+        if choice.engines[name] == TENSORFLOW and proof.row_seconds > DEAR * default > 0
+    }
+    second = engines.second(choice.model, min(dear)) if dear else None
+    if second is None:
+        return choice.proofs, None
+    return {
+        name: replace(proof, batching=replace(proof.batching, aside=name in dear))
+        for name, proof in choice.proofs.items()
+    }, second
+
+
+def _queue(limits: Limits, capacity_bytes: int) -> BatchQueue:
+    return BatchQueue(
+        capacity_rows=limits.queue_rows,
+        max_batch_rows=limits.max_batch_rows,
+        delay_s=limits.max_queue_delay_s,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def _costs(proofs: Iterable[Proof], limits: Limits, clock: Clock) -> CostModel:
+    costs = CostModel(ladder(limits.max_batch_rows))
+    for proof in proofs:
+        for rows, seconds in proof.seconds.items():
+            costs.measured(proof.kind, rows, seconds, clock())
+    return costs
 
 
 def _labels(path: Path) -> Sequence[str]:

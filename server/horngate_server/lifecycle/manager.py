@@ -169,13 +169,12 @@ class Lifecycle:
 
     def close(self) -> None:
         """Close every model; after `drain` said True."""
-        for executor in self.executors():
-            executor.close()
+        for loaded in self._loaded():
+            loaded.close()
 
     def executors(self) -> list[Executor]:
         """Return those of all versions that are loaded and not leaving."""
-        models = list(self._models.values())
-        return [each.loaded.executor for model in models for each in list(model.versions.values()) if each.loaded]
+        return [each.executor for each in self._loaded()]
 
     def states(self) -> list[VersionState]:
         """Return what became of every version, by name and number. Callable from any thread."""
@@ -219,6 +218,11 @@ class Lifecycle:
         self._wish(done, lambda commands: self._reload(commands, models))
 
     # --- private: the thread --------------------------------------------------------------------------
+
+    def _loaded(self) -> list[Loaded]:
+        """Return the versions that are loaded and not leaving."""
+        models = list(self._models.values())
+        return [each.loaded for model in models for each in list(model.versions.values()) if each.loaded]
 
     def _run(self, begun: "Future[None]") -> None:
         try:

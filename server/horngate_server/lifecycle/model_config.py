@@ -4,7 +4,9 @@
     latest = 2                               # the newest N (default 1); or versions = "all", or versions = [3, 5]
     labels = { stable = 3, canary = 4 }      # names that callers may ask for; without a name they get stable
     shadow = { version = 5, share = 0.1 }    # computed beside stable for a share of the batches, never answered with
+                                             # { engine = "litert" }: the same version, by the other engine
     any_signature = true                     # let a version with other inputs or outputs take over: callers may break
+    engine = "litert"                        # what computes it: as --engine
     batching = "whole"                       # one request, one run; "rows": requests share runs; "auto" finds out
     signature = "predict"                    # answers callers who name none; default: serving_default, or the only one
     tags = ["serve", "gpu"]                  # of the MetaGraph to load; default: ["serve"]
@@ -26,7 +28,7 @@ from typing import Any, TypeVar
 
 from horngate_server.core import parsing
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.settings import BATCHING, Limits, Settings
+from horngate_server.core.settings import BATCHING, ENGINES, LITERT, TENSORFLOW, Limits, Settings
 
 STABLE = "stable"
 """The label whose version answers those who ask for none."""
@@ -149,7 +151,7 @@ class _Place:
 
 def _model(at: _Place, settings: Settings) -> ModelConfig:
     at.only(
-        "latest", "versions", "labels", "shadow", "any_signature", "batching", "signature", "tags",
+        "latest", "versions", "labels", "shadow", "any_signature", "engine", "batching", "signature", "tags",
         "max_batch_rows", "queue_rows", "max_queue_delay", "target_batch_time", "model_memory",
     )  # fmt: skip
     versions = at.content.get("versions")
@@ -169,27 +171,27 @@ def _model(at: _Place, settings: Settings) -> ModelConfig:
             raise labels.wrong(label, "a label that is no number: numbers are versions")
         labels.whole(label, 1)
     shadow = at.table("shadow")
-    shadow.only("version", "share")
+    shadow.only("version", "engine", "share")
     share = shadow.content.get("share", 0.1)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise shadow.wrong("share", "a number above 0 and up to 1")
-    if shadow.content and "version" not in shadow.content:
-        raise shadow.wrong("version", "the version that computes along")
+    if shadow.content and len({"version", "engine"} & shadow.content.keys()) != 1:
+        raise shadow.wrong("version", "the version that computes along, or engine, which computes the same version")
     any_signature = at.content.get("any_signature", False)
     if not isinstance(any_signature, bool):
         raise at.wrong("any_signature", "true or false")
     return ModelConfig(
-        limits=_limits(at, settings),
+        limits=_limits(at, shadow, settings),
         latest=at.whole("latest", 1),
         versions=None if versions is None else frozenset() if versions == "all" else frozenset(versions),
         labels=MappingProxyType(dict(labels.content)),
-        shadow=shadow.whole("version", 1) if shadow.content else None,
+        shadow=shadow.whole("version", 1) if "version" in shadow.content else None,
         shadow_share=float(share),
         any_signature=any_signature,
     )
 
 
-def _limits(at: _Place, settings: Settings) -> Limits:
+def _limits(at: _Place, shadow: _Place, settings: Settings) -> Limits:
     base = settings.limits
     limits = Limits(
         max_batch_rows=at.whole("max_batch_rows", base.max_batch_rows),
@@ -201,6 +203,8 @@ def _limits(at: _Place, settings: Settings) -> Limits:
         batching=at.parsed("batching", parsing.one_of(*BATCHING), base.batching),
         tags=_tags(at),
         signature=at.text("signature"),
+        engine=at.parsed("engine", parsing.one_of(*ENGINES), base.engine),
+        shadow_engine=shadow.parsed("engine", parsing.one_of(TENSORFLOW, LITERT), ""),
     )
     if limits.queue_rows < limits.max_batch_rows:
         raise at.wrong("queue_rows", f"at least max_batch_rows, {limits.max_batch_rows}")

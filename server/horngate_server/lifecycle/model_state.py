@@ -11,6 +11,7 @@ from pathlib import Path
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.inference import ModelInfo
+from horngate_server.core.model import LoadedModel
 from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_runner import BatchReport, Outcome
@@ -154,7 +155,7 @@ class Departure:
         self._over.wait()
 
 
-_ShadowKey = tuple[int, int, float, Loaded, Loaded]
+_ShadowKey = tuple[int, int, float, LoadedModel, Loaded]
 
 
 @dataclass(slots=True, eq=False)
@@ -281,25 +282,33 @@ class ModelState:
                 along.report if along is not None else None,
             )
 
-    def key_of_shadow(self, number: int | None, live: int | None) -> _ShadowKey | None:
-        """Return what a shadow would be of; equal keys are one shadow."""
+    def key_of_shadow(self, route: version_policy.Route) -> _ShadowKey | None:
+        """Return what a shadow would be of, beside the version that answers; equal keys are one shadow."""
+        live, number = route.default, self.config.shadow
+        if self.config.limits.shadow_engine:
+            number = live
+        elif number not in self.ready() or number in route.versions:
+            return None
         if number is None or live is None:
             return None
-        along, answers = self.versions[number].loaded, self.versions[live].loaded
-        assert along is not None
+        shadow, answers = self.versions[number].loaded, self.versions[live].loaded
+        assert shadow is not None
         assert answers is not None
-        return (number, live, self.config.shadow_share, along, answers)
+        along = shadow.along if number == live else shadow.model
+        return None if along is None else (number, live, self.config.shadow_share, along, answers)
 
     def start_shadow(self, key: _ShadowKey, clock: Clock, guard: ObserverGuard) -> None:
         """Let a version compute along."""
         number, live, share, along, answers = key
         self.shadow_key = key
-        self.shadow = Shadow(f"{self.name} version {number}", along.model, answers.executor, share, clock, guard=guard)
+        engine = self.config.limits.shadow_engine if number == live else ""
+        name = f"{self.name} version {number}{engine and ' by '}{engine}"
+        self.shadow = Shadow(name, along, answers.executor, share, clock, guard=guard)
         self.shadow.start()
         observers = self.versions[live].observers
         assert observers is not None
         observers.shadow = self.shadow
-        log.info("model %s: version %d computes along with version %d, a share of %g", self.name, number, live, share)
+        log.info("model %s computes along with version %d, a share of %g", name, live, share)
 
     def attempts(self) -> list[LoadAttempt]:
         """Return the loads under way."""

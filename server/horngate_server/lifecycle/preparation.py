@@ -3,34 +3,40 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic, thread_time
 
-from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
-from horngate_server.core.model import Array, Feed, Model
-from horngate_server.core.settings import Limits, Settings, cores
-from horngate_server.core.signature import ROWS, WHOLE, Batching
-from horngate_server.lifecycle import repository
+from horngate_server.core.model import Array, Feed, LoadedModel, Model
+from horngate_server.core.settings import AUTO, Limits, Settings, cores
+from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature
+from horngate_server.lifecycle import engines, repository
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
+from horngate_server.lifecycle.engines import Choice, Tried
 from horngate_server.lifecycle.repository import Version
-from horngate_server.lifecycle.verification import Records, records, verify
-from horngate_server.runtimes import process_memory, tensorflow
+from horngate_server.lifecycle.verification import Records, is_float32, records, verify
+from horngate_server.runtimes import process_memory
 
 log = logging.getLogger(__name__)
 
 LARGE_S = 0.005
 """A model that computes longer for one request gets every core, also the one that takes requests in."""
+OTHERS_SHARE = 5
+"""Batches of other signatures than the default one may take one part in so many of --target-batch-time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A model that has proved itself: by signature, what is known of it."""
+    """A model that has proved itself.
 
-    model: Model
-    device: Device
-    proofs: Mapping[str, Proof]
-    verification: str
+    Attributes:
+        choice: what serves, signature by signature.
+        along: the other engine's model of the same version, which is to compute along; None for none.
+    """
+
+    choice: Choice
+    along: LoadedModel | None = None
 
 
 def prepare(
@@ -42,7 +48,7 @@ def prepare(
     beside: bool = False,
     alive: Callable[[], None] = lambda: None,
 ) -> Prepared:
-    """Open a version's model, let it prove itself, and close it again where a fresh one serves better.
+    """Open a version's model, let it prove itself, and choose its engine where there are two.
 
     Args:
         version: what to open.
@@ -55,53 +61,160 @@ def prepare(
     Raises:
         ModelError: it cannot be loaded, fails, or does not reproduce its own recorded answers.
     """
-    few = settings.compute_threads or max(1, cores() - 1)
-    asked = _asked(version, limits)
-
-    def opened(threads: int) -> tensorflow.SavedModel:
-        def load() -> tensorflow.SavedModel:
-            alive()
-            return tensorflow.load(
-                version.path, device=settings.device, threads=threads, tags=limits.tags, signature=limits.signature
-            )
-
-        # threads that it starts inherit the priority of the one that opens it
-        return aside.submit(load).result() if threads == 1 else load()
-
-    def bench(model: tensorflow.SavedModel) -> Bench:
-        # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
-        clock = thread_time if beside and few == 1 and model.device.kind == "CPU" else monotonic
-        return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
-
-    def proved(model: tensorflow.SavedModel) -> Mapping[str, Proof]:
-        return aside.submit(_prove, _Watched(model, alive), recorded, bench(model)).result()
-
-    def measured(model: tensorflow.SavedModel) -> float:
-        requests = [each.inputs for each in recorded.get(model.signature.name, ())]
-        return aside.submit(seconds_of_one, _Watched(model, alive), model.signature, requests, bench(model)).result()
-
-    model = opened(few)
+    preparation = _Preparation(version, settings, limits, aside, beside, alive)
+    first, *others = engines.candidates(version.path, settings, limits)
+    if not others:
+        choice = engines.only(preparation.tried(first), _why_only(version, settings, limits))
+    else:
+        choice = _chosen(preparation, first, others[0])
     try:
-        recorded, unread = _recorded(version, model, settings.verify)
-        if not settings.compute_threads and few < cores() and measured(model) > LARGE_S:
-            few = cores()
-            model.close()
-            model = opened(few)
-        proofs = proved(model)
-        batchings = {name: proof.batching for name, proof in proofs.items()}
-        watched = _Watched(model, alive)
-        verification = unread or aside.submit(_verify, version, watched, recorded, batchings, settings.verify).result()
-        if any(model.signatures[name].writes for name in proofs):
-            model.close()  # what it remembers begins with the first caller
-            model = opened(few)
+        along = preparation.along(choice)
     except BaseException:
-        model.close()
+        choice.model.close()
         raise
     process_memory.trim()
-    return Prepared(model, model.device, proofs, verification)
+    return Prepared(choice, along)
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+class _Preparation:
+    """One version's, whichever engines are tried for it."""
+
+    def __init__(  # noqa: PLR0917 - as `prepare`
+        self,
+        version: Version,
+        settings: Settings,
+        limits: Limits,
+        aside: ThreadPoolExecutor,
+        beside: bool,
+        alive: Callable[[], None],
+    ) -> None:
+        self.version = version
+        self._settings = settings
+        self._limits = limits
+        self._aside = aside
+        self._beside = beside
+        self._alive = alive
+        self._asked = _asked(version, limits)
+        self._few = settings.compute_threads or max(1, cores() - 1)
+
+    def tried(self, engine: str) -> Tried:
+        """Open the version with one engine and let it prove itself; close it again where a fresh one serves better.
+
+        Raises:
+            ModelError: it cannot be loaded, fails, or does not reproduce the recorded answers.
+        """
+        few, mode = self._few, self._settings.verify
+        model = self._opened(engine, few)
+        try:
+            recorded, unread = _recorded(self.version, model, mode)
+            if not self._settings.compute_threads and few < cores() and self._seconds(model, recorded) > LARGE_S:
+                few = cores()
+                model.close()
+                model = self._opened(engine, few)
+            watched = _Watched(model, self._alive)
+            proofs = self._aside.submit(_prove, watched, recorded, partial(self._bench, model)).result()
+            batchings = {name: proof.batching for name, proof in proofs.items()}
+            verification = (
+                unread or self._aside.submit(_verify, self.version, watched, recorded, batchings, mode, engine).result()
+            )
+            if any(model.signatures[name].writes for name in proofs):
+                model.close()  # what it remembers begins with the first caller
+                model = self._opened(engine, few)
+        except BaseException:
+            model.close()
+            raise
+        return Tried(engine, model, proofs, verification, float32=is_float32(self.version, engine))
+
+    def along(self, choice: Choice) -> LoadedModel | None:
+        """Open the version with the engine that is to compute along; None where there is none, or it cannot."""
+        engine, why = self._limits.shadow_engine, "that engine serves"
+        if not engine:
+            return None
+        if engine not in choice.engines.values():
+            try:
+                return self._opened(engines.checked(engine, self.version.path), 1)
+            except ModelError as error:
+                why = str(error)
+        name, number = self.version.name, self.version.number
+        log.warning("model %s version %d: shadow = { engine = %r } computes nothing: %s", name, number, engine, why)
+        return None
+
+    def _opened(self, engine: str, threads: int) -> LoadedModel:
+        def load() -> LoadedModel:
+            self._alive()
+            return engines.load(
+                engine, self.version.path, device=self._settings.device, threads=threads, limits=self._limits
+            )
+
+        # threads that it starts inherit the priority of the one that opens it
+        return self._aside.submit(load).result() if threads == 1 else load()
+
+    def _bench(self, model: LoadedModel, signature: Signature) -> Bench:
+        # beside those who serve, a thread waits for its turns: what it computes for counts, where it computes alone
+        clock = thread_time if self._beside and self._few == 1 and model.device.kind == "CPU" else monotonic
+        asked, limits = self._asked.get(signature.name, self._asked[""]), self._limits
+        if signature is not model.signature:  # the default one's callers wait for it, or share the processor with it
+            limits = replace(limits, target_batch_s=limits.target_batch_s / OTHERS_SHARE)
+        return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
+
+    def _seconds(self, model: LoadedModel, recorded: Records) -> float:
+        """Return what one request takes."""
+        requests = [each.inputs for each in recorded.get(model.signature.name, ())]
+        watched = _Watched(model, self._alive)
+        return self._aside.submit(
+            seconds_of_one, watched, model.signature, requests, self._bench(model, model.signature)
+        ).result()
+
+
+def _chosen(preparation: _Preparation, first: str, second: str) -> Choice:
+    """Try both engines, and choose; where one of them fails, the other serves.
+
+    Raises:
+        ModelError: both fail; with the first one's reason.
+    """
+    version = preparation.version
+    try:
+        full = preparation.tried(first)
+    except ModelError as error:
+        try:
+            lite = preparation.tried(second)
+        except ModelError:
+            raise error from None
+        if not lite.is_verified:
+            lite.model.close()
+            raise
+        title = engines.TITLES[first]
+        log.warning("model %s version %d: %s cannot serve it: %s", version.name, version.number, title, error)
+        return engines.only(lite, f"{title}: {error}")
+    if full.model.device.kind != "CPU":
+        return engines.only(full, "the GPU")
+    try:
+        lite = preparation.tried(second)
+    except ModelError as error:
+        log.info("model %s version %d: not by %s: %s", version.name, version.number, engines.TITLES[second], error)
+        return engines.only(full, f"{engines.TITLES[second]}: {error}")
+    except BaseException:
+        full.model.close()
+        raise
+    return engines.choose(full, lite)
+
+
+def _why_only(version: Version, settings: Settings, limits: Limits) -> str:
+    """Say why only one engine was tried."""
+    if limits.engine != AUTO:
+        return "asked for"
+    there = [engine for engine, file in repository.FILES.items() if (version.path / file).is_file()]
+    if len(there) == 1:
+        return f"it has only {repository.FILES[there[0]]}"
+    missing = [engine for engine in there if not engines.is_installed(engine)]
+    if missing:
+        return f"{engines.TITLES[missing[0]]} is not installed"
+    if limits.shadow_engine:
+        return f"{engines.TITLES[limits.shadow_engine]} computes along"
+    return "--device gpu" if settings.device == "gpu" else "tags are TensorFlow's"
 
 
 class _Watched:
@@ -118,21 +231,26 @@ class _Watched:
         return self._run(feed)
 
 
-def _asked(version: Version, limits: Limits) -> str:
-    """Return how the operator, or else the model's maker, wants it batched.
+def _asked(version: Version, limits: Limits) -> Mapping[str, str]:
+    """Return how the operator, or else the model's maker, wants signatures batched, by name; "" for all others.
 
     Raises:
         ModelError: the manifest says what is no way.
     """
-    made = (version.manifest or {}).get("batching", "auto")
-    if made not in ("auto", ROWS, WHOLE):
-        raise ModelError(
-            f"{version.path / repository.MANIFEST} has batching {made!r}; expected auto, {ROWS} or {WHOLE}"
-        )
-    return limits.batching if limits.batching != "auto" else str(made)
+    manifest = version.manifest or {}
+    made = {"": manifest.get("batching", "auto")}
+    match manifest.get("explanation"):
+        case {"signature": str(name), "batching": batching}:
+            made[name] = batching
+    for way in made.values():
+        if way not in ("auto", ROWS, WHOLE):
+            raise ModelError(
+                f"{version.path / repository.MANIFEST} has batching {way!r}; expected auto, {ROWS} or {WHOLE}"
+            )
+    return {"": limits.batching} if limits.batching != "auto" else made
 
 
-def _prove(model: Model, recorded: Records, bench: Bench) -> Mapping[str, Proof]:
+def _prove(model: Model, recorded: Records, bench: Callable[[Signature], Bench]) -> Mapping[str, Proof]:
     """Prove every signature; equal ones once. One that fails is not served, unless it is the default one.
 
     Raises:
@@ -144,7 +262,7 @@ def _prove(model: Model, recorded: Records, bench: Bench) -> Mapping[str, Proof]
             proofs[name] = proofs[signature.function]
             continue
         try:
-            proofs[name] = prove(model, signature, [each.inputs for each in recorded.get(name, ())], bench)
+            proofs[name] = prove(model, signature, [each.inputs for each in recorded.get(name, ())], bench(signature))
         except ModelError as error:
             if signature is model.signature:
                 raise
@@ -167,12 +285,14 @@ def _failed(version: Version, error: ModelError) -> str:
     return f"failed: {error}"
 
 
-def _verify(version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching], mode: str) -> str:
+def _verify(  # noqa: PLR0917 - what one verification needs
+    version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching], mode: str, engine: str
+) -> str:
     """Let the model reproduce its recorded answers; return what the metadata says about that."""
     if mode == "off":
         return "unverified: --verify off"
     try:
-        return verify(version, model, recorded, batchings)
+        return verify(version, model, recorded, batchings, engine)
     except ModelError as error:
         if mode == "strict":
             raise

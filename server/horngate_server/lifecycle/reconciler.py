@@ -204,12 +204,12 @@ class Reconciler:
         """Let a version serve that was loaded, unless it may not."""
         unfit = self._unfit(model, version, loaded)
         if unfit:
-            loaded.executor.close()
+            loaded.close()
             self._refuse(model, version, unfit)
             return
         unproved = not loaded.report.proved and self._settings.verify != "off"
         if unproved and self._is_superseded(model, version):
-            loaded.executor.close()
+            loaded.close()
             self._set_aside(model, version)
             return
         before = version.loaded
@@ -230,8 +230,9 @@ class Reconciler:
     def _say_loaded(self, model: ModelState, version: ModelVersion, loaded: Loaded) -> None:
         report = loaded.report
         log.info(
-            "loaded model %s version %s in %.2f s: %s, %s (%s)",
-            model.name, report.version, report.seconds, report.verification, report.device, report.why,
+            "loaded model %s version %s in %.2f s: %s, %s (%s), %s (%s)",
+            model.name, report.version, report.seconds, report.verification, report.engine, report.why_engine,
+            report.device, report.why,
         )  # fmt: skip
         if report.rungs:
             log.info("  %s", ", ".join(f"{each.rows} rows {each.ms:.2f} ms" for each in report.rungs))
@@ -295,16 +296,14 @@ class Reconciler:
     def _apply(self, model: ModelState) -> None:
         """Put the routes in place that follow from what is ready, and let go who is not wanted any more."""
         ready = model.ready()
-        shadow = model.config.shadow
         labels = model.labels
         before = model.route
         route = (
             version_policy.NOBODY
             if model.unloaded
-            else version_policy.route(ready, model.wanted(), labels, shadow, before.default)
+            else version_policy.route(ready, model.wanted(), labels, model.config.shadow, before.default)
         )
-        computing_along = shadow if shadow in ready and shadow not in route.versions else None
-        if model.shadow_key != (key := model.key_of_shadow(computing_along, route.default)):
+        if model.shadow_key != (key := model.key_of_shadow(route)):
             model.stop_shadow()
         served = {number: each.served for number, each in model.versions.items() if each.served}
         model.route = route
@@ -350,7 +349,7 @@ class Reconciler:
             if not in_time:
                 departure.end(f"; its model has not returned within {grace_s:g} s, and keeps its memory until it does")
                 loaded.executor.stop(None)
-            loaded.executor.close()
+            loaded.close()
             process_memory.trim()
             if in_time:
                 departure.end()

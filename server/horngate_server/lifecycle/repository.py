@@ -16,9 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from horngate_server.core.errors import ModelError
+from horngate_server.core.settings import LITERT, TENSORFLOW
 from horngate_server.lifecycle import folder_hints
-from horngate_server.lifecycle.folder_hints import GRAPH
+from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 
+FILES = {TENSORFLOW: GRAPH, LITERT: LITE}
+"""What each engine computes from, in a version's folder."""
 MANIFEST = "assets.extra/horngate.json"
 HIGHEST = (1 << 63) - 1
 """The highest version: the protocols have 64 bits for it."""
@@ -33,7 +36,7 @@ class Version:
         number: the version's.
         path: its folder.
         manifest: what the manifest says; None where there is none.
-        digest: SHA-256 of the manifest, or of the graph where there is none, in hex.
+        digest: SHA-256 of the manifest, or of the graph's file where there is none, in hex.
     """
 
     name: str
@@ -147,14 +150,15 @@ def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
     if number is None:
         raise ModelError(f"{shown(path)} is no version: expected a whole number up to {HIGHEST}")
     try:
-        if not (path / GRAPH).is_file():
+        graph = next((path / file for file in FILES.values() if (path / file).is_file()), None)
+        if graph is None:
             os.listdir(path)  # a folder that cannot be read says so itself
             hint = folder_hints.about_version(path)
-            raise ModelError(f"{shown(path)} has no {GRAPH}{hint and ': '}{hint}")
+            raise ModelError(f"{shown(path)} has no {GRAPH} and no {LITE}{hint and ': '}{hint}")
         if hint := folder_hints.about_pointers(path):
             raise ModelError(hint)
         if not (path / MANIFEST).is_file():
-            return Version(name, number, path, None, _sha256(path / GRAPH))
+            return Version(name, number, path, None, _sha256(graph))
         manifest = _manifest(path)
         for file, expected in manifest["files"].items():
             _check(path, file, expected)

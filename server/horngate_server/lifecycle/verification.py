@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,17 +19,20 @@ from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
 from horngate_server.core.errors import InvalidRequest, ModelError, RequestError
 from horngate_server.core.model import Array, Model
+from horngate_server.core.settings import TENSORFLOW
 from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batching import joined
-from horngate_server.lifecycle.comparison import Tolerance, first_difference
-from horngate_server.lifecycle.repository import Version
+from horngate_server.lifecycle.comparison import Tolerance, as_numbers, decisions, first_difference
+from horngate_server.lifecycle.repository import MANIFEST, Version
 from horngate_server.lifecycle.trial_runs import computed
 from horngate_server.protocols.tensor_proto import data_of, shape_of
 
 RECORDS = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TensorFlow Serving refuses more."""
-TOLERANCE = {"atol": 1e-4, "rtol": 1e-3}
+VERIFIED = "verified"
+"""How the text begins that says that it did."""
+TOLERANCE = {"atol": 1e-4, "rtol": 1e-3, "argmax_agreement": 1.0}
 """Where the manifest gives none: devices and batch sizes differ in the last bits."""
 REPLAY_ROWS = (1, 7, 64)
 """Rows per replayed batch: one, an odd number that is padded, many."""
@@ -72,7 +76,13 @@ def records(version: Version, model: Model) -> Records:
     return found
 
 
-def verify(version: Version, model: Model, recorded: Records, batchings: Mapping[str, Batching]) -> str:
+def verify(
+    version: Version,
+    model: Model,
+    recorded: Records,
+    batchings: Mapping[str, Batching],
+    engine: str = TENSORFLOW,
+) -> str:
     """Replay the recorded requests and compare.
 
     Args:
@@ -80,6 +90,7 @@ def verify(version: Version, model: Model, recorded: Records, batchings: Mapping
         model: computes.
         recorded: what `records` returned.
         batchings: by signature, whether its rows share runs.
+        engine: what computes: the manifest may give each a tolerance of its own.
 
     Returns:
         "verified (N rows)", or why there was nothing to verify.
@@ -89,24 +100,35 @@ def verify(version: Version, model: Model, recorded: Records, batchings: Mapping
     """
     if not recorded:
         return "unverified: it has no recorded answers"
-    given = (version.manifest or {}).get("tolerance") or {}
-    tolerance = Tolerance(**{**TOLERANCE, **{key: float(given[key]) for key in TOLERANCE if key in given}})
+    tolerance = _tolerance(version, engine)
     total = 0
+    same: list[bool] = []
     for name, mine in recorded.items():
         answered = [record for record in mine if record.outputs is not None]
         signature = model.signatures[name]
         batching = batchings.get(name, Batching())
         if batching.whole or not _in_rows(answered, batching):
             for number, record in enumerate(answered):
-                _replay(model, signature, [record], batching, tolerance, f"request {number}")
+                same += _replay(model, signature, [record], batching, tolerance, f"request {number}")
         else:
             single = [each for record in answered for each in _rows(record, batching)]
             for rows in REPLAY_ROWS:
                 if rows == 1 or rows <= min(batching.max_rows, len(single) or 1):
                     for start in range(0, len(single), rows):
-                        _replay(model, signature, single[start : start + rows], batching, tolerance, start)
+                        same += _replay(model, signature, single[start : start + rows], batching, tolerance, start)
+        _check_gaps(version, signature, answered)
         total += sum(_count(record) for record in answered)
-    return f"verified ({total} rows)" if total else "unverified: its recorded requests have no answers"
+    if sum(same) < tolerance.argmax_agreement * len(same):
+        raise ModelError(
+            f"it disagrees with its recorded answers: {sum(same)} of {len(same)} decisions are the same; expected at "
+            f"least {tolerance.argmax_agreement:.1%} (argmax_agreement in {MANIFEST})"
+        )
+    return f"{VERIFIED} ({total} rows)" if total else "unverified: its recorded requests have no answers"
+
+
+def is_float32(version: Version, engine: str) -> bool:
+    """Whether an engine's file computes with the numbers that the model was trained with, as far as that is known."""
+    return bool(_format(version, engine).get("quantization", "none") == "none")
 
 
 def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
@@ -134,6 +156,28 @@ def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _format(version: Version, engine: str) -> Mapping[str, Any]:
+    """Return what the manifest says of an engine's file."""
+    formats = (version.manifest or {}).get("formats")
+    about = formats.get(engine) if isinstance(formats, dict) else None
+    return about if isinstance(about, dict) else {}
+
+
+def _tolerance(version: Version, engine: str) -> Tolerance:
+    """Return how far an engine's answers may be from the recorded ones.
+
+    Raises:
+        ModelError: the manifest gives one that is none.
+    """
+    given = _format(version, engine).get("tolerance") or (version.manifest or {}).get("tolerance") or {}
+    try:
+        return Tolerance(**{key: float(given.get(key, default)) for key, default in TOLERANCE.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{version.path / MANIFEST} has the tolerance {given!r}; expected numbers for {', '.join(TOLERANCE)}"
+        ) from error
 
 
 def _frame(data: bytes, position: int, path: Path, *, sealed: bool) -> tuple[bytes, int]:
@@ -192,6 +236,34 @@ def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], pat
     return arrays
 
 
+def _check_gaps(version: Version, signature: Signature, answered: Sequence[Record]) -> None:
+    """See that recorded attributions sum to what they explain, as near as the manifest says.
+
+    Raises:
+        ModelError: they miss more of it.
+    """
+    match (version.manifest or {}).get("explanation"):
+        case {"signature": signature.name, "gap": {"tolerance": float(tolerance)}}:
+            names = [spec.name for spec in signature.outputs]
+        case _:
+            return
+    if not {"attributions", "score", "baseline_score"}.issubset(names):
+        return
+    for number, record in enumerate(answered):
+        assert record.outputs is not None
+        of = {
+            name: as_numbers(array, spec.datatype)
+            for name, array, spec in zip(names, record.outputs, signature.outputs, strict=True)
+        }
+        sums = of["attributions"].reshape(len(of["score"]), -1).sum(axis=1)
+        gap = np.abs(of["score"] - of["baseline_score"] - sums).max(initial=0.0)
+        if not gap <= tolerance:
+            raise ModelError(
+                f"the attributions of recorded request {number} miss {gap:.3g} of what they explain; "
+                f"the manifest allows {tolerance:g}"
+            )
+
+
 def _count(record: Record) -> int:
     """Return a request's rows; 1 where it has none."""
     return max((len(array) for array in record.inputs if array.ndim), default=1)
@@ -226,8 +298,11 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
     batching: Batching,
     tolerance: Tolerance,
     which: str | int,
-) -> None:
+) -> Sequence[bool]:
     """Compute recorded requests in one run, and compare; ``which`` names them, or is the number of the first row.
+
+    Returns:
+        Whether each decision is the same, where not all have to be; else none.
 
     Raises:
         ModelError: an answer differs, or the model fails.
@@ -240,13 +315,19 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
         answers = computed(model, signature, given)
     except RequestError as error:
         raise ModelError(f"it fails on its own recorded requests: {error}") from error
+    same: list[bool] = []
     for place, (spec, mine) in enumerate(zip(signature.outputs, answers, strict=True)):
         theirs = [each.outputs[place] for each in records if each.outputs is not None]
         recorded = theirs[0] if len(theirs) == 1 or place in batching.shared else np.concatenate(theirs)
         if mine.shape != recorded.shape:
             raise ModelError(f"{spec} came back as {list(mine.shape)}; recorded was {list(recorded.shape)}")
+        decided = decisions(mine, recorded, spec.datatype) if tolerance.argmax_agreement < 1 else None
+        if decided is not None:
+            same += decided.tolist()
+            if spec.datatype.numpy.kind not in "fc":
+                continue
         worst = first_difference(mine, recorded, spec.datatype, tolerance)
-        if worst is None and mine.ndim == 2 and mine.dtype.kind == "f" and mine.size:
+        if worst is None and decided is None and mine.ndim == 2 and mine.dtype.kind == "f" and mine.size:
             lost = np.flatnonzero(mine.argmax(axis=1) != recorded.argmax(axis=1))
             worst = (int(lost[0]), int(recorded[lost[0]].argmax())) if len(lost) else None
         if worst is not None:
@@ -255,3 +336,4 @@ def _replay(  # noqa: PLR0917 - what one comparison needs
                 f"it disagrees with its recorded answers: {spec.name} of recorded {what} is {mine[worst]} "
                 f"at {list(worst)}, recorded was {recorded[worst]}"
             )
+    return same

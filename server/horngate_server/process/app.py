@@ -18,6 +18,7 @@ from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings, prepare_libraries
 from horngate_server.engine.routing import Models
+from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
@@ -36,12 +37,13 @@ from horngate_server.services.tensorflow_serving_metadata import TensorflowServi
 from horngate_server.telemetry import access_log, log_format, metrics, tracing
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.telemetry.request_record import RequestObserver
+from horngate_server.telemetry.request_telemetry import RequestTelemetry
 from horngate_server.telemetry.sampling import Sampler
 from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.grpcio.transport import GrpcioTransport
-from horngate_server.transports.http import concurrency, server
+from horngate_server.transports.http import concurrency, console_files, server
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +107,11 @@ class App:
         self._service = InferenceService(
             codecs=CODECS,
             models=self._models,
-            metrics=self._metrics,
-            statistics=self._statistics,
+            telemetry=RequestTelemetry(
+                self._metrics, self._statistics, self._clock, self._observers(), guard=self._guard
+            ),
             deliver=self._transport.deliver,
             clock=self._clock,
-            observers=self._observers(),
-            guard=self._guard,
         )
         self._lifecycle = Lifecycle(
             settings,
@@ -144,7 +145,13 @@ class App:
         )
         self._supervisor_link: SupervisorLink | None = None
         self._http = server.HttpServer(
-            server.app(self._readiness.serving, self._metrics.exposition, self._admin.json, self._rest),
+            server.app(
+                self._readiness.serving,
+                self._metrics.exposition,
+                self._admin.json,
+                self._rest,
+                console_files.shown if settings.console == "on" else dict,
+            ),
             host=settings.host,
             port=settings.http_port,
             path=settings.worker.http if settings.worker else None,
@@ -256,11 +263,19 @@ class App:
         return observers
 
     def _rest(self) -> concurrency.App:
-        """Return the app for ``/v2``."""
+        """Return the app for ``/v2`` and for files of models."""
         from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(self._service.take, self._about, self._rest_gate, settings.max_message_bytes, self._sampler)
+        return rest.app(
+            self._service.take,
+            self._about,
+            self._rest_gate,
+            settings.max_message_bytes,
+            sampler=self._sampler,
+            versions=lambda: [each.version for each in self._lifecycle.ready()],
+            control=self._admin.deferred() if settings.admin else {},
+        )
 
     def _forget(self, model: str, version: str) -> None:
         """Drop the numbers of a version that left long ago."""
@@ -326,13 +341,14 @@ class App:
                 f"  model      {each.info.name} version {each.info.version}, {each.report.verification}",
                 f"             {each.info.signature}",
                 f"  batching   {_batching(each)}",
+                f"  engine     {_engines(each)}",
                 f"  device     {each.device.kind} ({each.device.why})",
             ]
         if not loaded:
-            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/saved_model.pb")
+            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
-            f"  http       http://{host}:{http_port}/metrics, /models, /livez, /readyz, /v2",
+            f"  http       http://{host}:{http_port}/{server.pages(settings.console)}",
             f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]
@@ -351,6 +367,13 @@ def _batching(loaded: Loaded) -> str:
     batching = loaded.info.batching
     how = "one request, one run" if batching.whole else f"up to {loaded.report.max_batch_rows} rows in one run"
     return f"{how}: {batching.why}" + ("" if loaded.report.proved else "; it was not seen to answer anything")
+
+
+def _engines(loaded: Loaded) -> str:
+    """Say what computes a version, and why so."""
+    report = loaded.report
+    others = [f"{name}: {engine}" for name, engine in report.engines.items() if engine != report.engine]
+    return f"{'; '.join([report.engine, *others])} ({report.why_engine})"
 
 
 def _wall_clock() -> float:

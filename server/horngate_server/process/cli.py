@@ -106,8 +106,8 @@ def _token(arguments: Sequence[str]) -> int:
 
 
 INSPECTED = (
-    "device", "compute_threads", "verify", "config", "max_batch_rows", "target_batch_time_s", "model_memory_bytes",
-    "op_library",
+    "device", "engine", "compute_threads", "verify", "config", "max_batch_rows", "target_batch_time_s",
+    "model_memory_bytes", "op_library",
 )  # fmt: skip
 """The settings that say what becomes of a version while it is loaded."""
 

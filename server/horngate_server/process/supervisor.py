@@ -29,8 +29,8 @@ from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.transports.access.gate import Gate
-from horngate_server.transports.http import concurrency, unix_client
-from horngate_server.transports.http.server import HttpServer, app
+from horngate_server.transports.http import concurrency, console_files, unix_client
+from horngate_server.transports.http.server import HttpServer, app, pages
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,13 @@ class Supervisor:
         """
         settings = self._settings
         server = HttpServer(
-            app(self._ready, self._exposition, self._models, self._rest),
+            app(
+                self._ready,
+                self._exposition,
+                self._models,
+                self._rest,
+                console_files.shown if settings.console == "on" else dict,
+            ),
             host=settings.host,
             port=settings.http_port,
             refused=RefusalLog(time.monotonic).note,
@@ -166,13 +172,19 @@ class Supervisor:
 
         turn = itertools.count()
 
-        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_client.Answer:
+        def one() -> _Process:
             first = next(turn) % len(self._workers)
             in_turn = self._workers[first:] + self._workers[:first]
             serving = [worker for worker in in_turn if worker.serves()] or in_turn
-            return min(serving, key=lambda worker: worker.forwarded).forward(method, path, body, headers)
+            return min(serving, key=lambda worker: worker.forwarded)
 
-        return forwarding(ask, self._gate, self._settings.max_message_bytes)
+        def ask(method: str, path: str, body: bytes | bytearray, headers: Mapping[str, str]) -> unix_client.Answer:
+            return one().forward(method, path, body, headers)
+
+        def fetch(method: str, path: str, headers: Mapping[str, str]) -> unix_client.Fetched:
+            return one().fetch(method, path, headers)
+
+        return forwarding(ask, fetch, self._gate, self._settings.max_message_bytes)
 
     def _banner(self, grpc_port: int, http_port: int) -> None:
         """Say what serves, once everybody does."""
@@ -182,7 +194,7 @@ class Supervisor:
         for line in (
             f"horngate {__version__} serves with {settings.workers} workers",
             f"  grpc       {settings.shown_host}:{grpc_port}, shared by all",
-            f"  http       http://{settings.shown_host}:{http_port}/metrics, /models, /livez, /readyz, /v2, for all",
+            f"  http       http://{settings.shown_host}:{http_port}/{pages(settings.console)}, for all",
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)
@@ -248,6 +260,14 @@ class _Process:
         finally:
             with self._counting:
                 self.forwarded -= 1
+
+    def fetch(self, method: str, path: str, headers: Mapping[str, str]) -> unix_client.Fetched:
+        """Let it answer with what is read piece by piece.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return unix_client.fetch(self._http, path, method=method, headers=headers, timeout_s=FORWARD_S)
 
     def stop(self) -> None:
         """Let it drain and end, and start no other."""

@@ -141,7 +141,7 @@ def _values(at: str, kind: str, values: Sequence[Any], spec: TensorSpec) -> Data
     if datatype.name == "BF16" or (kind == "float_list" and datatype.numpy.kind not in "fc"):
         raise InvalidRequest(f"{at} is a {kind}; expected bytes_list or int64_list for {datatype.name}")
     try:
-        return np.array(values, datatype.numpy).tobytes()
+        return np.array(values[:], datatype.numpy).tobytes()  # a list: protobuf 7 hands over arrays, which wrap around
     except OverflowError as error:
         raise InvalidRequest(f"{at} has a value out of {datatype.name}'s range") from error
 

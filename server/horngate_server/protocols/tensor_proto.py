@@ -49,7 +49,7 @@ def data_of(name: str, tensor: TensorProto) -> Data:
     if len(values) * kind.itemsize % datatype.numpy.itemsize:
         raise InvalidRequest(f"input {name!r} has {len(values)} values in {datatype.values}; expected pairs")
     try:
-        return np.array(values, kind).tobytes()
+        return np.array(values[:], kind).tobytes()  # a list: protobuf 7 hands over arrays, which wrap around
     except OverflowError as error:
         raise InvalidRequest(
             f"input {name!r} has a value in {datatype.values} out of {datatype.name}'s range"

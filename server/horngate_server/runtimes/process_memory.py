@@ -1,4 +1,4 @@
-"""Gives back the pages of TensorFlow's libraries that only loading needed: relocation tables, start-up code.
+"""Gives back the pages of the engines' libraries and of Envoy that only starting needed: relocation tables, such code.
 
 They are clean pages of files: dropping them loses nothing, and what serving does need comes back from the page cache
 on first use. Without this, they count as the process's memory until the kernel runs short.
@@ -17,7 +17,7 @@ SMAPS = Path("/proc/self/smaps")
 STATUS = Path("/proc/self/status")
 _M_ARENA_MAX = -8  # glibc: <malloc.h>
 _MADV_DONTNEED = 4  # Linux: <bits/mman-linux.h>
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-.p \S+ \S+ \S+\s+\S*/libtensorflow\S*$")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-.p \S+ \S+ \S+\s+\S*/(?:libtensorflow\S*|libLiteRt\S*|envoy)$")
 _FACT = re.compile(r"(Rss|Private_Dirty|Shared_Dirty|Anonymous):\s+(\d+) kB")
 
 

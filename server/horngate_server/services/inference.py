@@ -1,12 +1,12 @@
 """Where calls become work and outcomes become answers: the middle of the path, free of any transport.
 
-`accept` runs on the transport's thread: decode, admit, enqueue. `_finish` runs on an executor's: encode, count, hand
-back. Everything that is counted is counted there, on the way out.
+`accept` runs on the transport's thread: decode, admit, enqueue. `finish` runs on an executor's: encode, hand back, and
+let telemetry count.
 """
 
 import logging
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,17 +17,8 @@ from google.protobuf.message import DecodeError
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.codec import Codec
-from horngate_server.core.errors import (
-    CallerGone,
-    DeadlineExpired,
-    InvalidRequest,
-    ModelFailed,
-    NotReady,
-    QueueFull,
-    RequestError,
-)
+from horngate_server.core.errors import InvalidRequest, ModelFailed, NotReady, RequestError
 from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo
-from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
 from horngate_server.engine.batch_queue import Work
@@ -35,12 +26,9 @@ from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import arrange
-from horngate_server.protocols.grpc_status import OK, status_of
+from horngate_server.protocols.grpc_status import status_of
 from horngate_server.services import responses
-from horngate_server.telemetry.metrics import Metrics
-from horngate_server.telemetry.refusal_log import RefusalLog
-from horngate_server.telemetry.request_record import RequestObserver, RequestRecord
-from horngate_server.telemetry.statistics import Statistics
+from horngate_server.telemetry.request_telemetry import CompletedRequests, RequestTelemetry
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +42,6 @@ Handler = Callable[[bytes], bytes]
 Deferred = Callable[[bytes, Callable[[bytes | RequestError], None]], None]
 """Sees to it that a call is answered later, from any thread; the same errors at once."""
 
-_REASONS: dict[type[RequestError], str] = {
-    CallerGone: "cancelled",
-    DeadlineExpired: "deadline",
-    NotReady: "not_ready",
-    QueueFull: "queue_full",
-}
-
 
 class InferenceService:
     """Answers every call exactly once (`rpc.Service`).
@@ -68,12 +49,9 @@ class InferenceService:
     Args:
         codecs: of the methods that compute.
         models: what is served.
-        metrics: counts.
-        statistics: counts per version.
+        telemetry: is told how every request ended.
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
-        observers: tell about requests that came with an origin.
-        guard: takes what goes wrong with metrics, statistics and observers.
     """
 
     def __init__(
@@ -81,22 +59,15 @@ class InferenceService:
         *,
         codecs: Mapping[str, Codec],
         models: Models,
-        metrics: Metrics,
-        statistics: Statistics,
+        telemetry: RequestTelemetry,
         deliver: Deliver,
         clock: Clock,
-        observers: Sequence[RequestObserver] = (),
-        guard: ObserverGuard | None = None,
     ) -> None:
         self._codecs = codecs
         self._models = models
-        self._metrics = metrics
-        self._statistics = statistics
+        self._telemetry = telemetry
         self._deliver = deliver
         self._clock = clock
-        self._observers = observers
-        self._guard = guard or ObserverGuard(clock)
-        self._refusals = RefusalLog(clock)
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
         self._deferred: dict[str, Deferred] = {}
@@ -185,57 +156,9 @@ class InferenceService:
             answers += self._whole_answers(report, waited, now)
             queue_s += waited
         self._deliver(answers)
-        seconds = [now - work.arrived for work in works]
-        failed = {place: answer.name for place, (_, answer) in enumerate(answers) if isinstance(answer, Status)}
-        try:
-            self._to_metrics(info, works, () if refused else seconds, failed)
-            if report is not None:
-                self._metrics.batch(info, report, queue_s)
-        except Exception as error:  # noqa: BLE001 - they only listen: whatever it is, the batch was answered
-            self._guard.failed("metrics", error)
-        try:
-            self._to_statistics(info, report, seconds, failed, queue_s=queue_s, now=now)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._guard.failed("statistics", error)
-        if self._observers:
-            for place, work in enumerate(works):
-                if work.origin is not None:
-                    ended = outcomes[place].result if place < len(outcomes) else report
-                    self._tell(work.origin, work, info, answers[place][1], ended)
-
-    def _to_metrics(
-        self, info: ModelInfo, works: Sequence[Work], seconds: Sequence[float], failed: Mapping[int, str]
-    ) -> None:
-        """Count requests out, each once: their seconds, if these count, and the codes of those that failed."""
-        codecs = {work.codec for work in works}
-        for codec in codecs:
-            mine = range(len(works)) if len(codecs) == 1 else [n for n, work in enumerate(works) if work.codec is codec]
-            codes = Counter(failed.get(place, OK) for place in mine) if failed else {OK: len(mine)}
-            self._metrics.ended(info.name, codec.protocol, codes, [seconds[place] for place in mine] if seconds else ())
-
-    def _to_statistics(
-        self,
-        info: ModelInfo,
-        report: BatchReport | None,
-        seconds: Sequence[float],
-        failed: Mapping[int, str],
-        *,
-        queue_s: Sequence[float],
-        now: float,
-    ) -> None:
-        failed_s = [seconds[place] for place in failed]
-        if report is not None:
-            self._statistics.batch(
-                info,
-                report,
-                now=now,
-                write_s=self._clock() - now,
-                requests=len(seconds) - len(failed),
-                success_s=sum(seconds) - sum(failed_s),
-                queue_s=sum(queue_s),
-            )
-        if failed:
-            self._statistics.failed(info, failed_s)
+        self._telemetry.completed(
+            CompletedRequests(info, works, answers, outcomes, report, queue_s, now, refused=refused)
+        )
 
     def _whole_answers(self, report: BatchReport, queue_s: Sequence[float], now: float) -> Sequence[Answer]:
         """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""
@@ -270,7 +193,7 @@ class InferenceService:
     def _infer(self, calls: Sequence[Call], decoded: tuple[Codec, InferenceRequest] | None = None) -> None:
         """Decode inference calls, unless that was done, and admit them; enqueue them per model, all at once."""
         now = self._clock()
-        self._began(len(calls))
+        self._telemetry.began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
             codec = decoded[0] if decoded else self._codecs[call.method]
@@ -333,63 +256,11 @@ class InferenceService:
         """Answer a call that never became work."""
         status = self._refusal(error, codec.protocol)
         self._deliver([(call.reply, status)])
-        try:
-            self._metrics.ended(model, codec.protocol, {status.name: 1}, ())
-        except Exception as failure:  # noqa: BLE001 - they only listen: whatever it is, the call was answered
-            self._guard.failed("metrics", failure)
-        if call.origin is not None:
-            now = self._clock()
-            ended = RequestRecord(
-                call.origin, codec.protocol, model, "", 0, "", status.name, status.message, now, inf, inf, now
-            )
-            self._listeners(ended)
-
-    def _tell(
-        self,
-        origin: RequestContext,
-        work: Work,
-        info: ModelInfo,
-        answer: bytes | Status,
-        result: InferenceResult | BatchReport | RequestError | None,
-    ) -> None:
-        """Tell about a request that was work, whether it was computed alone, in a batch, or not at all."""
-        code, message = (answer.name, answer.message) if isinstance(answer, Status) else (OK, "")
-        began = computed = inf
-        if isinstance(result, BatchReport):
-            began, computed = result.began, result.began + result.seconds
-        elif isinstance(result, InferenceResult):
-            began = work.arrived + result.queue_s
-            computed = began + result.compute_s
-        ended = RequestRecord(
-            origin, work.codec.protocol, info.name, info.version, work.plan.rows, work.request.id, code, message,
-            work.arrived, began, computed, self._clock(),
-        )  # fmt: skip
-        self._listeners(ended)
-
-    def _listeners(self, ended: RequestRecord) -> None:
-        """Tell the access log and the traces."""
-        for tell in self._observers:
-            try:
-                tell(ended)
-            except Exception as error:  # noqa: BLE001 - it only listens: whatever it is, the request was answered
-                self._guard.failed("telling", error)
-
-    def _began(self, requests: int) -> None:
-        try:
-            self._metrics.began(requests)
-        except Exception as error:  # noqa: BLE001 - they only listen: whatever it is, the calls are taken in
-            self._guard.failed("metrics", error)
+        self._telemetry.not_admitted(call.origin, codec.protocol, model, status)
 
     def _refusal(self, error: RequestError, protocol: str = "") -> Status:
         """Note an error, and say how its call ends."""
-        reason = _REASONS.get(type(error))
-        if reason is not None:
-            try:
-                self._metrics.refused(reason, 1)
-            except Exception as failure:  # noqa: BLE001 - they only listen: whatever it is, the call gets its answer
-                self._guard.failed("metrics", failure)
-            if reason != "cancelled":
-                self._refusals.note(reason, str(error))
+        self._telemetry.failed(error)
         return status_of(error, protocol)
 
     def _answer(self, call: Call) -> bytes | Status:

@@ -8,11 +8,14 @@ from horngate_protos import triton_pb2 as triton
 from horngate_protos.datatypes import BYTES, COMPLEX
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelNotFound, NotReady
+from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import OPEN_INFERENCE
+from horngate_server.core.settings import LITERT, TENSORFLOW
 from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.repository import FILES
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
 from horngate_server.telemetry.statistics import Duration, Stages, Statistics
@@ -24,6 +27,9 @@ EXTENSIONS = (
 ADMIN_EXTENSION = "model_repository"
 STATES = {State.READY: "READY", State.LOADING: "LOADING", State.DRAINING: "UNLOADING"}
 """Triton's names of states; any other is UNAVAILABLE."""
+
+PLATFORMS = {TENSORFLOW: "tensorflow_savedmodel", LITERT: "litert_tflite"}
+"""What the metadata call a model that an engine computes, as Triton names its platforms."""
 
 
 class OpenInferenceMetadata:
@@ -100,18 +106,27 @@ class OpenInferenceMetadata:
         return oip.ModelReadyResponse(ready=self._readiness.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
-        """Answer a ModelMetadataRequest: the default signature, and the versions that may be asked for."""
+        """Answer a ModelMetadataRequest: all signatures, and the versions that may be asked for."""
         request = oip.ModelMetadataRequest.FromString(message)
         served = self._models.get(request.name, request.version)
-        tensor = oip.ModelMetadataResponse.TensorMetadata
-        signature, batching = served.info.signature, served.info.batching
+        signature = served.info.signature
+        others = [info for info in served.infos.values() if info is not served.info]
         return oip.ModelMetadataResponse(
             name=served.info.name,
             versions=self._models.versions(served.info.name),
-            platform=served.platform,
-            inputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.inputs],
-            outputs=[tensor(name=s.name, datatype=s.datatype.name, shape=_shape(s)) for s in signature.outputs],
-            horngate_batching=WHOLE if batching.whole or batching.shared else ROWS,
+            platform=PLATFORMS[served.engine],
+            inputs=_tensors(signature.inputs),
+            outputs=_tensors(signature.outputs),
+            horngate_batching=_batching(served.info),
+            horngate_signatures=[
+                oip.ModelMetadataResponse.SignatureMetadata(
+                    name=info.signature.name,
+                    inputs=_tensors(info.signature.inputs),
+                    outputs=_tensors(info.signature.outputs),
+                    batching=_batching(info),
+                )
+                for info in (served.info, *others)
+            ],
         ).SerializeToString()
 
     def config(self, message: bytes) -> bytes:
@@ -184,10 +199,21 @@ class OpenInferenceMetadata:
             verification=each.report.verification if each.report else "",
             shadow_rows=each.shadow.rows if each.shadow else 0,
             shadow_agreed=each.shadow.agreed if each.shadow else 0,
+            engine=each.report.engine if each.report else "",
         )
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> list[oip.ModelMetadataResponse.TensorMetadata]:
+    tensor = oip.ModelMetadataResponse.TensorMetadata
+    return [tensor(name=each.name, datatype=each.datatype.name, shape=_shape(each)) for each in specs]
+
+
+def _batching(info: ModelInfo) -> str:
+    """Say whether a large request may be sent in parts."""
+    return WHOLE if info.batching.whole or info.batching.shared else ROWS
 
 
 def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
@@ -196,7 +222,7 @@ def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
     kind = triton.ModelInstanceGroup.KIND_GPU if served.device == "GPU" else triton.ModelInstanceGroup.KIND_CPU
     return triton.ModelConfig(
         name=served.info.name,
-        platform=served.platform,
+        platform=PLATFORMS[served.engine],
         backend="horngate",
         version_policy=triton.ModelVersionPolicy(specific=triton.ModelVersionPolicy.Specific(versions=versions)),
         max_batch_size=0 if batching.whole else served.executor.max_batch_rows,
@@ -213,7 +239,7 @@ def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
             for place, spec in enumerate(signature.outputs)
         ],
         instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
-        default_model_filename="saved_model.pb",
+        default_model_filename=FILES[served.engine],
         dynamic_batching=None if batching.whole else _dynamic_batching(served.executor),
         model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),
     )

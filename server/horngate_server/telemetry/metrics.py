@@ -158,7 +158,7 @@ class Metrics(Collector):
         with self._lock:
             numbers.rows[key] += report.rows
             numbers.batch_rows[model].add((report.rows,))
-            numbers.batch_seconds[model].add((report.seconds,))
+            numbers.batch_seconds[model, report.info.engine].add((report.seconds,))
             numbers.queue_seconds[model].add(queue_s)
             found = class_scores.of(report)
             if found is not None:
@@ -236,7 +236,7 @@ class Metrics(Collector):
         )  # fmt: skip
         yield _histogram(
             "horngate_batch_seconds", "Seconds to join, compute and split a batch.",
-            ("model",), {(model,): data for model, data in numbers.batch_seconds.items()},
+            ("model", "engine"), numbers.batch_seconds,
         )  # fmt: skip
         yield from _lifecycle(list(self._versions()), config_valid=self._config_valid())
         if self._tokens is not None:
@@ -337,7 +337,7 @@ class _Numbers:
     refused: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     rows: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     queue_seconds: defaultdict[str, _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
-    batch_seconds: defaultdict[str, _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
+    batch_seconds: defaultdict[tuple[str, str], _Distribution] = field(default_factory=lambda: defaultdict(_seconds))
     batch_rows: defaultdict[str, _Distribution] = field(
         default_factory=lambda: defaultdict(lambda: _Distribution(ROWS))
     )
@@ -404,7 +404,10 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
     )  # fmt: skip
     yield _info(
         "horngate_device", "Where a version computes, and why there.",
-        {key: {"device": report.device, "why": report.why} for key, report in loaded.items()},
+        {
+            key: {"device": report.device, "why": report.why, "engine": report.engine, "why_engine": report.why_engine}
+            for key, report in loaded.items()
+        },
     )  # fmt: skip
     valid = GaugeMetricFamily("horngate_config_valid", "0 while --config is wrong, and what it said before stands.")
     valid.add_metric((), config_valid)

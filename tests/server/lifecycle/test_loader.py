@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from horngate_protos.datatypes import BY_NAME
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
 from horngate_server.core.errors import ModelError
 from horngate_server.core.settings import Settings
+from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.validation import alike
 from horngate_server.lifecycle import loader, repository, verification
 from horngate_server.lifecycle.loader import Loaded
+from support.in_process import FakeModel
 
 X = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, -2.0]], np.float32)
 
@@ -211,3 +214,47 @@ def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_pat
     (path / "assets.extra/labels.txt").write_bytes(b"\xff")
     with pytest.raises(ModelError, match="labels.txt cannot be read"):
         load(path)
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(0.2, False), (0.05, True), (None, False)])
+def test_recorded_attributions_sum_to_what_they_explain(allowed: float | None, refused: bool) -> None:
+    """As near as the manifest says; where it says nothing, nothing is checked."""
+    floats = BY_NAME["FP32"]
+    names = {"attributions": (-1, 2), "baseline_score": (-1,), "score": (-1,)}
+    outputs = tuple(TensorSpec(name, floats, shape) for name, shape in names.items())
+    explain = Signature("explain", (TensorSpec("x", floats, (-1, 2)),), outputs)
+    answers = [np.array([[0.3, 0.2]], np.float32), np.array([0.1], np.float32), np.array([0.7], np.float32)]
+    manifest = {"explanation": {"signature": "explain", "gap": {"tolerance": allowed}}}
+    version = repository.Version("m", 1, Path(), manifest, "")
+    recorded = [verification.Record([np.ones((1, 2), np.float32)], answers)]
+    if refused:
+        with pytest.raises(ModelError, match=r"miss 0\.1 of what they explain; the manifest allows 0\.05"):
+            verification._check_gaps(version, explain, recorded)
+    else:
+        verification._check_gaps(version, explain, recorded)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param({"atol": 0.3, "argmax_agreement": 0.5}, "", id="half-of-the-classes"),
+        pytest.param({"atol": 0.3, "argmax_agreement": 0.9}, "1 of 2 decisions are the same.*90.0%", id="too-few"),
+        pytest.param({"atol": 0.1, "argmax_agreement": 0.5}, "scores of recorded row 1", id="too-far"),
+        pytest.param({"atol": 0.3}, "scores of recorded row 1", id="every-class"),
+        pytest.param({"atol": "near"}, "expected numbers for atol, rtol, argmax_agreement", id="no-number"),
+        pytest.param([1], "expected numbers for atol", id="no-table"),
+    ],
+)
+def test_a_quantized_file_may_differ_as_far_as_its_manifest_says(given: object, said: str) -> None:
+    """Values within a tolerance of its own, and the stated share of classes."""
+    scores = TensorSpec("scores", BY_NAME["FP32"], (-1, 2))
+    model = FakeModel(Signature("serving_default", (TensorSpec("x", BY_NAME["FP32"], (-1, 2)),), (scores,)))
+    model.compute = lambda inputs: [inputs[0].astype(np.float32)]
+    computed = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+    recorded = {"serving_default": [verification.Record([computed], [np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)])]}
+    version = repository.Version("m", 1, Path(), {"formats": {"litert": {"tolerance": given}}}, "")
+    if said:
+        with pytest.raises(ModelError, match=said):
+            verification.verify(version, model, recorded, {}, "litert")
+    else:
+        assert verification.verify(version, model, recorded, {}, "litert") == "verified (2 rows)"

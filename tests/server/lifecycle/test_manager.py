@@ -1,15 +1,12 @@
 """Versions appear, prove themselves, take over and leave: real folders, fake models, and a clock that the test owns."""
 
 import errno
-import hashlib
 import io
-import json
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
-from horngate_server.core.device import Device
 from horngate_server.core.errors import (
     InputRefused,
     InvalidRequest,
@@ -37,132 +33,21 @@ from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.settings import Limits, Settings
 from horngate_server.core.signature import Signature
 from horngate_server.engine.batch_queue import Work
-from horngate_server.engine.routing import Models
 from horngate_server.engine.validation import Plan
 from horngate_server.lifecycle import loader, manager, reconciler, repository, version_policy
 from horngate_server.lifecycle.load_attempt import Abandoned, LoadAttempt
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.model_config import ModelConfig
 from horngate_server.lifecycle.model_state import ModelVersion, Observers
-from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
 from horngate_server.protocols.open_inference import INFER
-from horngate_server.runtimes import tensorflow
 from horngate_server.services.model_control import ModelControl
 from horngate_server.telemetry.metrics import Metrics
-from support.in_process import SIGNATURE, Clock, FakeModel, FakeReply, InProcessServer, double
+from support.in_process import SIGNATURE, Clock, FakeReply, InProcessServer
+from support.lifecycle_harness import LifecycleHarness, publish, seal
 from support.waiting import until
 
 WAIT_S = 20.0
-
-
-class FakeLoadedModel(FakeModel):
-    """A fake with a device, as loading expects of a real one."""
-
-    device = Device("CPU", "CPU:0", "a test's")
-
-    def __init__(self, version: int, signature: Signature) -> None:
-        super().__init__(signature)
-        self.version = version
-        self.compute = lambda inputs: double(inputs)[: len(signature.outputs)]
-
-
-def publish(root: Path, version: int, *, name: str = "m", manifest: bool = True) -> Path:
-    """Write a version as an exporter does: whole, under its final name at once."""
-    partial = root / name / f".partial-{version}"
-    (partial / "variables").mkdir(parents=True)
-    (partial / "saved_model.pb").write_bytes(b"graph")
-    (partial / "variables/data").write_bytes(b"weights of %d" % version)
-    if manifest:
-        seal(partial)
-    return partial.rename(root / name / str(version))
-
-
-def seal(path: Path) -> None:
-    """Write the manifest."""
-    files = {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.rglob("*")
-        if file.is_file() and file.name != "horngate.json"
-    }
-    (path / "assets.extra").mkdir(exist_ok=True)
-    (path / "assets.extra/horngate.json").write_text(json.dumps({"files": files}))
-
-
-class LifecycleHarness:
-    """A lifecycle over a folder, taken step by step."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-        self.root = root
-        root.mkdir(exist_ok=True)
-        self.clock = Clock()
-        self.models = Models()
-        self.readiness = Readiness()
-        self.loaded: list[FakeLoadedModel] = []
-        self.broken: dict[int, Exception] = {}
-        self.signatures: dict[int, Signature] = {}
-        self.more_signatures: dict[int, Signature] = {}
-        self.while_loading: Callable[[], None] = lambda: None
-        self.while_loading_version: Callable[[int], None] = lambda _: None
-        self.unproved: set[int] = set()
-        self.forgotten: list[str] = []
-        self.finished: list[Any] = []
-        monkeypatch.setattr(tensorflow, "load", self._load)
-        self._load_version = loader.load
-        monkeypatch.setattr(loader, "load", self._proved_or_not)
-        self.lifecycle = Lifecycle(
-            Settings(models=root, max_batch_rows=4, queue_rows=64, **settings),
-            models=self.models,
-            readiness=self.readiness,
-            finish=lambda *outcome: self.finished.append(outcome),
-            forget=lambda _, version: self.forgotten.append(version),
-            clock=self.clock,
-            on_death=lambda _: None,
-            stopping=threading.Event(),
-        )
-
-    def _load(self, path: Path, **_: object) -> FakeLoadedModel:
-        self.while_loading()
-        self.while_loading_version(int(path.name))
-        if int(path.name) in self.broken:
-            raise self.broken[int(path.name)]
-        model = FakeLoadedModel(int(path.name), self.signatures.get(int(path.name), SIGNATURE))
-        if (more := self.more_signatures.get(int(path.name))) is not None:
-            model.signatures[more.name] = more
-        self.loaded.append(model)
-        return model
-
-    def _proved_or_not(self, path: Path, *arguments: Any, **more: Any) -> loader.Loaded:
-        loaded = self._load_version(path, *arguments, **more)
-        return replace(loaded, report=replace(loaded.report, proved=int(path.name) not in self.unproved))
-
-    def look(self, *, seconds: float = 1.0) -> None:
-        """Let time pass and the lifecycle look."""
-        self.clock.now += seconds
-        self.lifecycle._step()
-        for model in self.lifecycle._models.values():
-            for departure in model.departures:
-                departure.thread.join(WAIT_S)
-        self.lifecycle._reconciler.note_departures()
-
-    def state(self, version: int, name: str = "m") -> tuple[str, str]:
-        """Return a version's state and reason."""
-        return next(
-            (each.state, each.reason)
-            for each in self.lifecycle.states()
-            if (each.name, each.version) == (name, version)
-        )
-
-    def answers(self, version: str = "", name: str = "m") -> str:
-        """Return which version answers."""
-        return self.models.get(name, version).info.version
-
-    def wish(self, wish: Callable[[Callable[[RequestError | None], None]], None]) -> RequestError | None:
-        """Make an administrator's wish, and return how it ended."""
-        ended: list[RequestError | None] = []
-        wish(ended.append)
-        self.lifecycle._carry_out()
-        return ended[0]
 
 
 @pytest.fixture
@@ -570,6 +455,38 @@ def test_a_shadow_answers_nobody_until_it_is_promoted(configured: Callable[[str]
     harness.look()
     assert harness.answers() == "2"
     assert all(each.shadow is None for each in harness.lifecycle.states())
+
+
+def test_the_other_engine_computes_along_with_the_version_that_answers(
+    configured: Callable[[str], LifecycleHarness],
+) -> None:
+    """One version, opened by both engines; a new one takes the shadow along, and both models are closed in the end."""
+    harness = configured('[models.m]\nshadow = { engine = "litert", share = 1.0 }')
+    publish(harness.root, 1, lite=True)
+    harness.lifecycle.begin()
+    [state] = harness.lifecycle.states()
+    assert state.report is not None
+    assert (state.report.engine, state.report.why_engine) == ("tensorflow", "LiteRT computes along")
+    assert state.shadow is not None
+    publish(harness.root, 2, lite=True)
+    harness.look()
+    assert [(each.version, each.shadow is not None) for each in harness.lifecycle.states()] == [(1, False), (2, True)]
+    assert [model.closed for model in harness.loaded] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [("litert", "engine litert: it has no model.tflite"), ("tensorflow", "that engine serves")],
+)
+def test_an_engine_that_cannot_compute_along_keeps_no_version_from_serving(
+    configured: Callable[[str], LifecycleHarness], caplog: pytest.LogCaptureFixture, engine: str, why: str
+) -> None:
+    """It is said once, in the log."""
+    harness = configured(f'[models.m]\nshadow = {{ engine = "{engine}" }}')
+    publish(harness.root, 1)
+    harness.lifecycle.begin()
+    assert harness.answers() == "1"
+    assert f"computes nothing: {why}" in caplog.text
 
 
 def test_an_administrator_promotes_unloads_and_loads(harness: LifecycleHarness) -> None:

@@ -87,7 +87,7 @@ def test_a_manifest_that_is_none_is_the_models_fault(tmp_path: Path, manifest: s
             "variables/variables.data-00000-of-00001 is a Git LFS pointer",
             id="weights",
         ),
-        pytest.param({"model.tflite": "x"}, "it has only model.tflite, a model for LiteRT", id="litert"),
+        pytest.param({"wine.tflite": "x"}, "it has only wine.tflite: .* is called .*/model.tflite", id="litert"),
         pytest.param({"mnist.keras": "x"}, "it has only mnist.keras, which Keras alone can read; .*export", id="keras"),
         pytest.param({"mnist.h5": "x"}, "it has only mnist.h5, which Keras alone can read", id="h5"),
         pytest.param({"saved_model.pbtxt": "x"}, "it has saved_model.pbtxt, the text form", id="text"),
@@ -95,7 +95,7 @@ def test_a_manifest_that_is_none_is_the_models_fault(tmp_path: Path, manifest: s
             {"mnist/saved_model.pb": "x"}, "mnist/saved_model.pb is one level too low: move what is in mnist up",
             id="too-low",
         ),
-        pytest.param({"variables/variables.index": "x"}, "1 has no saved_model.pb$", id="not-yet-copied"),
+        pytest.param({"variables/variables.index": "x"}, "no saved_model.pb and no model.tflite$", id="not-yet-copied"),
     ],
 )  # fmt: skip
 def test_what_a_version_lacks_is_said_with_what_to_do(tmp_path: Path, files: dict[str, str], said: str) -> None:
@@ -123,7 +123,8 @@ def test_a_listed_file_that_is_a_pointer_is_called_one(tmp_path: Path) -> None:
         ("m/v1/saved_model.pb", "m", "v1 is no version: expected a whole number"),
         ("m/x/1/saved_model.pb", "m", "x/1/saved_model.pb is too low"),
         ("m/mnist.keras", "m", "it has only mnist.keras"),
-        ("m/model.tflite", "m", "it has only model.tflite"),
+        ("model.tflite", "", "is a model for LiteRT itself: its model.tflite is two levels too high"),
+        ("m/model.tflite", "m", "its model.tflite is one level too high: expected .*/m/<integer version>/model.tflite"),
     ],
 )
 def test_what_lies_at_the_wrong_level_is_named(tmp_path: Path, file: str, at: str, said: str) -> None:

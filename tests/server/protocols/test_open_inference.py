@@ -23,6 +23,7 @@ from horngate_server.protocols.open_inference import INFER
 from horngate_server.protocols.open_inference.decode import decode
 from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
+from horngate_server.protocols.open_inference.json import decode_json
 from horngate_server.protocols.tensorflow_serving import PREDICT
 from horngate_server.services.responses import write, write_whole
 from support.in_process import SIGNATURE, FakeReply, request
@@ -266,6 +267,15 @@ def _typed(datatype: str, **contents: list[object]) -> ModelInferRequest:
     return message
 
 
+def _signature(asked: str | int) -> ModelInferRequest:
+    message = request({"x": np.ones((1, 2), np.int32)})
+    if isinstance(asked, str):
+        message.parameters["signature"].string_param = asked
+    else:
+        message.parameters["signature"].int64_param = asked
+    return message
+
+
 def _extra() -> ModelInferRequest:
     message = request({"x": np.ones((1, 2), np.int32)})
     message.raw_input_contents.append(b"more")
@@ -280,6 +290,7 @@ def _extra() -> ModelInferRequest:
         pytest.param(_extra(), "raw_input_contents has 2 entries for 1 inputs", id="extra-raw"),
         pytest.param(_typed("INT8", int_contents=[300]), "a value out of INT8's range", id="overflow"),
         pytest.param(_typed("INT8", fp32_contents=[1.0]), "expected its values in int_contents", id="wrong-list"),
+        pytest.param(_signature(3), "parameter signature is int64_param; expected string_param", id="signature"),
         pytest.param(_typed("FP16"), "FP16, which only travels raw", id="half"),
         pytest.param(_typed("COMPLEX"), "datatype 'COMPLEX'; expected one of BOOL", id="unknown-datatype"),
     ],
@@ -290,3 +301,11 @@ def test_a_request_that_makes_no_sense_is_refused_with_the_reason(
     """The error says what was expected and what came."""
     with pytest.raises(InvalidRequest, match=said):
         decode(message if isinstance(message, bytes) else message.SerializeToString())
+
+
+def test_a_request_names_the_signature_that_is_to_answer() -> None:
+    """By a parameter; the default one answers who names none."""
+    assert decode(_signature("explain").SerializeToString()).header.signature == "explain"
+    assert not decode(request({"x": np.ones((1, 2), np.int32)}).SerializeToString()).header.signature
+    body = b'{"parameters": {"signature": "explain"}, "inputs": []}'
+    assert decode_json(body, "m", "").header.signature == "explain"

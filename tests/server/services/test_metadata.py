@@ -261,3 +261,14 @@ def test_tensorflow_servings_metadata_have_every_kind_of_shape() -> None:
     assert [dim.size for dim in infos["fixed"].tensor_shape.dim] == [1, -1, 3]
     assert infos["scalar"].HasField("tensor_shape")
     assert not infos["scalar"].tensor_shape.dim
+
+
+def test_metadata_have_every_signature_that_a_request_may_ask_for(server: InProcessServer) -> None:
+    """The default one first, each with what it takes and returns."""
+    asked = oip.ModelMetadataRequest(name="m").SerializeToString()
+    metadata = oip.ModelMetadataResponse.FromString(open_inference(server).model(asked))
+    first, other = metadata.horngate_signatures
+    assert (first.name, other.name) == (SIGNATURE.name, "other")
+    assert list(first.inputs) == list(other.inputs) == list(metadata.inputs)
+    assert [each.name for each in other.outputs] == ["double"]
+    assert other.batching == "rows"

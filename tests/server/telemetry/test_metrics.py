@@ -200,7 +200,7 @@ def test_metrics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, metho
         assert server.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
         assert server.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
         assert not server.died
-        assert server.service._guard.errors["metrics"] >= 1
+        assert server.service._telemetry._guard.errors["metrics"] >= 1
 
 
 @pytest.mark.parametrize("method", ["batch", "failed"])
@@ -215,6 +215,6 @@ def test_statistics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, me
         assert server.ask([[1, 2]]).output("double").tolist() == [[2, 4]]
         assert server.ask([[1, 2]], deadline=0.0).status() == "DEADLINE_EXCEEDED"
         assert not server.died
-        assert server.service._guard.errors == {"statistics": 1}
+        assert server.service._telemetry._guard.errors == {"statistics": 1}
     labels = {"model": "m", "protocol": "open_inference", "code": "OK"}
     assert server.sample("horngate_requests_total", labels) == 1

@@ -246,6 +246,6 @@ def _typed(tensor: ModelInferRequest.InferInputTensor) -> Data:
             )
         return list(values)
     try:
-        return np.array(values, datatype.numpy).tobytes()
+        return np.array(values[:], datatype.numpy).tobytes()  # a list: protobuf 7 hands over arrays, which wrap around
     except OverflowError as error:
         raise InvalidRequest(f"input {tensor.name!r} has a value out of {datatype.name}'s range") from error

@@ -18,6 +18,8 @@ PRIORITY = "priority"
 """1 is interactive, which is the default; 2 and what comes after is bulk. Triton's names and numbers."""
 TIMEOUT = "timeout"
 """Microseconds until nobody wants the answer any more."""
+SIGNATURE = "signature"
+"""Which of the model's signatures is to answer; the default one for none."""
 FINAL = "triton_enable_empty_final_response"
 """Asks for ``triton_final_response`` in the response's parameters; here every response is its request's last one."""
 CLASSIFICATION = "classification"
@@ -88,6 +90,7 @@ def read_header(request: ModelInferRequest, *, raw: bool) -> InferHeader:
         version=request.model_version,
         inputs=tuple(InputHeader(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in request.inputs),
         outputs=tuple(tensor.name for tensor in request.outputs),
+        signature=_text(parameters, SIGNATURE),
         bulk=_priority(parameters) >= BULK,
         timeout_s=_whole(parameters, TIMEOUT) * 1e-6 or inf,
         raw=raw,
@@ -116,6 +119,16 @@ def _priority(parameters: _Parameters) -> int:
             raise InvalidRequest(f"{PRIORITY} {name!r}; expected interactive or bulk, 1 or 2")
         return _LEVELS[name]
     return _whole(parameters, PRIORITY)
+
+
+def _text(parameters: _Parameters, name: str) -> str:
+    """Return a text; an empty one where there is none."""
+    if name not in parameters:
+        return ""
+    kind = parameters[name].WhichOneof("parameter_choice")
+    if kind != "string_param":
+        raise InvalidRequest(f"parameter {name} is {kind or 'empty'}; expected string_param")
+    return parameters[name].string_param
 
 
 def _whole(parameters: _Parameters, name: str) -> int:

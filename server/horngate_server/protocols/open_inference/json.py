@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from horngate_protos.datatypes import BYTES, DATATYPES, Datatype
-from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest
+from horngate_protos.open_inference_pb2 import InferParameter, ModelInferRequest, RepositoryModelLoadRequest
 from horngate_server.core.codec import Codec, wanted
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import (
@@ -35,7 +35,7 @@ from horngate_server.core.inference import (
     strings,
 )
 from horngate_server.protocols.open_inference import json_reader
-from horngate_server.protocols.open_inference.encode import classes, widen
+from horngate_server.protocols.open_inference.encode import COMPUTE_US, QUEUE_US, classes, widen
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
 from horngate_server.protocols.strings import check_count
 from horngate_server.protocols.wire import check_shape
@@ -87,7 +87,23 @@ def encode_json(request: InferenceRequest, model: ModelInfo, result: InferenceRe
     response: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
     if request.id:
         response["id"] = request.id
+    if header.timing:
+        response["parameters"] = {QUEUE_US: round(result.queue_s * 1e6), COMPUTE_US: round(result.compute_s * 1e6)}
     return json.dumps({**response, "outputs": outputs}, allow_nan=False).encode()
+
+
+def decode_load_json(body: bytes | bytearray, model: str) -> RepositoryModelLoadRequest:
+    """Read the body of a request to load or promote a model: nothing, or ``{"parameters": {...}}``.
+
+    Raises:
+        InvalidRequest: it is not such a body.
+    """
+    try:
+        return _read_load(json.loads(body or b"{}"), model)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is no JSON: {error}") from error
 
 
 def _decode(_message: bytes | memoryview) -> InferenceRequest:
@@ -128,6 +144,19 @@ def _read(asked: Any, model: str, version: str) -> InferenceRequest:
         name = _get(output, "an output", "name", str)
         _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
     return InferenceRequest(read_header(request, raw=False), request.id, data)
+
+
+def _read_load(asked: Any, model: str) -> RepositoryModelLoadRequest:
+    request = RepositoryModelLoadRequest(model_name=model)
+    for name, value in _get(asked, "the body", "parameters", dict, {}).items():
+        match value:
+            case int() if not isinstance(value, bool) and 0 <= value < 1 << 63:
+                request.parameters[name].int64_param = value
+            case str():
+                request.parameters[name].string_param = value
+            case _:
+                raise InvalidRequest(f"the body: parameter {name!r} is {_kind(value)}; expected a number or a string")
+    return request
 
 
 def _get(place: Any, at: str, key: str, kind: type, default: Any = _MISSING) -> Any:

@@ -38,6 +38,11 @@ def framework() -> Path:
     return _one(_folder(), "libtensorflow_framework.*")
 
 
+def available() -> bool:
+    """Whether TensorFlow is installed."""
+    return find_spec("tensorflow") is not None
+
+
 def check(status: c_void_p, error: type[ModelError | ModelFailed], context: str) -> None:
     """Turn a TF_Status that is not OK into an error."""
     tf = library()
@@ -105,7 +110,7 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
 def _folder() -> Path:
     spec = find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]'")
+        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]' on Python 3.11 to 3.13")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -55,15 +55,16 @@ def load(
         ModelError: it is not a SavedModel that can be served, with the reason.
         DeviceUnavailable: ``device`` is "gpu" and TensorFlow can use none.
     """
-    library()
-    with native_log.captured() as complaints, runtime_log.heard():
-        model = _opened(path, device, threads, meta_graph_tags(path, tags))
-        try:
-            model.bind(path, device, signature, complaints)
-        except BaseException:
-            model.close()
-            raise
-        return model
+    with native_log.captured() as complaints:
+        library()
+        with runtime_log.heard():
+            model = _opened(path, device, threads, meta_graph_tags(path, tags))
+            try:
+                model.bind(path, device, signature, complaints)
+            except BaseException:
+                model.close()
+                raise
+            return model
 
 
 def load_op_library(path: Path) -> None:
@@ -97,6 +98,7 @@ class SavedModel:
         self._ends: dict[str, _Ends] = {}
         self._keeping: frozenset[str] = frozenset()
         self._feeds: OrderedDict[tuple[str, tuple[tuple[int, ...], ...]], _Feed] = OrderedDict()
+        self._borrowed = False
 
     def bind(self, path: Path, device: str, default: str, complaints: Callable[[], list[str]]) -> None:
         """Read the signatures and the devices; find the graph's ends. The definition is let go then."""
@@ -122,6 +124,14 @@ class SavedModel:
             each.name for each in self.signatures.values()
             if each.inputs and not each.writes and all(map(_keepable, each.inputs))
         )  # fmt: skip
+
+    def second(self) -> "SavedModel":
+        """Return another model of this session: each may compute while the other does. It is closed before this one."""
+        assert self._session is not None
+        other = SavedModel(self._session, self._graph, MetaGraphDef())
+        other.signature, other.signatures, other.device = self.signature, self.signatures, self.device
+        other._ends, other._keeping, other._borrowed = self._ends, self._keeping, True
+        return other
 
     def feed(self, signature: Signature, shapes: Sequence[tuple[int, ...]]) -> Feed:
         """Return memory for a batch; small ones of rows are kept and used again, up to a power of two of these."""
@@ -189,9 +199,10 @@ class SavedModel:
         for feed in self._feeds.values():
             feed.free()
         self._feeds.clear()
-        self._tf.TF_CloseSession(self._session, self._status)
-        self._tf.TF_DeleteSession(self._session, self._status)
-        self._tf.TF_DeleteGraph(self._graph)
+        if not self._borrowed:
+            self._tf.TF_CloseSession(self._session, self._status)
+            self._tf.TF_DeleteSession(self._session, self._status)
+            self._tf.TF_DeleteGraph(self._graph)
         self._tf.TF_DeleteStatus(self._status)
         self._session = None
 

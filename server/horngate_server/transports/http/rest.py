@@ -5,10 +5,11 @@ Imported when somebody asks for the first time: nobody else pays for it.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -20,18 +21,27 @@ from starlette.routing import Route
 
 from horngate_protos import open_inference_pb2 as oip
 from horngate_server.core.codec import Codec
-from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotReady, RequestError
+from horngate_server.core.errors import (
+    Forbidden,
+    InvalidRequest,
+    MessageTooLarge,
+    NotImplementedHere,
+    NotReady,
+    RequestError,
+)
 from horngate_server.core.inference import InferenceRequest
+from horngate_server.core.methods import LOAD, UNLOAD
 from horngate_server.core.request_context import REQUEST_ID, TRACEPARENT, RequestContext
 from horngate_server.core.rpc import PRIORITY, PendingReply, Reply, Status, bulk
+from horngate_server.lifecycle.repository import Version
 from horngate_server.protocols.grpc_status import status_of
-from horngate_server.protocols.open_inference.json import JSON, decode_json
+from horngate_server.protocols.open_inference.json import JSON, decode_json, decode_load_json
 from horngate_server.protocols.open_inference.json_reader import WHOLE_BYTES
 from horngate_server.services.open_inference_metadata import OpenInferenceMetadata
 from horngate_server.telemetry.sampling import NOTHING, Sampler
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import Gate
-from horngate_server.transports.http import unix_client
+from horngate_server.transports.http import model_files, unix_client
 
 CODES = {
     "INVALID_ARGUMENT": 400,
@@ -55,6 +65,10 @@ PEER = "x-horngate-peer"
 """The header in which it says who called; heeded on the supervisor's own socket alone."""
 OPEN = frozenset(["/v2/health/live", "/v2/health/ready"])
 """Paths that need no token: they say what /livez and /readyz say."""
+NO_ADMIN = "this server takes no administrator's calls; start it with --admin"
+NO_TOKENS = "over HTTP, what is served can be changed by a token alone; expected --tokens with a line for an admin"
+Deferred = Callable[[bytes, Callable[[bytes | RequestError], None]], None]
+"""Carries out what a message asks for, and says later, from any thread, how it ended."""
 RETRY_AFTER_S = 1
 """HTTP's Retry-After has whole seconds."""
 
@@ -77,7 +91,14 @@ class Take(Protocol):
 
 
 def app(
-    take: Take, about: OpenInferenceMetadata, gate: Gate, max_message_bytes: int, sampler: Sampler = NOTHING
+    take: Take,
+    about: OpenInferenceMetadata,
+    gate: Gate,
+    max_message_bytes: int,
+    *,
+    sampler: Sampler = NOTHING,
+    versions: Callable[[], Iterable[Version]] = tuple,
+    control: Mapping[str, Deferred] = MappingProxyType({}),
 ) -> Starlette:
     """Return the ASGI app of a server process.
 
@@ -87,6 +108,8 @@ def app(
         gate: let requests in; this app's own.
         max_message_bytes: larger bodies are refused.
         sampler: say which requests are told about.
+        versions: those that are loaded, whose files for TF.js are served.
+        control: the methods that load and unload models, by full name; empty without ``--admin``.
     """
     reading = asyncio.Semaphore(1)  # two large bodies would only pass Python's lock to each other
 
@@ -139,6 +162,14 @@ def app(
                 "platform": metadata.platform,
                 "inputs": [_tensor(each) for each in metadata.inputs],
                 "outputs": [_tensor(each) for each in metadata.outputs],
+                "signatures": [
+                    {
+                        "name": each.name,
+                        "inputs": [_tensor(spec) for spec in each.inputs],
+                        "outputs": [_tensor(spec) for spec in each.outputs],
+                    }
+                    for each in metadata.horngate_signatures
+                ],
             }
         )
 
@@ -158,27 +189,37 @@ def app(
             *(Route(path, model) for path in one),
             *(Route(f"{path}/ready", model_ready) for path in one),
             *(Route(f"{path}/infer", infer, methods=["POST"]) for path in one),
+            _model_files(lambda request: model_files.serve(request, versions(), enter(request))),
+            *_repository(about, gate, control, max_message_bytes),
         ]
     )
 
 
 def forwarding(
-    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer], gate: Gate, max_message_bytes: int
+    ask: Callable[[str, str, bytearray, Mapping[str, str]], unix_client.Answer],
+    fetch: Callable[[str, str, Mapping[str, str]], unix_client.Fetched],
+    gate: Gate,
+    max_message_bytes: int,
 ) -> Starlette:
     """Return the ASGI app of a process that computes nothing: it lets another one answer.
 
     Args:
         ask: sends method, path, body and headers to one that does, and returns its answer; blocks.
+        fetch: the same without a body, for an answer that is read piece by piece.
         gate: let requests in, before their bodies come; limits of each client are the other process's.
         max_message_bytes: larger bodies are refused.
     """
 
-    async def forward(request: Request) -> Response:
+    def admitted(request: Request) -> tuple[str, dict[str, str]]:
+        """Let a request in, and return the path and the headers to ask another process with."""
         path = request.scope["raw_path"].decode("ascii")  # as it came; see `app` for why not the url's
         if path not in OPEN:
             gate.admit(path, request.headers.get("authorization", "").encode(), _peer(request))
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-        headers[PEER] = _peer(request)
+        return path, {**headers, PEER: _peer(request)}
+
+    async def forward(request: Request) -> Response:
+        path, headers = admitted(request)
         async with _body(request, max_message_bytes, gate.memory) as body:
             try:
                 answer = await run_in_threadpool(ask, request.method, path, body, headers)
@@ -187,17 +228,69 @@ def forwarding(
         kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
         return Response(answer.body, answer.status, kept, media_type="application/json")
 
+    async def model_file(request: Request) -> Response:
+        path, headers = admitted(request)
+        return await model_files.forward(
+            request, lambda more: fetch(request.method, path, {**headers, **more}), gate.memory
+        )
+
     paths = ("/v2", "/v2/{rest:path}")
-    return _starlette([Route(path, forward, methods=["GET", "POST"]) for path in paths])
+    return _starlette([*(Route(path, forward, methods=["GET", "POST"]) for path in paths), _model_files(model_file)])
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _repository(
+    about: OpenInferenceMetadata, gate: Gate, control: Mapping[str, Deferred], max_message_bytes: int
+) -> list[Route]:
+    """Return the routes of Triton's model repository extension."""
+
+    def enter(method: str, request: Request) -> ByteBudget:
+        return gate.admit(method, request.headers.get("authorization", "").encode(), _peer(request))
+
+    async def index(request: Request) -> Response:
+        enter(request.scope["path"], request)
+        return JSONResponse([_entry(each) for each in oip.RepositoryIndexResponse.FromString(about.index(b"")).models])
+
+    async def change(method: str, request: Request) -> Response:
+        memory = enter(method, request)
+        if method not in control:
+            raise NotImplementedHere(NO_ADMIN)
+        if gate.tokens is None:  # any page in an administrator's browser could ask for it
+            raise Forbidden(NO_TOKENS)
+        name = request.path_params["name"]
+        async with _body(request, max_message_bytes, memory, JSON_COST) as body:
+            asked = (
+                decode_load_json(body, name) if method == LOAD else oip.RepositoryModelUnloadRequest(model_name=name)
+            )
+        done: Future[bytes] = Future()
+        control[method](asked.SerializeToString(), partial(_settle, done))
+        await asyncio.wrap_future(done)
+        return JSONResponse({})
+
+    one = "/v2/repository/models/{name}"
+    return [
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route(f"{one}/load", partial(change, LOAD), methods=["POST"]),
+        Route(f"{one}/unload", partial(change, UNLOAD), methods=["POST"]),
+    ]
 
 
 def _starlette(routes: list[Route]) -> Starlette:
     made = Starlette(routes=routes, exception_handlers=_HANDLERS)
     made.router.redirect_slashes = False  # a redirection goes where the Host header says
     return made
+
+
+def _model_files(answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    async def answer_without_a_body(request: Request) -> Response:
+        if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
+            raise InvalidRequest("a body; expected none")
+        await request.body()  # has not come: its place would be another's
+        return await answer(request)
+
+    return Route(model_files.PATH, answer_without_a_body)
 
 
 def _asked(request: Request) -> tuple[str, str]:
@@ -243,6 +336,19 @@ async def _aside(decode: Callable[[], InferenceRequest]) -> InferenceRequest:
 
     threading.Thread(target=run, name="json", daemon=True).start()
     return await asyncio.wrap_future(decoded)
+
+
+def _settle(future: "Future[bytes]", answer: bytes | RequestError) -> None:
+    if not future.set_running_or_notify_cancel():
+        return  # the caller has gone
+    if isinstance(answer, RequestError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _entry(each: oip.RepositoryIndexResponse.ModelIndex) -> dict[str, Any]:
+    return {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
 
 
 def _tensor(tensor: oip.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:

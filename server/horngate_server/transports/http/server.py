@@ -1,12 +1,14 @@
-"""Everything that is not gRPC: /metrics, /models, /livez, /readyz and /v2, as one ASGI app, and uvicorn to serve it."""
+"""Everything that is not gRPC: the console, /metrics, /models, /livez, /readyz and /v2, as one ASGI app; uvicorn."""
 
 import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import uvicorn
 from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
@@ -15,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from horngate_server.core.errors import SettingsError
 from horngate_server.telemetry.metrics import CONTENT_TYPE
 from horngate_server.transports.http.concurrency import JSON, App, Message, Page, Receive, Room, Send, respond
+from horngate_server.transports.http.console_files import ConsoleFile, headers
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ TEXT = "text/plain; charset=utf-8"
 CONNECTIONS = 256
 """At once. For a further one, the one that has been silent for longest is closed."""
 WORKING = 192
-"""Requests for ``/v2`` at once. The other connections are for probes and scrapers, who are answered at once."""
+"""Requests for ``/v2`` and files of models at once. The other connections are for probes and scrapers."""
 SPEAK_S = 10.0
 """How long a connection may be silent, and how long it may take to say what it wants."""
 BYTES_PER_S = 1024
@@ -31,11 +34,16 @@ REQUEST_S = 600.0
 """How long a request may take from there until its answer has been read."""
 STOP_S = 1
 """How long the last answers get to leave when the port closes."""
+READING = frozenset(["GET", "HEAD"])
 ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
 
 
 def app(
-    ready: Callable[[], bool], exposition: Callable[[], bytes], models: Callable[[], bytes], rest: Callable[[], App]
+    ready: Callable[[], bool],
+    exposition: Callable[[], bytes],
+    models: Callable[[], bytes],
+    rest: Callable[[], App],
+    console: Callable[[], Mapping[str, ConsoleFile]] = lambda: MappingProxyType({}),
 ) -> App:
     """Return the ASGI app.
 
@@ -46,16 +54,17 @@ def app(
         ready: whether traffic is welcome.
         exposition: makes the text of ``/metrics``.
         models: makes the JSON of ``/models``.
-        rest: makes the app for what is under ``/v2``, when it is asked for the first time.
+        rest: makes the app for what is under ``/v2`` and ``/models``, when it is asked for the first time.
+        console: returns the console's files by path; none where there is no console.
     """
     pages = {"/metrics": (CONTENT_TYPE, Page(exposition)), "/models": (JSON, Page(models))}
     work = cache(lambda: Room(rest(), WORKING))
 
-    async def answer(method: str, path: str) -> tuple[int, str, bytes]:
+    async def answer(method: str, path: str) -> tuple[Any, ...]:
         if path not in ROUTES:
-            return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
-        if method not in {"GET", "HEAD"}:
-            return 405, TEXT, f"{method} {path}; expected GET\n".encode()
+            return _file(console(), method, path)
+        if method not in READING:
+            return _not_read(method, path)
         if path in pages:
             content_type, page = pages[path]
             return 200, content_type, await page()
@@ -68,7 +77,7 @@ def app(
             raise NotImplementedError(scope["type"])
         path = scope["path"]
         try:
-            if path == "/v2" or path.startswith("/v2/"):
+            if path == "/v2" or path.startswith(("/v2/", "/models/")):
                 await work()(scope, receive, send)
             else:
                 await respond(send, *await answer(scope["method"], path))
@@ -77,6 +86,12 @@ def app(
             raise
 
     return serve
+
+
+def pages(console: str) -> str:
+    """Say what stands behind an address's ``/``, for a banner."""
+    paths = ", ".join(ROUTES)
+    return f" (console), {paths}" if console == "on" else paths[1:]
 
 
 class HttpServer:
@@ -160,6 +175,20 @@ class HttpServer:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _file(files: Mapping[str, ConsoleFile], method: str, path: str) -> tuple[Any, ...]:
+    """Return what `respond` sends for a path that may be a file's."""
+    file = files.get(path)
+    if file is None:
+        return 404, TEXT, f"no {path}; expected one of {', '.join(ROUTES)}\n".encode()
+    if method not in READING:
+        return _not_read(method, path)
+    return 200, file.content_type, file.body, *headers()
+
+
+def _not_read(method: str, path: str) -> tuple[int, str, bytes]:
+    return 405, TEXT, f"{method} {path}; expected GET\n".encode()
 
 
 class _Connection(H11Protocol):

@@ -10,6 +10,14 @@ from typing import NamedTuple
 TIMEOUT_S = 5.0
 
 
+class Fetched(NamedTuple):
+    """What comes back: HTTP's status, its headers with lower-case names, the body to be read, and closed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: http.client.HTTPResponse
+
+
 class Answer(NamedTuple):
     """What came back: HTTP's status, its headers with lower-case names, the body."""
 
@@ -42,6 +50,25 @@ def ask(
         raise ConnectionError(f"{path}: {error}") from error
     finally:
         connection.close()
+
+
+def fetch(path: Path, url: str, *, method: str, headers: Mapping[str, str], timeout_s: float) -> Fetched:
+    """Ask the process that listens on the socket, and leave the body to be read piece by piece.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    connection = _Connection(path, timeout_s)
+    try:
+        connection.request(method, url, headers={**headers, "connection": "close"})  # it ends with the body
+        response = connection.getresponse()
+    except http.client.HTTPException as error:
+        connection.close()
+        raise ConnectionError(f"{path}: {error}") from error
+    except OSError:
+        connection.close()
+        raise
+    return Fetched(response.status, {name.lower(): value for name, value in response.getheaders()}, response)
 
 
 # --- private ------------------------------------------------------------------------------------------
