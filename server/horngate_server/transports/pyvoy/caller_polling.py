@@ -36,9 +36,10 @@ class CallerPolling:
     def watch(self, replies: Sequence[Reply]) -> None:
         """Poll these callers, who begin to wait now."""
         now = self._clock()
+        due = now + POLL_AFTER_S
         self._new.append((now, replies))
-        if now + POLL_AFTER_S < self._next:
-            self._poll_at(now + POLL_AFTER_S, now)
+        if due < self._next:
+            self._poll_at(due, now)
 
     # --- private --------------------------------------------------------------------------------------
 

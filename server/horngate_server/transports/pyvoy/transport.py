@@ -17,7 +17,6 @@ from horngate_server.protocols.grpc_status import status_of
 from horngate_server.telemetry.sampling import NOTHING, Sampler
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import OPEN, Gate
-from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.call_metadata import MetadataReader
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing, request_body
@@ -68,7 +67,6 @@ class FastTransport:
         self._gate = gate
         self._clock = clock
         self._metadata = MetadataReader(str.encode, clock, sampler)
-        self._collector = CallCollector(self._accept)
         self._polling = CallerPolling(clock)
         self._answers = AnswerSender(gate.memory)
         self._service: Service | None = None
@@ -77,6 +75,7 @@ class FastTransport:
         self._open_streams = Streams()
         self._stream_tasks = BackgroundTasks()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived: list[Call] = []
         self.wanted = threading.Event()
 
     def start(self, service: Service) -> int:
@@ -115,7 +114,10 @@ class FastTransport:
         except Disconnected:
             return
         if call is not None:
-            self._collector.take(call)
+            if not self._arrived:
+                self._loop = asyncio.get_running_loop()
+                self._loop.call_soon(self._hand_over)
+            self._arrived.append(call)
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -155,9 +157,9 @@ class FastTransport:
         memory.take(len(message))
         return Call(method, message, deadline, Reply(receive, send, memory, len(message)), bulk, context)
 
-    def _accept(self, calls: Sequence[Call]) -> None:
-        """Give the service what has come in one turn of the loop."""
-        self._loop = asyncio.get_running_loop()
+    def _hand_over(self) -> None:
+        """Give the service what has come in one turn of the loop (`CallCollector`, without the call per call)."""
+        calls, self._arrived = self._arrived, []
         assert self._service
         self._service.accept(calls)
         self._polling.watch([call.reply for call in calls])  # type: ignore[misc]
