@@ -31,6 +31,7 @@ class CallerPolling:
         self._polled: list[tuple[float, int, float, Sequence[Reply]]] = []
         self._numbers = count()
         self._next = inf
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks()
 
     def watch(self, replies: Sequence[Reply]) -> None:
@@ -44,15 +45,15 @@ class CallerPolling:
     # --- private --------------------------------------------------------------------------------------
 
     def _poll_at(self, due: float, now: float) -> None:
-        """Poll then, instead of at a later time if that was planned: then, nobody is due."""
+        """Poll then, instead of at a later time if that was planned."""
+        if self._timer:
+            self._timer.cancel()
         self._next = due
-        asyncio.get_running_loop().call_later(max(0.0, due - now), self._poll)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._poll)
 
     def _poll(self) -> None:
         """Poll those whose time has come, and plan their next time."""
         now = self._clock()
-        if now < self._next:
-            return
         for came, replies in self._due(now):
             left = [reply for reply in replies if not reply.answered and not reply.gone]
             for reply in left:
