@@ -165,7 +165,7 @@ def call(
 
 def unframed(content: bytes) -> tuple[list[bytes], str]:
     """Return the messages of a body, and the status in the frame that ends it."""
-    messages = []
+    messages: list[bytes] = []
     while content:
         flag, length = struct.unpack(">BI", content[:5])
         piece, content = content[5 : 5 + length], content[5 + length :]
