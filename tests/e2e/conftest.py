@@ -42,3 +42,9 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
 def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Node.js client with its packages, as its lock file pins them."""
     return installed("node", tmp_path_factory.mktemp("node")) / "client.js"
+
+
+@pytest.fixture(scope="session")
+def grpc_web_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of @connectrpc/connect-web and of the page that calls with it."""
+    return installed("grpc_web", tmp_path_factory.mktemp("grpc_web"))

@@ -116,7 +116,9 @@ def _allow_open_files(wanted: int) -> None:
 def _become_envoy(settings: Settings) -> NoReturn:
     if settings.worker is None:
         settings, held = reserve(settings)
-        held.pop_all()  # they stay open until the process ends
+        for port in held:  # they stay open until the process ends
+            port.set_inheritable(True)
+            port.detach()
     else:
         os.set_inheritable(settings.worker.line, True)
     scratch = _scratch(settings)

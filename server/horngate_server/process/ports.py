@@ -1,7 +1,6 @@
 """The ports: whether one is free, how to keep it, and how to tell which one it is."""
 
 import socket
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +8,23 @@ from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings, names
 
 
-def reserve(settings: Settings) -> tuple[Settings, ExitStack]:
-    """Take the ports for gRPC and gRPC-Web, on which nobody may listen, until what is returned is closed.
+def reserve(settings: Settings) -> tuple[Settings, list[socket.socket]]:
+    """Take the ports for gRPC and gRPC-Web, on which nobody may listen, as long as the returned sockets are open.
 
     Servers that share them (SO_REUSEPORT) say nothing of a stranger there, so this looks first.
 
     Returns:
-        The settings with the ports that were free where they asked for any, and what keeps them.
+        The settings with the ports that were free where they asked for any, and the sockets that keep them.
 
     Raises:
         SettingsError: somebody listens there, or the address is not ours.
     """
-    with ExitStack() as held:
-        for name in ("grpc_port", "grpc_web_port"):
-            if (port := getattr(settings, name)) is not None:
-                taken = held.enter_context(_reserved(settings.host, port, names(name)[0]))
-                settings = replace(settings, **{name: taken.getsockname()[1]})
-        return settings, held.pop_all()
+    held = []
+    for name in ("grpc_port", "grpc_web_port"):
+        if (port := getattr(settings, name)) is not None:
+            held.append(_reserved(settings.host, port, names(name)[0]))
+            settings = replace(settings, **{name: held[-1].getsockname()[1]})
+    return settings, held
 
 
 def grpc_web(settings: Settings) -> list[str]:
@@ -54,7 +53,6 @@ def _reserved(host: str, port: int, flag: str) -> socket.socket:
         held = socket.socket(family)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((host, port))
-        held.set_inheritable(True)
     except OSError as error:
         raise SettingsError(
             f"--host, {flag}: cannot listen on {host}:{port}: {error.strerror}; is another server there?"

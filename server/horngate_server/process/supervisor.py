@@ -100,7 +100,8 @@ class Supervisor:
         signals = self._stop.on_signals(self._reload, self._end_at_once)
         with self._scratch, signals, ExitStack() as ports:
             settings, held = reserve(settings)
-            ports.enter_context(held)
+            for port in held:
+                ports.enter_context(port)
             http_port = server.start()
             try:
                 for worker in self._workers:

@@ -14,8 +14,8 @@ const inference = (address) => client("inference.GRPCInferenceService", address)
 const by = (token) => ({ headers: token ? { authorization: `Bearer ${token}` } : {} });
 
 export async function metadata(address, token) {
-  const { name, platform, inputs } = await inference(address).modelMetadata({ name: "mnist" }, by(token));
-  return { name, platform, inputs: inputs.map(({ name, datatype, shape }) => [name, datatype, shape.map(Number)]) };
+  const { name, inputs } = await inference(address).modelMetadata({ name: "mnist" }, by(token));
+  return { name, inputs: inputs.map(({ name, datatype, shape }) => [name, datatype, shape.map(Number)]) };
 }
 
 export async function infer(address, token) {
