@@ -246,6 +246,19 @@ def test_pages_of_named_origins_may_call_and_no_others(server: Guarded, http: ht
         assert "access-control-allow-origin" not in refused.headers
 
 
+def test_nothing_but_calls_goes_over_http_1(server: Guarded, http: httpx.Client) -> None:
+    """No upgrade, for named origins either, and no request whose end could be read in two ways."""
+    named = {"origin": "https://a.example"}
+    upgrade = http.get(INFER, headers={"connection": "upgrade", "upgrade": "websocket", **named})
+    assert (upgrade.status_code, upgrade.text) == (403, "")
+    both = "transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.web.rpartition(":")[2])), timeout=10) as caller:
+        caller.sendall(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-type: {WEB}\r\n{both}".encode())
+        heard = b"".join(iter(lambda: caller.recv(4096), b""))
+    assert heard.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in heard
+
+
 def test_connections_to_both_ports_count_together(server: Guarded) -> None:
     """Of idle ones to the one port, so many that there is no room: either port closes the next one at once."""
     web, main = int(server.web.rpartition(":")[2]), int(server.grpc.rpartition(":")[2])

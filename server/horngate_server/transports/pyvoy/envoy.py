@@ -322,15 +322,16 @@ def _for_web(grpc: dict[str, Any], web: Web) -> dict[str, Any]:
     app["typed_config"]["filter_config"]["value"] = json.dumps(
         {**json.loads(app["typed_config"]["filter_config"]["value"]), "app": WEB_APP}
     )
+    strangers = _strangers(web.origins)
     manager["http_filters"] = [
         _filter("cors", "cors.v3.Cors"),
-        _filter("rbac", "rbac.v3.RBAC", rules=_strangers(web.origins)),
+        _filter("rbac", "rbac.v3.RBAC", rules=_refusing(strangers)),
         _filter("grpc_web", "grpc_web.v3.GrpcWeb"),
         app,
     ]
     [host] = manager["route_config"]["virtual_hosts"]
     host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(web.origins)}
-    manager["local_reply_config"] = {"mappers": [_in_words(403, NOT_NAMED)]}
+    manager["local_reply_config"] = {"mappers": [_in_words(strangers, NOT_NAMED)]}
     return opened
 
 
@@ -350,21 +351,25 @@ def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _strangers(origins: tuple[str, ...]) -> dict[str, Any]:
-    """Refuse pages of other origins.
+def _strangers(origins: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Say which headers all match where a page of another origin calls."""
+    named = [{"name": "origin", "string_match": {"exact": each}, "invert_match": True} for each in origins]
+    return [{"name": "origin", "present_match": True}, *named]
+
+
+def _refusing(headers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Refuse requests with these headers.
 
     CORS alone would leave that to browsers, which let a page call that came by a name of its own for this address.
     """
-    page = {"header": {"name": "origin", "present_match": True}}
-    others = [{"not_id": {"header": {"name": "origin", "string_match": {"exact": each}}}} for each in origins]
-    stranger = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [page, *others]}}]}
-    return {"action": "DENY", "policies": {"strangers": stranger}}
+    all_of = {"and_ids": {"ids": [{"header": each} for each in headers]}}
+    return {"action": "DENY", "policies": {"all": {"permissions": [{"any": True}], "principals": [all_of]}}}
 
 
-def _in_words(status: int, words: str) -> dict[str, Any]:
-    """Let Envoy say why it refused."""
-    equal = {"op": "EQ", "value": {"default_value": status, "runtime_key": "none"}}
+def _in_words(headers: list[dict[str, Any]], words: str) -> dict[str, Any]:
+    """Let Envoy say why it refuses requests with these headers."""
+    refused = {"status_code_filter": {"comparison": {"value": {"default_value": 403, "runtime_key": "none"}}}}
     return {
-        "filter": {"status_code_filter": {"comparison": equal}},
+        "filter": {"and_filter": {"filters": [refused, *({"header_filter": {"header": each}} for each in headers)]}},
         "body_format_override": {"text_format_source": {"inline_string": words}},
     }

@@ -25,7 +25,7 @@ Headers = list[tuple[bytes, bytes]]
 
 def is_grpc(content_type: bytes) -> bool:
     """Whether a content type is gRPC's, with a codec or without; gRPC-Web's is not."""
-    return content_type.startswith(b"application/grpc") and content_type[16:17] in {b"", b"+", b";"}
+    return content_type == b"application/grpc" or content_type.startswith((b"application/grpc+", b"application/grpc;"))
 
 
 def frame(message: bytes) -> bytes:
