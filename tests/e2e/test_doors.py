@@ -302,7 +302,7 @@ ROWS: list[tuple[str, str, Callable[[SecuredServer], str]]] = [
     ),
     ("readiness of a model without a token", "401", lambda site: json(site, "/v2/models/mnist/ready")),
     ("a model's files without a token", "401", lambda site: json(site, TFJS)),
-    ("a model's files that it lacks", "404", lambda site: json(site, TFJS, f"Bearer {site.tokens['alice']}")),
+    ("a model's files that it lacks", "404", lambda site: json(site, f"{TFJS}.map", f"Bearer {site.tokens['alice']}")),
     ("the console's page, which says nothing of models", "200", lambda site: json(site, "/")),
     ("a file beside the console's", "404", lambda site: json(site, "/console/..%2fserver.py")),
     ("admin by JSON without a token", "401", lambda site: json(site, LOAD_JSON, body=b"{}")),
