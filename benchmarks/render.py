@@ -181,11 +181,32 @@ def _others() -> list[str]:
             ),
             "",
         ]
+    if (RESULTS / "engines.json").exists():
+        lines += _engines(json.loads((RESULTS / "engines.json").read_text()))
     if (RESULTS / "neighbours.json").exists():
         lines += _neighbours(json.loads((RESULTS / "neighbours.json").read_text()))
     if (RESULTS / "large_models.json").exists():
         lines += _large(json.loads((RESULTS / "large_models.json").read_text()))
     return lines
+
+
+def _engines(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "## TensorFlow and LiteRT",
+        "",
+        _when(content["machine"]),
+        "",
+        f"The same version behind the same server ({content['transport']} transport), computed by either engine;",
+        f"load from h2load for {content['seconds']:g} s each.",
+        "",
+        "| | TensorFlow | LiteRT | LiteRT to TensorFlow |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for model, about in content["models"].items():
+        for figure, values in about["figures"].items():
+            cells = " | ".join(_cell(values[engine]) for engine in ("tensorflow", "litert"))
+            lines.append(f"| {model}: {figure} | {cells} | {about['ratios'][figure]:.2f} |")
+    return [*lines, ""]
 
 
 def _neighbours(content: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ ONCE = ["--rounds", "1", "--no-save"]
 SMALLEST = {
     "chaos": ["--seconds", "45", "--transport", "auto", "--workers", "2"],
     "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-grpcio"],
+    "engines": [*ONCE, "--seconds", "0.2", "--only", "mlp"],
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
     "shutdowns": ["--count", "3"],
@@ -36,7 +37,7 @@ SMALLEST = {
     "scaling": ["--requests", "2000"],
 }
 """The longest ones first. What `chaos` finds counts, however short."""
-NEEDS = {"serving": ("h2load", "apt-get install nghttp2-client")}
+NEEDS = dict.fromkeys(("serving", "engines"), ("h2load", "apt-get install nghttp2-client"))
 """Programs that are no Python packages."""
 
 

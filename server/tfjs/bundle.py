@@ -19,7 +19,7 @@ SOURCES = ("package.json", "package-lock.json", "entry.js")
 NPM = ("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "0", "--fetch-timeout", "30000")
 ESBUILD = ("node_modules/.bin/esbuild", "entry.js", "--bundle", "--minify", "--format=esm", "--legal-comments=eof")
 WASM = ("tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm")
-AT_MOST_S = 300
+AT_MOST_S = 90
 
 
 class Bundle(BuildHookInterface[Any]):

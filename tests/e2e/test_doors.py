@@ -38,6 +38,7 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 CHECK = "/grpc.health.v1.Health/Check"
 TFJS = "/models/mnist/versions/1/tfjs/model.json"
+LOAD_JSON = "/v2/repository/models/mnist/load"
 INFER_JSON = "/v2/models/mnist/infer"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -254,12 +255,13 @@ def idle_connections(site: SecuredServer) -> str:
     return "closed"
 
 
-def json(site: SecuredServer, path: str, authorization: str | None = None) -> str:
-    """Ask by HTTP."""
+def json(site: SecuredServer, path: str, authorization: str | None = None, body: bytes | None = None) -> str:
+    """Ask by HTTP; with a body, by POST."""
     headers = {"authorization": authorization} if authorization else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(site.server.http + path, headers=headers), timeout=10) as r:
-            return str(r.status)
+        request = urllib.request.Request(site.server.http + path, body, headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return str(response.status)
     except urllib.error.HTTPError as error:
         with error:
             return str(error.code)
@@ -300,7 +302,17 @@ ROWS: list[tuple[str, str, Callable[[SecuredServer], str]]] = [
     ),
     ("readiness of a model without a token", "401", lambda site: json(site, "/v2/models/mnist/ready")),
     ("a model's files without a token", "401", lambda site: json(site, TFJS)),
-    ("a model's files that it lacks", "404", lambda site: json(site, TFJS, f"Bearer {site.tokens['alice']}")),
+    ("a model's files that it lacks", "404", lambda site: json(site, f"{TFJS}.map", f"Bearer {site.tokens['alice']}")),
+    ("the console's page, which says nothing of models", "200", lambda site: json(site, "/")),
+    ("a file beside the console's", "404", lambda site: json(site, "/console/..%2fserver.py")),
+    ("admin by JSON without a token", "401", lambda site: json(site, LOAD_JSON, body=b"{}")),
+    (
+        "admin by JSON with a caller's token",
+        "403",
+        lambda site: json(site, LOAD_JSON, f"Bearer {site.tokens['bob']}", b"{}"),
+    ),
+    ("admin by JSON and GET", "405", lambda site: json(site, LOAD_JSON, f"Bearer {site.tokens['root']}")),
+    ("admin by JSON", "200", lambda site: json(site, LOAD_JSON, f"Bearer {site.tokens['root']}", b"{}")),
     ("a health method as a path", "404", lambda site: json(site, CHECK)),
     ("a path that a redirection would mend", "404", lambda site: json(site, "/v2/")),
     ("liveness by JSON without a token", "200", lambda site: json(site, "/v2/health/live")),

@@ -80,8 +80,10 @@ class Guarded(WebServer):
     def __init__(self, models: Path, scratch: Path, origin: str) -> None:
         file = scratch / "tokens"
         self.token = tokens.add(file, "alice", admin=False)
-        flags = ["--tokens", str(file), "--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB"]
-        flags += ["--max-connections", str(CONNECTIONS), "--grpc-web-origins", f"https://a.example,{origin}"]
+        flags = [
+            "--engine", "tensorflow", "--tokens", str(file), "--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB",
+            "--max-connections", str(CONNECTIONS), "--grpc-web-origins", f"https://a.example,{origin}",
+        ]  # fmt: skip
         super().__init__(models, scratch, *flags)
 
 

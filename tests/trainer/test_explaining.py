@@ -16,6 +16,8 @@ from horngate_trainer.explaining import OUTPUTS, SIGNATURE
 from horngate_trainer.golden import FILE
 from horngate_trainer.written import reload
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 6, 6), np.uint8)
 
 

@@ -16,6 +16,8 @@ from horngate_trainer.data import Dataset
 from horngate_trainer.report import Trained
 from horngate_trainer.training import Epoch
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = [Epoch(0.8, 0.5, 0.7, 0.6, 1.0), Epoch(0.9, 0.3, 0.8, 0.4, 1.0)]
 
 

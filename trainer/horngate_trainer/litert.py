@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,10 @@ class LiteRT:
             interpreter = _interpreter(path)
             runner = interpreter.get_signature_runner(SIGNATURE)
 
+        first = iter([True])
+
         def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-            with _refusals("LiteRT cannot compute it"):
+            with _refusals("LiteRT cannot compute it", silent=next(first, False)):
                 answers = runner(**{name: _fixed_width(array) for name, array in tensors.items()})
             return {name: as_array(answers[name]) for name in sorted(answers)}
 
@@ -122,23 +124,32 @@ class LiteRT:
 
 _LACKING = re.compile(r"^\s*(?:TF Select|Flex|Custom) ops: (.+)$", re.MULTILINE)
 
+_WRONG = re.compile(r"'tf\.(\w+)' op (.+)")
+
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def _refusals(what: str, *, silent: bool = True) -> Iterator[None]:
     """Silence TensorFlow's tools, and turn what they raise into an ExportError: they may raise anything."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with quiet.everything(), warnings.catch_warnings():
+        with quiet.everything() if silent else nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except Exception as exc:
-        lacking = sorted({name for found in _LACKING.findall(str(exc)) for name in found.split(", ")})
-        why = f"it has no operation {', '.join(lacking)}" if lacking else first_line(exc)
-        raise ExportError(f"{what}: {why}") from exc
+        raise ExportError(f"{what}: {_reason(exc)}") from exc
     finally:
         logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """Return why, without where in the converter's graph that was."""
+    lacking = sorted({name for found in _LACKING.findall(str(error)) for name in found.split(", ")})
+    if lacking:
+        return f"it has no operation {', '.join(lacking)}"
+    wrong = _WRONG.search(str(error))
+    return f"the operation {wrong[1]} {wrong[2]}" if wrong else first_line(error)
 
 
 def _gradients(saved_model: Path) -> dict[str, str]:

@@ -90,8 +90,8 @@ class Settings:
     quantize: str = field(
         default="none",
         metadata={
-            "help": "numbers of model.tflite: none: float32; dynamic: weights of 8 bits, a quarter of the size and "
-            "slower; float16: half the size; int8: weights and activations of 8 bits. The manifest says what it costs"
+            "help": "numbers of model.tflite: none: float32; dynamic: weights of 8 bits, a quarter of the size; "
+            "float16: half the size; int8: weights and activations of 8 bits. The manifest says what it costs"
         },
     )
     max_accuracy_loss: float = field(

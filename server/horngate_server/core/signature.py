@@ -1,11 +1,12 @@
 """What a model takes and returns, and whether requests may share a run of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import NamedTuple
 
 from horngate_protos.datatypes import Datatype
+from horngate_server.core.errors import ModelError
 
 FREE = -1
 """An axis of any length."""
@@ -120,6 +121,31 @@ class Signature:
             )
             and all(outputs.get(spec.name) == spec for spec in other.outputs)
         )
+
+
+USUAL = ("serving_default", "predict")
+"""The names of signatures that answer callers who name none, the usual one first."""
+
+
+def default_name(known: Collection[str], asked: str) -> str:
+    """Return the name of the signature that answers callers who name none: the usual one, or the only one.
+
+    Args:
+        known: all names.
+        asked: what the operator wants; empty for nothing.
+
+    Raises:
+        ModelError: there is none, or not the one that was asked for.
+    """
+    if not known:
+        raise ModelError("it has no signatures")
+    if asked:
+        if asked not in known:
+            raise ModelError(f"it has no signature {asked}; it has: {', '.join(sorted(known))}")
+        return asked
+    if len(known) == 1:
+        return next(iter(known))
+    return next((name for name in USUAL if name in known), min(known))
 
 
 ROWS = "rows"

@@ -42,7 +42,7 @@ from horngate_server.telemetry.sampling import Sampler
 from horngate_server.telemetry.statistics import Statistics
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.call_collector import CallCollector
-from horngate_server.transports.grpcio import GrpcioTransport
+from horngate_server.transports.grpcio.transport import GrpcioTransport
 from horngate_server.transports.http import concurrency, console_files, server
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from horngate_server.telemetry.sampling import Sampler
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.pyvoy import envoy
+from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
 from horngate_server.transports.pyvoy.grpc_web import WithGrpcWeb
 from horngate_server.transports.pyvoy.transport import FastTransport
 
@@ -34,7 +35,7 @@ _gate = Gate.of(_settings, time.monotonic)
 def _transport(port: int) -> FastTransport:
     return FastTransport(
         port=port,
-        admin=envoy.admin(_scratch),
+        admin=EnvoyAdmin(envoy.admin(_scratch)),
         max_message_bytes=_settings.max_message_bytes,
         gate=_gate,
         clock=time.monotonic,

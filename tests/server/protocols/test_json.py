@@ -9,7 +9,7 @@ import pytest
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.protocols.open_inference import json_reader
-from horngate_server.protocols.open_inference.json import decode_json
+from horngate_server.protocols.open_inference.json import decode_json, decode_load_json
 from horngate_server.protocols.open_inference.json_reader import read_json
 
 MANY = 1 << 14
@@ -136,3 +136,24 @@ def test_half_characters_in_json_are_refused(body: bytes) -> None:
     """JSON can write what is no Unicode text, and protobuf's strings cannot hold it."""
     with pytest.raises(InvalidRequest, match="a string that is no text"):
         decode_json(body, "m", "")
+
+
+def test_a_model_is_loaded_with_the_parameters_that_grpc_has() -> None:
+    """No body is no parameters; numbers become int64, and text a string."""
+    assert not decode_load_json(b"", "m").parameters
+    request = decode_load_json(b'{"parameters": {"version": 3, "label": "canary"}}', "m")
+    assert request.model_name == "m"
+    assert request.parameters["version"].int64_param == 3
+    assert request.parameters["label"].string_param == "canary"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"parameters": []}', b'{"parameters": {"version": true}}',
+     b'{"parameters": {"version": 1.5}}', b'{"parameters": {"version": 9223372036854775808}}',
+     b'{"parameters": {"version": -1}}', b'{"parameters": {"label": "\\ud800"}}'],
+)  # fmt: skip
+def test_what_is_no_request_to_load_is_refused(body: bytes) -> None:
+    """Whatever it is, by one error with words."""
+    with pytest.raises(InvalidRequest, match="the body"):
+        decode_load_json(body, "m")

@@ -98,20 +98,12 @@ def decode_load_json(body: bytes | bytearray, model: str) -> RepositoryModelLoad
     Raises:
         InvalidRequest: it is not such a body.
     """
-    request = RepositoryModelLoadRequest(model_name=model)
     try:
-        asked = json.loads(body or b"{}")
+        return _read_load(json.loads(body or b"{}"), model)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is no JSON: {error}") from error
-    for name, value in _get(asked, "the body", "parameters", dict, {}).items():
-        match value:
-            case int() if not isinstance(value, bool) and 0 <= value < 1 << 63:
-                request.parameters[name].int64_param = value
-            case str():
-                request.parameters[name].string_param = value
-            case _:
-                raise InvalidRequest(f"the body: parameter {name!r} is {_kind(value)}; expected a number or a string")
-    return request
 
 
 def _decode(_message: bytes | memoryview) -> InferenceRequest:
@@ -152,6 +144,19 @@ def _read(asked: Any, model: str, version: str) -> InferenceRequest:
         name = _get(output, "an output", "name", str)
         _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
     return InferenceRequest(read_header(request, raw=False), request.id, data)
+
+
+def _read_load(asked: Any, model: str) -> RepositoryModelLoadRequest:
+    request = RepositoryModelLoadRequest(model_name=model)
+    for name, value in _get(asked, "the body", "parameters", dict, {}).items():
+        match value:
+            case int() if not isinstance(value, bool) and 0 <= value < 1 << 63:
+                request.parameters[name].int64_param = value
+            case str():
+                request.parameters[name].string_param = value
+            case _:
+                raise InvalidRequest(f"the body: parameter {name!r} is {_kind(value)}; expected a number or a string")
+    return request
 
 
 def _get(place: Any, at: str, key: str, kind: type, default: Any = _MISSING) -> Any:

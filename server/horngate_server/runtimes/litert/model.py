@@ -15,7 +15,7 @@ from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Feed
 from horngate_server.core.settings import cores
-from horngate_server.core.signature import FREE, Signature, TensorSpec
+from horngate_server.core.signature import FREE, Signature, TensorSpec, default_name
 from horngate_server.runtimes import native_log
 from horngate_server.runtimes.litert import capi, file
 from horngate_server.runtimes.litert.capi import Layout, TensorType, library
@@ -23,8 +23,6 @@ from horngate_server.runtimes.litert.capi import Layout, TensorType, library
 log = logging.getLogger(__name__)
 
 MODEL = "model.tflite"
-SIGNATURES = ("serving_default", "predict")
-"""Those that callers get who name none, the usual one first."""
 KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keeping every size would hold gigabytes
 KEPT_FEEDS = 64
 MESSAGE_CHARACTERS = 800
@@ -288,10 +286,7 @@ def _default(contents: file.Contents, asked: str) -> str:
     Raises:
         ModelError: there is none, not the one that was asked for, or it cannot be served.
     """
-    known = [*contents.entries, *contents.refused]
-    name = asked or (known[0] if len(known) == 1 else next((each for each in SIGNATURES if each in known), min(known)))
-    if name not in known:
-        raise ModelError(f"it has no signature {asked}; it has: {', '.join(sorted(known))}")
+    name = default_name([*contents.entries, *contents.refused], asked)
     if name in contents.refused:
         raise ModelError(f"signature {name}: {contents.refused[name]}")
     return name

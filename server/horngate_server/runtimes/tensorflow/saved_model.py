@@ -19,7 +19,7 @@ from horngate_protos.tensorflow_pb2 import ConfigProto, MetaGraphDef, SignatureD
 from horngate_server.core.device import Device
 from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, OutOfMemory, RequestError
 from horngate_server.core.model import Array, Feed
-from horngate_server.core.signature import Signature, TensorSpec
+from horngate_server.core.signature import Signature, TensorSpec, default_name
 from horngate_server.runtimes import native_log
 from horngate_server.runtimes.tensorflow import devices, runtime_log, strings
 from horngate_server.runtimes.tensorflow.capi import Deallocator, Output, check, library
@@ -28,8 +28,6 @@ from horngate_server.runtimes.tensorflow.tags import meta_graph_tags
 
 log = logging.getLogger(__name__)
 
-SIGNATURES = ("serving_default", "predict")
-"""Those that callers get who name none, the usual one first."""
 TAG = "serve"
 KEPT_FEED_BYTES = 4 << 20  # larger batches are allocated when they come: keeping every size would hold gigabytes
 KEPT_FEEDS = 64
@@ -106,7 +104,7 @@ class SavedModel:
         assert definition is not None
         self.device = devices.choose(self._devices(), device, complaints())
         known = {name: each for name, each in definition.signature_def.items() if not name.startswith("__")}
-        default = _default(path, known, default)
+        default = default_name(known, default)
         signatures: list[Signature] = []
         for name, each in sorted(known.items(), key=lambda item: (item[0] != default, item[0])):
             try:
@@ -449,23 +447,6 @@ def _failure(code: int, message: str) -> RequestError:
             "model.export(...) instead of tf.saved_model.save"
         )
     return ModelFailed(f"the model failed on this batch: {words}")
-
-
-def _default(path: Path, known: Mapping[str, object], asked: str) -> str:
-    """Return the name of the signature that callers get who name none.
-
-    Raises:
-        ModelError: there is none, or not the one that was asked for.
-    """
-    if not known:
-        raise ModelError(f"{path} has no signatures")
-    if asked:
-        if asked not in known:
-            raise ModelError(f"{path} has no signature {asked}; it has: {', '.join(sorted(known))}")
-        return asked
-    if len(known) == 1:
-        return next(iter(known))
-    return next((name for name in SIGNATURES if name in known), min(known))
 
 
 def _signature(path: Path, name: str, definition: SignatureDef) -> Signature:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +12,7 @@ from horngate_server.protocols.grpc_status import status_of
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import grpc_framing
+from horngate_server.transports.stream_bytes import StreamBytes
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Inbox:
         self._encoding = encoding
         self._max_message_bytes = max_message_bytes
         self._memory = memory
-        self._counted: deque[int] = deque()
+        self._counted = StreamBytes(memory)
         self._arriving: int | None = None
         self._messages: asyncio.Queue[bytes | RequestError | None] = asyncio.Queue(1)
         self._pending = bytearray()
@@ -88,14 +88,12 @@ class Inbox:
 
     def answered(self) -> None:
         """Note that an answer was given."""
-        if self._counted:
-            self._memory.give(self._counted.popleft())
+        self._counted.answered()
 
     def close(self) -> None:
         """Count nothing any more."""
         self._arrived()
-        while self._counted:
-            self._memory.give(self._counted.popleft())
+        self._counted.close()
 
     async def fill(self, on_disconnect: Callable[[], object]) -> None:
         """Receive until the caller has sent everything, then watch whether it is still there."""
@@ -147,8 +145,7 @@ class Inbox:
         if compressed:
             message = grpc_framing.expand(message, self._encoding, self._max_message_bytes)
         self._arrived()
-        self._memory.take(len(message))
-        self._counted.append(len(message))
+        self._counted.take(len(message))
         return bytes(message)
 
 

@@ -4,18 +4,21 @@ import asyncio
 import gzip
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from horngate_server.core.errors import InvalidRequest, MessageTooLarge, QueueFull
+from horngate_server.core.errors import HorngateError, InvalidRequest, MessageTooLarge, QueueFull
 from horngate_server.core.rpc import Call, Status, Stream
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing
-from horngate_server.transports.pyvoy.transport import PIECE_BYTES, FastTransport
+from horngate_server.transports.pyvoy.answer_sending import PIECE_BYTES
+from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
+from horngate_server.transports.pyvoy.transport import START_S, FastTransport
 from support.in_process import OPTIONS
 
 METHOD = "/s/m"
@@ -33,6 +36,16 @@ class FakeService:
 
     def accept(self, calls: Sequence[Call]) -> None:
         self.batches.append(list(calls))
+
+
+class LiveEnvoy(EnvoyAdmin):
+    """The admin interface of an Envoy that listens."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("none"))
+
+    def live(self) -> bool:
+        return True
 
 
 class FakeCaller:
@@ -78,9 +91,8 @@ class FakeCaller:
 def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 << 20) -> FastTransport:
     """A transport that Envoy has just begun to listen for."""
     made = FastTransport(
-        port=1, admin=Path("none"), max_message_bytes=message, gate=Gate(ByteBudget(memory)), clock=time.monotonic
+        port=1, admin=LiveEnvoy(), max_message_bytes=message, gate=Gate(ByteBudget(memory)), clock=time.monotonic
     )
-    made._ask_envoy = lambda url, method="GET": "LIVE\n"  # type: ignore[method-assign]  # noqa: ARG005
     made.start(service)
     return made
 
@@ -326,7 +338,7 @@ def test_a_drain_ends_streams_and_lets_long_answers_leave_whole() -> None:
         answer = bytes(3 * PIECE_BYTES)
         fast.deliver([(service.batches[0][0].reply, answer)])
         await asyncio.sleep(0)
-        fast._under_way.end()
+        fast._open_streams.end()
         async with asyncio.timeout(10):
             await caller.ended.wait()
         assert caller.body() == grpc_framing.frame(answer)
@@ -349,5 +361,30 @@ def test_a_stream_that_fails_ends_with_a_status() -> None:
         await asgi.stream(fails, inbox, OPTIONS, caller.send, Streams())
         assert caller.status() == "13"
         assert caller.body() == grpc_framing.frame(b"x")
+
+    asyncio.run(run())
+
+
+def test_a_start_gives_up_at_its_deadline() -> None:
+    """An Envoy that never listens is an error that says for how long it was awaited."""
+    never = EnvoyAdmin(Path("none"))
+    seconds = count(0.0, START_S / 3)
+    fast = FastTransport(
+        port=1, admin=never, max_message_bytes=1, gate=Gate(ByteBudget(1)), clock=lambda: next(seconds)
+    )
+    with pytest.raises(HorngateError, match="did not listen on port 1 within 30 s"):
+        fast.start(FakeService())
+    assert next(seconds) == pytest.approx(START_S * 4 / 3)
+
+
+@pytest.mark.parametrize("path", [METHOD, "/s/unknown"])
+def test_what_is_not_grpc_is_told_so_whatever_it_asks_for(path: str) -> None:
+    """415, for methods that exist and for others: a browser, say, understands no gRPC status."""
+
+    async def run() -> None:
+        caller = FakeCaller(grpc_framing.frame(b"x"))
+        caller.scope |= {"path": path, "headers": [(b"content-type", b"text/html")]}
+        await turn(transport(FakeService()), caller)
+        assert caller.sent[0]["status"] == 415
 
     asyncio.run(run())

@@ -11,6 +11,7 @@ export class Refused extends Error {
 }
 
 export const setToken = (given) => (token = given);
+export const hasToken = () => token !== "";
 export const headers = () => (token ? { authorization: `Bearer ${token}` } : {});
 
 /** The path of a model, or of one of its versions. */

@@ -1,6 +1,6 @@
 // The page: who may see it, which model it is about, and its three parts.
 
-import { getJson, getText, modelPath, Refused, setToken } from "./api.js";
+import { getJson, getText, hasToken, modelPath, Refused, setToken } from "./api.js";
 import { age, by, h } from "./dom.js";
 import { parse } from "./metrics.js";
 import { startTheme } from "./theme.js";
@@ -32,7 +32,7 @@ open();
 async function open() {
   try {
     const server = await getJson("/v2");
-    versions.mayChange = server.extensions.includes("model_repository");
+    versions.allow(server.extensions.includes("model_repository"), hasToken());
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== 401) {
       say(`The server cannot be reached: ${error.message}`);

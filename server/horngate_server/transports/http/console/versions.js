@@ -4,8 +4,9 @@ import { post } from "./api.js";
 import { age, bytes, duration, h, short } from "./dom.js";
 
 const SIGNS = { ready: "●", loading: "◌", draining: "◍", failed: "✕", found: "○", ended: "○" };
-const COLUMNS = ["Version", "State", "Answers to", "Since", "Rows", "Device", "Runs", "Checked", "Memory"];
+const COLUMNS = ["Version", "State", "Answers to", "Since", "Rows", "Runs on", "In one run", "Checked", "Memory"];
 const STABLE = "stable";
+const ENGINES = { tensorflow: "TensorFlow", litert: "LiteRT" };
 
 export class Versions {
   /**
@@ -25,13 +26,19 @@ export class Versions {
       h("div", { class: "card table-card" }, h("table", { class: "versions" }, h("thead", {}, h("tr", {}, head)), this.table)), this.says);
   }
 
+  /** Let an administrator change what is served, where the server takes that, and this one has a token. */
+  allow(isTaken, hasToken) {
+    this.mayChange = isTaken && hasToken;
+    this.says.textContent = isTaken && !hasToken ? "What is served can be changed here once the server runs with --tokens, too." : "";
+  }
+
   /** Show the versions of all models. */
   show(models) {
     this.models = models;
     const keys = new Set(models.map(key));
     for (const [name, row] of this.rows) {
       if (!keys.has(name)) {
-        row.element.remove();
+        for (const each of row.elements) each.remove();
         this.rows.delete(name);
       }
     }
@@ -46,6 +53,7 @@ export class Versions {
     const actions = h("td", { class: "actions" });
     const element = h("tr", {}, cells, actions);
     const report = h("details", {}, h("summary", {}, "Load report"), h("div", {}));
+    const below = h("tr", { class: "below", hidden: true }, h("td", { colspan: COLUMNS.length + 1 }));
     let shownReport = "";
     let shownActions = "";
     const update = (now) => {
@@ -54,7 +62,7 @@ export class Versions {
       const why = now.reason ? h("span", { class: "reason" }, now.reason) : "";
       const texts = [
         null, null, now.labels.map((label) => label || "everyone").join(", ") || "–", age(now.age_seconds), short(now.rows),
-        loaded?.device ?? "–", loaded ? `up to ${loaded.max_batch_rows} rows${batching?.mode === "whole" ? ", one request each" : ""}` : "–",
+        loaded ? [loaded.device, ENGINES[loaded.engine]].filter(Boolean).join(", ") : "–", loaded ? batching?.mode === "whole" ? "one request" : `up to ${loaded.max_batch_rows} rows` : "–",
         loaded?.verification ?? "–", loaded ? bytes(loaded.memory_bytes) : "–",
       ];
       texts.forEach((text, place) => text !== null && cells[place].textContent !== text && (cells[place].textContent = text));
@@ -65,7 +73,9 @@ export class Versions {
       const digest = loaded?.digest ?? "";
       if (shownReport !== `${digest}!`) {
         shownReport = `${digest}!`;
-        cells[0].replaceChildren(`${now.name} ${now.version}`, ...(loaded ? [report] : []));
+        cells[0].textContent = `${now.name} ${now.version}`;
+        below.hidden = !loaded;
+        below.firstChild.replaceChildren(...(loaded ? [report] : []));
         if (loaded) report.lastChild.replaceChildren(loadReport(loaded));
       }
       const wanted = `${this.mayChange} ${now.state} ${now.labels}`;
@@ -74,8 +84,8 @@ export class Versions {
         actions.replaceChildren(...this.actions(now));
       }
     };
-    this.rows.set(key(state), { element, update });
-    this.table.append(element);
+    this.rows.set(key(state), { elements: [element, below], update });
+    this.table.append(element, below);
     return this.rows.get(key(state));
   }
 
@@ -153,6 +163,6 @@ function loadReport(report) {
     filled.style.width = `${(100 * each.rows_per_second) / best}%`;
     return h("tr", {}, h("td", {}, short(each.rows)), h("td", {}, duration(each.ms / 1000)), h("td", {}, short(each.rows_per_second)), h("td", { class: "track-cell" }, h("span", { class: "track" }, filled)));
   });
-  return h("div", { class: "report" }, h("p", {}, report.signature), h("p", { class: "muted" }, `Loaded in ${duration(report.seconds)} on ${report.device} (${report.why}), digest ${report.digest.slice(0, 12)}`),
+  return h("div", { class: "report" }, h("p", {}, report.signature), h("p", { class: "muted" }, `Loaded in ${duration(report.seconds)} on ${report.device} (${report.why}) by ${ENGINES[report.engine] ?? "its engine"} (${report.why_engine ?? "the only one"}), digest ${report.digest.slice(0, 12)}`),
     h("table", { class: "small" }, h("thead", {}, h("tr", {}, ["rows", "time", "rows/s"].map((name) => h("th", { scope: "col" }, name)), h("td", {}))), h("tbody", {}, rows)));
 }

@@ -1,0 +1,42 @@
+"""The limits that gRPC's own server is given."""
+
+PENDING_CALLS = 4096
+"""Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
+some, at random."""
+STREAMS_PER_CONNECTION = 2048
+"""Calls of a connection, cancelled ones included, until Python has seen that they are; gRPC refuses further ones. So a
+caller may have far more than it has in flight."""
+SETTINGS_MS = 1000
+"""How long a caller may take to say that it has read our limits. gRPC knows no limit for headers until then."""
+HANDSHAKE_MS = 10_000
+"""How long a new connection may take until it speaks TLS and HTTP/2."""
+IDLE_MS = 300_000
+"""A connection without calls for this long is closed; clients open it again when they need it."""
+KEEPALIVE_MS = 60_000
+"""A connection from which nothing came for this long is asked whether it is alive, and closed after 20 s more."""
+CALLERS_KEEPALIVE_MS = 10_000
+"""How often idle callers may ask whether we are alive; gRPC would end their connections below its own 5 minutes."""
+
+
+def server_options(
+    *, max_message_bytes: int, max_connections: int, max_connection_age_s: float, shared: bool
+) -> list[tuple[str, int]]:
+    """Return them as ``grpc.aio.server`` takes them (the arguments are `GrpcioTransport`'s)."""
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server.max_pending_requests", PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+        ("grpc.http2.settings_timeout", SETTINGS_MS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", CALLERS_KEEPALIVE_MS),
+        ("grpc.so_reuseport", int(shared)),  # two servers on one port by mistake must be an error
+    ]
+    if max_connection_age_s:
+        options.append(("grpc.max_connection_age_ms", round(1000 * max_connection_age_s)))
+    return options
