@@ -81,8 +81,9 @@ class Guarded(WebServer):
         file = scratch / "tokens"
         self.token = tokens.add(file, "alice", admin=False)
         flags = [
-            "--engine", "tensorflow", "--tokens", str(file), "--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB",
-            "--max-connections", str(CONNECTIONS), "--grpc-web-origins", f"https://a.example,{origin}",
+            "--engine", "tensorflow", "--tokens", str(file),
+            "--max-message-bytes", "8MiB", "--max-request-bytes", "64MiB", "--max-connections", str(CONNECTIONS),
+            "--grpc-web-origins", f"https://a.example,{origin}",
         ]  # fmt: skip
         super().__init__(models, scratch, *flags)
 
