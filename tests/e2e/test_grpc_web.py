@@ -9,7 +9,8 @@ import subprocess
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ WEB = "application/grpc-web+proto"
 TEXT = "application/grpc-web-text+proto"
 ELSEWHERE = "https://elsewhere.example"
 TRAILERS = 0x80
+MIB = 1 << 20
+SLACK_MIB = 48
+"""What a process may grow by besides the requests themselves: buffers, pages not yet given back."""
 CONNECTIONS = 40
 IMAGES = 2500
 """Their probabilities are more than one piece of an answer."""
@@ -82,11 +86,12 @@ class Guarded(WebServer):
             "--tokens",
             str(file),
             "--max-message-bytes",
-            "4MiB",
-            "--max-connections",
-            str(CONNECTIONS),
+            "8MiB",
+            "--max-request-bytes",
+            "64MiB",
         ]
-        super().__init__(models, scratch, "--grpc-web-origins", f"https://a.example,{origin}", *flags)
+        flags += ["--max-connections", str(CONNECTIONS), "--grpc-web-origins", f"https://a.example,{origin}"]
+        super().__init__(models, scratch, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +214,7 @@ def test_the_same_tokens_let_the_same_callers_in(server: Guarded, http: httpx.Cl
 def test_the_same_limits_hold_and_broken_frames_are_refused(server: Guarded, http: httpx.Client) -> None:
     """A message over --max-message-bytes is RESOURCE_EXHAUSTED, half a frame INVALID_ARGUMENT, a late call late."""
     token = f"Bearer {server.token}"
-    assert call(http, message=bytes(5 << 20), authorization=token)[1] == "8"
+    assert call(http, message=bytes(9 * MIB), authorization=token)[1] == "8"
     assert call(http, body=frame(GOOD)[:-1], authorization=token)[1] == "3"
     assert call(http, body=b"", authorization=token)[1] == "3"
     assert call(http, authorization=token, grpc_timeout="1n")[1] == "4"
@@ -257,6 +262,36 @@ def test_nothing_but_calls_goes_over_http_1(server: Guarded, http: httpx.Client)
         heard = b"".join(iter(lambda: caller.recv(4096), b""))
     assert heard.startswith(b"HTTP/1.1 400 ")
     assert b"connection: close" in heard
+
+
+def test_callers_that_never_finish_cannot_fill_the_memory(server: Guarded, http: httpx.Client) -> None:
+    """Thirty by HTTP/1.1, which has no window, with nearly 8 MiB each: what is held is within --max-request-bytes."""
+    token = f"Bearer {server.token}"
+    size = 8 * MIB - 1000
+    head = (
+        f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-type: {WEB}\r\nauthorization: {token}\r\n"
+        f"content-length: {size + 5}\r\n\r\n"
+    )
+    before = peak_kib(server, reset=True)
+
+    def send(caller: socket.socket) -> None:
+        with suppress(OSError):  # it is refused meanwhile
+            caller.sendall(head.encode() + struct.pack(">BI", 0, size) + bytes(size - 10))
+
+    with ExitStack() as callers, ThreadPoolExecutor(30) as threads:
+        address = ("127.0.0.1", int(server.web.rpartition(":")[2]))
+        list(threads.map(send, [callers.enter_context(socket.create_connection(address, 10)) for _ in range(30)]))
+        assert call(http, CHECK, b"")[1] == "0"
+    assert peak_kib(server) - before < (64 + SLACK_MIB) * 1024
+    until(lambda: call(http, authorization=token)[1] == "0")
+
+
+def peak_kib(server: Guarded, *, reset: bool = False) -> int:
+    """The most memory that the server has held, since it was asked to begin anew."""
+    status = Path(f"/proc/{server.process.pid}/status")
+    if reset:
+        status.with_name("clear_refs").write_text("5")
+    return int(status.read_text().partition("VmHWM:")[2].split()[0])
 
 
 def test_connections_to_both_ports_count_together(server: Guarded) -> None:

@@ -311,6 +311,8 @@ def _for_web(grpc: dict[str, Any], web: Web) -> dict[str, Any]:
     opened = deepcopy(grpc)
     opened["name"] = "grpc-web"
     opened["address"]["socket_address"]["port_value"] = web.port
+    held = WINDOW_BYTES[0]  # HTTP/1.1 has no window: what Python has not read is bounded by this alone
+    opened["per_connection_buffer_limit_bytes"] = held
     [chain] = opened["filter_chains"]
     if "transport_socket" in chain:
         chain["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = ["h2", "http/1.1"]
@@ -330,6 +332,7 @@ def _for_web(grpc: dict[str, Any], web: Web) -> dict[str, Any]:
         app,
     ]
     [host] = manager["route_config"]["virtual_hosts"]
+    host["routes"][0]["request_body_buffer_limit"] = held
     host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(web.origins)}
     manager["local_reply_config"] = {"mappers": [_in_words(strangers, NOT_NAMED)]}
     return opened
