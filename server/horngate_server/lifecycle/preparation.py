@@ -170,25 +170,13 @@ class _Preparation:
 
 
 def _chosen(preparation: _Preparation, first: str, second: str) -> Choice:
-    """Try both engines, and choose; where one of them fails, the other serves.
+    """Try both engines, and choose: TensorFlow's file must be right; LiteRT's is left where it is not, or slower.
 
     Raises:
-        ModelError: both fail; with the first one's reason.
+        ModelError: TensorFlow cannot serve the version, or it disagrees with its recorded answers.
     """
     version = preparation.version
-    try:
-        full = preparation.tried(first)
-    except ModelError as error:
-        try:
-            lite = preparation.tried(second)
-        except ModelError:
-            raise error from None
-        if not lite.is_verified:
-            lite.model.close()
-            raise
-        title = engines.TITLES[first]
-        log.warning("model %s version %d: %s cannot serve it: %s", version.name, version.number, title, error)
-        return engines.only(lite, f"{title}: {error}")
+    full = preparation.tried(first)
     if full.model.device.kind != "CPU":
         return engines.only(full, "the GPU")
     try:
