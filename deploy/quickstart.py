@@ -102,6 +102,7 @@ def main() -> int:
             print(
                 f"""
 gRPC       {grpc}   (Triton's, KServe's and TensorFlow Serving's clients work too)
+console    {http}/
 metrics    {http}/metrics
 
 try next, in another terminal:
