@@ -3,7 +3,7 @@
 PENDING_CALLS = 4096
 """Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
 some, at random."""
-STREAMS_PER_CONNECTION = 512
+STREAMS_PER_CONNECTION = 2048
 """Calls of a connection, cancelled ones included, until Python has seen that they are; gRPC refuses further ones. So a
 caller may have far more than it has in flight."""
 SETTINGS_MS = 1000
