@@ -97,8 +97,9 @@ swaps: setup  ## fifty versions take over under load: no call may fail, and memo
 smoke:  ## the whole docker-compose stack: up, classify, watch, kill and restart replicas under load (docker or podman)
 	@$(PYTHON) deploy/smoke.py
 
-test: setup  ## the whole test-suite, with a minute of fuzzing
-	@$(BIN)/pytest
+test: setup  ## the whole test-suite, with a minute of fuzzing: two files at a time, then what must be alone
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	@$(BIN)/pytest -m alone
 
 quick: setup  ## the tests that take less than a second each, half a minute in all
 	@$(BIN)/pytest -q -m "not slow"

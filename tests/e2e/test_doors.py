@@ -373,7 +373,7 @@ def test_tokens_are_rotated_without_a_restart(site: SecuredServer) -> None:
     until(lambda: site.ask(old) == "UNAUTHENTICATED")
     assert site.ask(site.bearer("bob")) == site.ask(site.bearer("alice")) == "OK"
     assert gauge(site, "horngate_tokens_valid") == 0
-    assert any("tokens, line" in line and "expected NAME" in line for line in site.server.log)
+    until(lambda: any("tokens, line" in line and "expected NAME" in line for line in site.server.log))
     path.write_text(f"{kept}\n")
     until(lambda: gauge(site, "horngate_tokens_valid") == 1)
     assert gauge(site, "horngate_tokens_age_seconds") < 10

@@ -130,6 +130,7 @@ def slowhttptest(mode: str, url: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
 
+@pytest.mark.alone
 def test_large_json_holds_up_nobody(trained: Path, transport: str, tmp_path: Path) -> None:
     """63 MiB of objects are refused with little memory; probes and gRPC go on beside that, and beside good data."""
     zeros = b"[" + b"0," * (8000 * 784 - 1) + b"0]"

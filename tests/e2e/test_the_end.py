@@ -22,6 +22,8 @@ from support.in_process import request
 from support.process import ServerProcess
 from support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 TESTS = Path(__file__).parents[1]
 GRACE_S = 1.0
 IN_TIME_S = GRACE_S + 2.0

@@ -135,6 +135,7 @@ def test_a_worker_that_hangs_is_replaced_and_counted(trained: Path, transport: s
         assert server.stop() == 0
 
 
+@pytest.mark.alone
 def test_the_end_does_not_wait_for_a_worker_that_hangs(trained: Path, transport: str, tmp_path: Path) -> None:
     """Two seconds after the grace period all is over, nobody is left behind, and the exit code tells."""
     flags = ("--transport", transport, "--workers", "2", "--worker-timeout", "0", "--grace-period", "1s")
