@@ -1,7 +1,6 @@
 """A SavedModel as a .tflite file, which LiteRT (TensorFlow Lite) runs without TensorFlow."""
 
 import logging
-import os
 import re
 import time
 import warnings
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from horngate_protos.control_groups import cores
 from horngate_trainer import quiet
 from horngate_trainer.errors import ExportError, first_line
 from horngate_trainer.explaining import SIGNATURE as EXPLAIN
@@ -172,7 +172,7 @@ def _interpreter(path: Path) -> Any:
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - it need not be there
     except ImportError:
         Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class
-    return Interpreter(model_path=str(path), num_threads=os.cpu_count())
+    return Interpreter(model_path=str(path), num_threads=cores())
 
 
 def _fixed_width(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from horngate_protos import control_groups
 from horngate_trainer.errors import DataError
 
 TENSORFLOW_BYTES = 650 << 20
@@ -136,32 +137,16 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 def _free(root: Path) -> Iterator[int]:
     with suppress(OSError, KeyError):
         yield _numbers(root / "proc/meminfo")["MemAvailable:"] << 10
-    for group, limit, usage, cache in _groups(root):
+    for group, unified in control_groups.groups(root, "memory"):
+        limit, usage, cache = _UNIFIED if unified else _VERSION_1
         with suppress(OSError, ValueError, KeyError):  # "max" is no limit
             used = int((group / usage).read_text()) - _numbers(group / "memory.stat")[cache]
             yield max(0, int((group / limit).read_text()) - max(0, used))
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Yield the process's control groups and those around them, with the names of limit, usage and idle file cache."""
-    groups = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            base, names = groups, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            base = groups / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        inside = PurePosixPath(path.lstrip("/"))
-        for group in (inside, *inside.parents):  # in a container the path may be the host's: its root is tried as well
-            if ".." not in group.parts:
-                yield (base / group, *names)
+_UNIFIED = ("memory.max", "memory.current", "inactive_file")
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""The names of limit, usage and idle file cache."""
 
 
 def _numbers(file: Path) -> dict[str, int]:

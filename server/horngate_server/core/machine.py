@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from horngate_protos import control_groups
 
 ASSUMED_BYTES = 4 << 30
 """Where neither the machine nor a container says how much there is."""
@@ -34,28 +36,6 @@ def _limits(root: Path) -> Iterator[int]:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemTotal:"):
                 yield int(line.split()[1]) << 10
-    for file in _control_files(root):
+    for group, unified in control_groups.groups(root, "memory"):
         with suppress(OSError, ValueError):  # "max" is no limit; version 1 says it with a number beyond any machine's
-            yield int(file.read_text())
-
-
-def _control_files(root: Path) -> Iterator[Path]:
-    """Name the files that may hold a limit: those of the process's own group and of all groups around it."""
-    groups = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
-            base, name = groups, "memory.max"
-        elif "memory" in controllers.split(","):
-            base, name = groups / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        inside = PurePosixPath(path.lstrip("/"))
-        for group in (inside, *inside.parents):  # in a container the path may be the host's: its root is tried as well
-            if ".." not in group.parts:
-                yield base / group / name
+            yield int((group / ("memory.max" if unified else "memory.limit_in_bytes")).read_text())

@@ -424,11 +424,6 @@ def names(attribute: str) -> tuple[str, str]:
     return f"--{stem}", PREFIX + stem.replace("-", "_").upper()
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def environment(settings: Settings) -> dict[str, str]:
     """Return the process's environment with these settings as variables: what a process started from it reads."""
     variables = {}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic, thread_time
 
+from horngate_protos.control_groups import cores
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Array, Feed, LoadedModel, Model
-from horngate_server.core.settings import AUTO, Limits, Settings, cores
+from horngate_server.core.settings import AUTO, Limits, Settings
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature
 from horngate_server.lifecycle import engines, repository
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from horngate_protos.control_groups import cores
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.settings import Settings, cores, environment
+from horngate_server.core.settings import Settings, environment
 from horngate_server.process.ports import reserve
 from horngate_server.process.signals import block_signals
 from horngate_server.telemetry import log_format

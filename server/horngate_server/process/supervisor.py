@@ -22,7 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from horngate_protos import __version__
-from horngate_server.core.settings import Settings, Worker, cores, environment
+from horngate_protos.control_groups import cores
+from horngate_server.core.settings import Settings, Worker, environment
 from horngate_server.process.ports import grpc_web, reserve, write_port_file
 from horngate_server.process.signals import RELOAD, Stop
 from horngate_server.process.worker import ALIVE_EVERY_S, hangs

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from horngate_protos.control_groups import cores
 from horngate_server.core.device import Device
 from horngate_server.core.errors import DeviceUnavailable, InputRefused, ModelError, ModelFailed, OutOfMemory
 from horngate_server.core.model import Array, Feed
-from horngate_server.core.settings import cores
 from horngate_server.core.signature import FREE, Signature, TensorSpec, default_name
 from horngate_server.runtimes import native_log
 from horngate_server.runtimes.litert import capi, file
