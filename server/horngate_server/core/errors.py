@@ -21,6 +21,7 @@ HorngateError
 │   └── NotImplementedHere    a method that this server does not have
 ├── ModelError                a SavedModel cannot be served
 │   └── DeviceUnavailable     --device gpu, and there is none that works
+├── StoreError                an object store failed, or holds what cannot be taken
 └── SettingsError             wrong flags or variables: the message names the flag
 """
 
@@ -127,3 +128,7 @@ class DeviceUnavailable(ModelError):
 
 class SettingsError(HorngateError):
     """Wrong usage; the message names the offending flag or variable."""
+
+
+class StoreError(HorngateError):
+    """An object store failed, or holds what cannot be taken; the message holds no secret."""

@@ -8,7 +8,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from horngate_protos import stores
+from horngate_protos.stores import StoreUrl
 from horngate_server.core import machine
+from horngate_server.core.errors import SettingsError
 
 LEAST_MEMORY_BYTES = 1 << 20
 LEAST_PATIENCE_S = 2.0
@@ -136,6 +139,28 @@ def path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path")
     return Path(text)
+
+
+def model_root(text: str) -> Path | StoreUrl:
+    """Read a folder's path, or an object store's address.
+
+    Raises:
+        SettingsError: it is an address that cannot be used; it is not repeated, as it may hold a secret.
+    """
+    try:
+        return stores.parse(text) or path(text)
+    except ValueError as error:
+        if "://" not in text:
+            raise
+        raise SettingsError(f"--models: {error}") from None
+
+
+def disk(text: str) -> int:
+    """Read a number of bytes on a disk."""
+    number = _bytes(text)
+    if number is None or number < LEAST_MEMORY_BYTES:
+        raise ValueError("expected at least 1MiB, such as 800MB or 20GiB")
+    return number
 
 
 def switch(text: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from horngate_protos import __version__
+from horngate_protos.stores import StoreUrl
 from horngate_server.core import machine, parsing
 from horngate_server.core.errors import SettingsError
 
@@ -128,10 +129,20 @@ class Worker:
 class Settings:
     """Everything that an operator can set. The help texts are those of ``--help``."""
 
-    models: Path = _option(
+    models: Path | StoreUrl = _option(
         Path("models"),
-        "folder with the models: DIR/<name>/<integer version>/ with saved_model.pb, model.tflite or both",
+        "folder with the models: DIR/<name>/<integer version>/ with saved_model.pb, model.tflite or both; or a folder "
+        "of an object store, s3://bucket/prefix or gs://bucket/prefix (pip install 'horngate[remote]')",
+        parsing.model_root, "DIR|URL",
+    )  # fmt: skip
+    model_cache: Path = _option(
+        Path("model-cache"), "where versions of an object store are fetched to; served without it, too",
         parsing.path, "DIR",
+    )  # fmt: skip
+    model_cache_bytes: int = _option(
+        10 << 30,
+        "what they may take there, such as 800MB or 20GiB; old ones leave, never what serves",
+        parsing.disk, "SIZE",
     )  # fmt: skip
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
     grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", parsing.whole(0, 65535), "PORT")
@@ -262,7 +273,8 @@ class Settings:
     )
     watch_interval_s: float = _option(
         1.0,
-        "how often the model root is looked at, where the file system does not tell of changes",
+        "how often the model root is looked at, where the file system does not tell of changes; an object store, once "
+        "in ten times as long",
         parsing.period, "TIME",
     )  # fmt: skip
     admin: bool = _option(
@@ -326,6 +338,13 @@ class Settings:
             raise SettingsError("--grpc-web-origins says whose pages may call --grpc-web-port, which is not given")
         if self.grpc_web_port is not None and self.transport == "grpcio":
             raise SettingsError("--grpc-web-port needs --transport fast: grpcio does not speak gRPC-Web")
+
+    @property
+    def model_root(self) -> Path:
+        """The folder with the models: of an object store, the one that they are fetched into."""
+        if isinstance(self.models, StoreUrl):
+            return self.model_cache / self.models.folder_name
+        return self.models
 
     @property
     def is_local(self) -> bool:

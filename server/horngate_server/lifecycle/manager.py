@@ -99,7 +99,7 @@ class Lifecycle:
             wake=self._wake.set,
         )
         self._models = self._reconciler.models
-        self._watch = DirectoryWatcher(settings.models, self._wake.set)
+        self._watch = DirectoryWatcher(settings.model_root, self._wake.set)
         self._thread: threading.Thread | None = None
         self._root_error = ""
         self._ignored: Mapping[Path, str] = {}
@@ -196,10 +196,14 @@ class Lifecycle:
         """What is wanted of a model of which nobody says anything."""
         return self._config.default
 
+    def config_of(self, name: str) -> ModelConfig:
+        """Return what is wanted of a model. Callable from any thread."""
+        return self._config.of(name)
+
     @property
     def root(self) -> Path:
         """Where the models are."""
-        return self._settings.models
+        return self._settings.model_root
 
     def load(self, name: str, done: Done) -> None:
         """Serve a model as its configuration says; versions that were refused are tried again."""
@@ -286,7 +290,7 @@ class Lifecycle:
         self._reconciler.note_loads()
         self._look_at_config()
         try:
-            listing = repository.look(self._settings.models)
+            listing = repository.look(self._settings.model_root)
         except ModelError as error:
             if first:
                 raise

@@ -146,7 +146,7 @@ def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
     Raises:
         ModelError: what is missing or differs, and what to do where that is known.
     """
-    name, number = path.parent.name, _number(path.name)
+    name, number = path.parent.name, number_of(path.name)
     if number is None:
         raise ModelError(f"{shown(path)} is no version: expected a whole number up to {HIGHEST}")
     try:
@@ -159,7 +159,7 @@ def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
             raise ModelError(hint)
         if not (path / MANIFEST).is_file():
             return Version(name, number, path, None, _sha256(graph))
-        manifest = _manifest(path)
+        manifest = manifest_of(path)
         for file, expected in manifest["files"].items():
             _check(path, file, expected)
             alive()
@@ -169,16 +169,41 @@ def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
         raise ModelError(f"{what} cannot be read: {error.strerror or error}") from error
 
 
+def number_of(name: str) -> int | None:
+    """Return the version that a folder's name stands for; None where it stands for none."""
+    match = _NUMBER.fullmatch(name)
+    return int(match[1]) if match and int(match[1]) <= HIGHEST else None
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """Return what a version's manifest says.
+
+    Raises:
+        ModelError: it is no manifest.
+        OSError: it cannot be read.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{shown(path / MANIFEST)} is not JSON: {error}") from error
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        raise ModelError(f'{shown(path / MANIFEST)} has no "files" with their SHA-256')
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def is_plain(file: str) -> bool:
+    """Whether a path stays below the folder that it is of."""
+    plain = PurePosixPath(file)
+    inside = bool(plain.parts) and not plain.is_absolute() and ".." not in plain.parts
+    return inside and "\0" not in file and shown(file) == file
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 _GONE = frozenset([errno.ENOENT, errno.ENOTDIR])
 _NUMBER = re.compile(r"0*([0-9]{1,19})")
-
-
-def _number(name: str) -> int | None:
-    """Return the version that a folder's name stands for; None where it stands for none."""
-    match = _NUMBER.fullmatch(name)
-    return int(match[1]) if match and int(match[1]) <= HIGHEST else None
 
 
 def _versions(folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
@@ -192,7 +217,7 @@ def _versions(folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
     for each in sorted(folder.iterdir(), key=lambda each: len(each.name)):  # "7" before "007"
         if not (each.name.isdecimal() and each.name.isascii() and os.path.isdir(each)):
             continue
-        number = _number(each.name)
+        number = number_of(each.name)
         if number is None:
             odd[each] = f"it is no version: expected a whole number up to {HIGHEST}"
         elif number in found:
@@ -202,18 +227,6 @@ def _versions(folder: Path) -> tuple[dict[int, Path], dict[Path, str]]:
     return found, odd
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{shown(path / MANIFEST)} is not JSON: {error}") from error
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
-        raise ModelError(f'{shown(path / MANIFEST)} has no "files" with their SHA-256')
-    assert isinstance(manifest, dict)
-    return manifest
-
-
 def _check(path: Path, file: str, expected: str) -> None:
     """Check one file that a manifest lists.
 
@@ -221,12 +234,11 @@ def _check(path: Path, file: str, expected: str) -> None:
         ModelError: it is not below the version, is missing or differs.
         OSError: it cannot be read.
     """
-    plain = PurePosixPath(file)
-    if not plain.parts or plain.is_absolute() or ".." in plain.parts or "\0" in file or shown(file) != file:
+    if not is_plain(file):
         raise ModelError(
             f"{shown(path / MANIFEST)} lists {file!a}; expected plain paths below the version, such as {GRAPH}"
         )
-    whole = path / plain
+    whole = path / file
     if not whole.is_file():
         raise ModelError(f"{shown(path)} lacks {file}, which its manifest lists")
     if not whole.resolve().is_relative_to(path.resolve()):

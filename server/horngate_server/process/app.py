@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
+from horngate_protos.stores import StoreUrl
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.core.observer_guard import ObserverGuard
@@ -21,7 +22,10 @@ from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
+from horngate_server.lifecycle.model_cache import ModelCache
 from horngate_server.lifecycle.readiness import Readiness
+from horngate_server.lifecycle.remote_repository import LOOK_EVERY, RemoteRepository
+from horngate_server.lifecycle.remote_store import RemoteStore
 from horngate_server.process.ports import grpc_web, write_port_file
 from horngate_server.process.signals import Stop
 from horngate_server.process.worker import SupervisorLink
@@ -124,6 +128,7 @@ class App:
             stopping=self._stop,
             guard=self._guard,
         )
+        self._remote = self._remote_repository(settings.models) if isinstance(settings.models, StoreUrl) else None
         self._admin = ModelControl(self._lifecycle, self._metrics, self._clock)
         self._about = OpenInferenceMetadata(
             models=self._models,
@@ -169,7 +174,7 @@ class App:
         for library in self._settings.op_library:
             tensorflow.load_op_library(library)
         with self._ending_in_time():
-            with self._stop.on_signals(self._lifecycle.look_now), ExitStack() as ports:
+            with self._stop.on_signals(self._look_now), ExitStack() as ports:
                 if self._settings.worker is None:
                     grpc_port = ports.enter_context(self._listening())
                     http_port = ports.enter_context(self._answering_http())
@@ -204,6 +209,10 @@ class App:
         Raises:
             HorngateError: it cannot start.
         """
+        if self._remote is not None:
+            self._stop.tell(self._remote.stop)
+            self._remote.start()
+            self._remote.wait_begun()
         turn = threading.Event()
         begun = self._lifecycle.start()
         begun.add_done_callback(lambda _: turn.set())
@@ -261,6 +270,24 @@ class App:
                 raise SettingsError("--otlp-endpoint: pip install 'horngate[otel]' first") from error
             observers.append(tell)
         return observers
+
+    def _remote_repository(self, url: StoreUrl) -> RemoteRepository:
+        settings = self._settings
+        return RemoteRepository(
+            RemoteStore(url),
+            ModelCache(settings.model_root, settings.model_cache_bytes),
+            every_s=settings.watch_interval_s * LOOK_EVERY,
+            config_of=self._lifecycle.config_of,
+            states=self._lifecycle.states,
+            clock=self._clock,
+            stopping=self._stop,
+        )
+
+    def _look_now(self) -> None:
+        """Look at what there is, at once."""
+        if self._remote is not None:
+            self._remote.look_now()
+        self._lifecycle.look_now()
 
     def _rest(self) -> concurrency.App:
         """Return the app for ``/v2`` and for files of models."""

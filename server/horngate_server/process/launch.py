@@ -7,10 +7,13 @@ import shutil
 import tempfile
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from horngate_protos import stores
 from horngate_protos.control_groups import cores
+from horngate_protos.stores import StoreUrl
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings, environment
 from horngate_server.process.ports import reserve
@@ -43,6 +46,8 @@ def serve(settings: Settings) -> int:
         Tokens(settings.tokens, time.monotonic)
         if settings.tls is None and not settings.is_local and settings.worker is None:
             log.warning("--tokens without --tls-cert: what callers send, tokens too, can be read by who is in between")
+    if isinstance(settings.models, StoreUrl) and find_spec("obstore") is None:
+        raise SettingsError(f"--models {settings.models}: {stores.EXTRA}")
     _allow_open_files(settings.max_connections + OTHER_FILES)
     reason = envoy.why_not()
     if settings.transport == "fast" and reason is not None:

@@ -1,0 +1,283 @@
+"""Keeps a local model root as an object store has it: what ought to be served is fetched whole, beside serving.
+
+Everything else looks at the local root alone, and does not know that there is a store. One thread looks at the store
+with one listing, now and then, and fetches what the version policy wants. What cannot be taken is a warning, and
+changes nothing: a version appears in the local root once it is whole, and what serves goes on. docs/object-stores.md
+has what happens for each fault.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from horngate_server.core.clock import Clock
+from horngate_server.core.errors import HorngateError, ModelError, StoreError
+from horngate_server.core.rate_limited_log import RateLimitedLog
+from horngate_server.lifecycle import repository, version_policy
+from horngate_server.lifecycle.model_cache import Cached, ModelCache
+from horngate_server.lifecycle.model_config import ModelConfig
+from horngate_server.lifecycle.remote_listing import Key, RemoteVersion, versions
+from horngate_server.lifecycle.remote_store import RemoteFile, RemoteStore
+from horngate_server.lifecycle.version_state import State, VersionState
+from horngate_server.runtimes.thread_priority import stand_back
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 10
+"""A store is looked at once in so many looks at a folder: each costs money."""
+WARNING_EVERY_S = 60.0
+"""Between two warnings of a kind."""
+BEGIN_PATIENCE_S = 60.0
+"""How long a server with an empty cache waits for its first versions before it begins without."""
+
+
+class RemoteRepository:
+    """The thread between an object store and the local root.
+
+    Args:
+        store: what is looked at.
+        cache: the local root.
+        every_s: between two looks.
+        config_of: what is wanted of a model, by its name.
+        states: what became of every version.
+        clock: monotonic seconds.
+        stopping: set when the process is to stop.
+    """
+
+    def __init__(
+        self,
+        store: RemoteStore,
+        cache: ModelCache,
+        *,
+        every_s: float,
+        config_of: Callable[[str], ModelConfig],
+        states: Callable[[], Iterable[VersionState]],
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._every_s = every_s
+        self._config_of = config_of
+        self._states = states
+        self._clock = clock
+        self._stopping = stopping
+        self._warnings = RateLimitedLog(log, clock, WARNING_EVERY_S)
+        self._begun = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._listed: Mapping[Key, str] | None = None
+        self._missing: set[Key] = set()
+        self._damaged: dict[Key, str] = {}
+
+    def start(self) -> None:
+        """Look, and keep looking, on a thread of its own.
+
+        Raises:
+            SettingsError: the cache cannot be written.
+        """
+        self._cache.open()
+        self._thread.start()
+
+    def wait_begun(self) -> None:
+        """Wait for what is to be served first: not where the cache has some of it already."""
+        if not self._cache.versions():
+            self._begun.wait(BEGIN_PATIENCE_S)
+
+    def look_now(self) -> None:
+        """Look at once, and try again what was damaged. Callable from any thread."""
+        self._damaged.clear()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Wake who waits, once the process is to stop; the thread ends with what it is at, and keeps nobody."""
+        self._begun.set()
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look once, and fetch what ought to be there.
+
+        Raises:
+            StoreError: the store cannot be listed.
+            ModelError: the cache cannot be read.
+        """
+        remote = versions(self._store.listing())
+        before, self._listed = self._listed, {key: each.tag for key, each in remote.items()}
+        cached = self._cache.versions()
+        if not remote:
+            kept = f"; the {len(cached)} in the cache stay" if cached else ""
+            self._warn("empty", f"{self._store.url} has no <name>/<integer version>/{kept}")
+            return
+        self._remove_deleted(remote, cached)
+        still = {key for key, tag in self._listed.items() if (before or {}).get(key) == tag}
+        states = {(each.name, each.version): each.state for each in self._states()}
+        plans = {
+            name: _Plan(self._config_of(name), name, remote, cached, states)
+            for name in sorted({name for name, _ in remote})
+        }
+        for plan in plans.values():
+            while (key := plan.next()) is not None:
+                keep = set().union(*(each.keep() for each in plans.values()))
+                plan.tried(key, taken=self._take(remote[key], keep, still=key in still))
+
+    # --- private: the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stand_back()
+        pause = 0.0
+        while not self._stopping.is_set():
+            self._wake.wait(pause)
+            self._wake.clear()
+            pause = self._every_s
+            try:
+                with self._cache.owned() as ours:
+                    if ours and not self._stopping.is_set():
+                        again = self._listed is None
+                        self.look()
+                        if again and not self._cache.versions():  # those without a manifest must be looked at twice
+                            self._wake.wait(self._every_s / LOOK_EVERY)
+                            self._wake.clear()
+                            self.look()
+            except _Stopped:
+                break
+            except (HorngateError, OSError) as error:
+                self._warn("look", f"{error}; what serves goes on, and the next look is in {self._every_s:g} s")
+            except Exception as error:  # noqa: BLE001 - logged with its traceback, but not at every look
+                self._warnings.note("bug", logging.ERROR, "the look at %s failed", self._store.url, exc_info=error)
+            self._begun.set()
+        self._cache.close()
+
+    def _warn(self, kind: object, message: str) -> None:
+        self._warnings.note(kind, logging.WARNING, "%s", message)
+
+    # --- private: what is to be there -----------------------------------------------------------------
+
+    def _remove_deleted(self, remote: Mapping[Key, RemoteVersion], cached: Mapping[Key, Cached]) -> None:
+        """Remove what two looks in a row have not found in the store: as if a local folder had been deleted."""
+        missing = set(cached) - set(remote)
+        for key in sorted(missing & self._missing):
+            log.info("model %s version %d is deleted: %s has it no more", *key, self._store.url)
+            self._cache.remove(cached[key].path)
+        self._missing = missing - self._missing
+
+    def _take(self, version: RemoteVersion, keep: Collection[Key], *, still: bool) -> bool:
+        """Fetch a version, if that can be; say why not."""
+        key = version.name, version.number
+        if self._damaged.get(key) == version.tag:
+            return False
+        what = f"model {version.name} version {version.number} of {self._store.url}"
+        try:
+            self._fetch(version, keep, still=still)
+        except StoreError as error:
+            level = logging.INFO if isinstance(error, _NotYet) else logging.WARNING
+            self._warnings.note((key, level), level, "%s is not taken: %s", what, error)
+        except ModelError as error:  # its bytes are not what its manifest says
+            self._damaged[key] = version.tag
+            self._warn(key, f"{what} is damaged, and not taken before it changes: {error}")
+        except OSError as error:
+            self._warn(key, f"{what} cannot be written to {self._cache.root}: {error.strerror or error}")
+        else:
+            return True
+        return False
+
+    def _fetch(self, version: RemoteVersion, keep: Collection[Key], *, still: bool) -> None:
+        """Fetch a version whole, the manifest first, and let it appear in the local root.
+
+        Raises:
+            StoreError: it is half written, there is no room for it, or the store fails.
+            ModelError: its bytes are not what its manifest says.
+            OSError: the cache cannot be written.
+        """
+        manifest = version.files.get(repository.MANIFEST)
+        if not any(file in version.files for file in repository.FILES.values()):
+            raise StoreError(f"half written: it has none of {', '.join(repository.FILES.values())} yet")
+        if manifest is None and not still:
+            raise _NotYet("it has no manifest, and is fetched once two looks in a row find it the same")
+        began = self._clock()
+        for removed in self._cache.make_room(version.bytes, keep):
+            log.info("model %s version %d leaves the cache: there is no more room for it", *removed)
+        with self._cache.staging(version.name, version.number) as path:
+            rest = dict(version.files)
+            if manifest is not None:
+                del rest[repository.MANIFEST]
+                self._cache.write(path / repository.MANIFEST, self._read(manifest))
+                lacks = sorted(set(repository.manifest_of(path)["files"]) - set(version.files))
+                if lacks:
+                    raise StoreError(f"half written: it lacks {lacks[0]!a}, which its manifest lists")
+            for name, file in rest.items():
+                self._cache.write(path / name, self._read(file))
+            repository.read(path, self._go_on)
+            self._cache.adopt(path, version.tag, version.bytes)
+        log.info("fetched model %s version %d from %s: %.1f MB in %.2f s", version.name, version.number,
+                 self._store.url, version.bytes / 1e6, self._clock() - began)  # fmt: skip
+
+    def _read(self, file: RemoteFile) -> Iterator[memoryview]:
+        """Yield an object's pieces, unless the process is to stop."""
+        for piece in self._store.read(file):
+            self._go_on()
+            yield piece
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+_USED = {State.LOADING, State.READY, State.DRAINING}
+"""Versions in these states stay in the cache."""
+
+
+class _Plan:
+    """What is to be fetched of one model, in order: what ought to be served, and older ones where that cannot be."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        name: str,
+        remote: Mapping[Key, RemoteVersion],
+        cached: Mapping[Key, Cached],
+        states: Mapping[Key, State],
+    ) -> None:
+        self._config = config
+        self._name = name
+        self._numbers = {number for model, number in remote if model == name}
+        self._cached = {number for model, number in cached if model == name}
+        self._states = {number: state for (model, number), state in states.items() if model == name}
+        both = self._cached & self._numbers
+        self._changed = {number for number in both if cached[name, number].tag != remote[name, number].tag}
+        failed = {number for number, state in self._states.items() if state == State.FAILED}
+        self._refused = failed - self._changed
+        self._tried: set[int] = set()
+
+    def next(self) -> Key | None:
+        """Return the version to fetch now; None where all is done."""
+        absent = [number for number in self._wanted() if number not in self._cached]
+        due = (number for number in [*absent, *sorted(self._changed)] if number not in self._tried)
+        return next(((self._name, number) for number in due), None)
+
+    def tried(self, key: Key, *, taken: bool) -> None:
+        """Note what came of it; in the place of one that cannot be served, an older one is wanted."""
+        self._tried.add(key[1])
+        if taken:
+            self._cached.add(key[1])
+        elif key[1] not in self._cached:
+            self._refused.add(key[1])
+
+    def keep(self) -> set[Key]:
+        """Return the versions that stay in the cache: what serves, what ought to, and in any case the newest."""
+        used = {number for number, state in self._states.items() if state in _USED}
+        newest = {max(self._cached)} if self._cached else set()
+        return {(self._name, number) for number in {*self._wanted(), *used, *newest}}
+
+    def _wanted(self) -> list[int]:
+        labelled = set(self._config.labels.values())
+        return version_policy.wanted(self._config, labelled, self._numbers, self._refused)
+
+
+class _NotYet(StoreError):
+    """It may be still being written."""
+
+
+class _Stopped(Exception):
+    """The process is to stop."""
