@@ -46,7 +46,7 @@ def bucket(
     for name, value in bucket.variables.items():
         monkeypatch.setenv(name, value)
     bucket.connect()
-    bucket.clear()
+    bucket.delete()
     return bucket
 
 
@@ -364,7 +364,7 @@ def test_a_listing_of_nothing_at_all_empties_no_cache(remote: Remote, caplog: py
     """More likely than that all models were deleted is another prefix, or a store that is wrong."""
     remote.publish(1)
     remote.look()
-    remote.bucket.clear()
+    remote.bucket.delete()
     for _ in range(3):
         remote.look()
     assert remote.there() == [1]
