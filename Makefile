@@ -29,16 +29,16 @@ setup: .venv/ready  ## make .venv with everything pinned, from nothing
 	@touch $@
 
 lock:  ## resolve the dependencies anew into the lock files; UPGRADE= keeps the versions that they have
-	$(COMPILE) $(UPGRADE) --extra images --extra server --extra fast --extra otel --extra trainer --group dev \
+	$(COMPILE) $(UPGRADE) --extra images --extra server --extra fast --extra otel --extra remote --extra trainer --group dev \
 	    --output-file $(LOCK) pyproject.toml
 	@# The images': the same versions. The server's has the engines alone, without what only their Python packages need.
 	$(COMPILE) --constraint $(LOCK) --extra images --output-file $(IMAGES)/client.txt pyproject.toml
-	$(COMPILE) --constraint $(LOCK) --extra serving --extra fast --extra otel --output-file $(IMAGES)/server.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --extra serving --extra fast --extra otel --extra remote --output-file $(IMAGES)/server.txt pyproject.toml
 	$(COMPILE) --constraint $(LOCK) --no-deps --output-file $(IMAGES)/litert.txt $(IMAGES)/litert.in
 	$(COMPILE) --constraint $(LOCK) --no-deps --output-file $(IMAGES)/tensorflow-cpu.txt $(IMAGES)/tensorflow-cpu.in
 	$(COMPILE) --constraint $(LOCK) --output-file $(IMAGES)/tensorflow-gpu.txt $(IMAGES)/tensorflow-gpu.in
-	$(COMPILE) --constraint $(LOCK) --extra trainer --output-file $(IMAGES)/trainer-cpu.txt pyproject.toml
-	$(COMPILE) --constraint $(LOCK) --extra trainer-gpu --output-file $(IMAGES)/trainer-gpu.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --extra trainer --extra remote --output-file $(IMAGES)/trainer-cpu.txt pyproject.toml
+	$(COMPILE) --constraint $(LOCK) --extra trainer-gpu --extra remote --output-file $(IMAGES)/trainer-gpu.txt pyproject.toml
 	$(COMPILE) --constraint $(LOCK) --output-file $(IMAGES)/build.txt $(IMAGES)/build.in
 
 protos: setup  ## regenerate protos/horngate_protos from the .proto files

@@ -23,6 +23,8 @@ RUFF = Path(sys.executable).with_name("ruff")
         ("server/horngate_server/telemetry/metrics.py", "import prometheus_client", True),
         ("server/horngate_server/services/inference.py", "import opentelemetry.trace", False),
         ("server/horngate_server/telemetry/tracing.py", "import opentelemetry.trace", True),
+        ("server/horngate_server/lifecycle/remote_repository.py", "import obstore", False),
+        ("server/horngate_server/lifecycle/remote_store.py", "import obstore", True),
         ("server/horngate_server/process/app.py", "import os; os.environ['X']", False),
         ("server/horngate_server/engine/batch_queue.py", "import time; time.time()", False),
         ("server/horngate_server/engine/executor.py", "import time; time.sleep(1)", False),

@@ -59,7 +59,7 @@ class ServerProcess:
         reading: while this is not set, nobody reads its log.
     """
 
-    def __init__(self, models: Path, scratch: Path, *flags: str) -> None:
+    def __init__(self, models: Path | str, scratch: Path, *flags: str) -> None:
         self._port_file = scratch / "ports"
         self._port_file.unlink(missing_ok=True)
         self.log: list[str] = []

@@ -10,9 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from horngate_protos.stores import StoreUrl
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, ModelError, StoreError
 from horngate_server.core.rate_limited_log import RateLimitedLog
+from horngate_server.core.settings import Settings
 from horngate_server.lifecycle import repository, version_policy
 from horngate_server.lifecycle.model_cache import Cached, ModelCache
 from horngate_server.lifecycle.model_config import ModelConfig
@@ -69,6 +71,32 @@ class RemoteRepository:
         self._listed: Mapping[Key, str] | None = None
         self._missing: set[Key] = set()
         self._damaged: dict[Key, str] = {}
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        config_of: Callable[[str], ModelConfig],
+        states: Callable[[], Iterable[VersionState]],
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> "RemoteRepository | None":
+        """Return the one of the store that ``--models`` names; None where it names a folder.
+
+        Raises:
+            StoreError: the store's variables cannot be used.
+        """
+        if not isinstance(settings.models, StoreUrl):
+            return None
+        return cls(
+            RemoteStore(settings.models),
+            ModelCache(settings.model_root, settings.model_cache_bytes),
+            every_s=settings.watch_interval_s * LOOK_EVERY,
+            config_of=config_of,
+            states=states,
+            clock=clock,
+            stopping=stopping,
+        )
 
     def start(self) -> None:
         """Look, and keep looking, on a thread of its own.

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from horngate_protos import __version__
-from horngate_protos.stores import StoreUrl
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.core.observer_guard import ObserverGuard
@@ -22,10 +21,8 @@ from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
-from horngate_server.lifecycle.model_cache import ModelCache
 from horngate_server.lifecycle.readiness import Readiness
-from horngate_server.lifecycle.remote_repository import LOOK_EVERY, RemoteRepository
-from horngate_server.lifecycle.remote_store import RemoteStore
+from horngate_server.lifecycle.remote_repository import RemoteRepository
 from horngate_server.process.ports import grpc_web, write_port_file
 from horngate_server.process.signals import Stop
 from horngate_server.process.worker import SupervisorLink
@@ -128,7 +125,9 @@ class App:
             stopping=self._stop,
             guard=self._guard,
         )
-        self._remote = self._remote_repository(settings.models) if isinstance(settings.models, StoreUrl) else None
+        self._remote = RemoteRepository.of(
+            settings, self._lifecycle.config_of, self._lifecycle.states, self._clock, self._stop
+        )
         self._admin = ModelControl(self._lifecycle, self._metrics, self._clock)
         self._about = OpenInferenceMetadata(
             models=self._models,
@@ -270,18 +269,6 @@ class App:
                 raise SettingsError("--otlp-endpoint: pip install 'horngate[otel]' first") from error
             observers.append(tell)
         return observers
-
-    def _remote_repository(self, url: StoreUrl) -> RemoteRepository:
-        settings = self._settings
-        return RemoteRepository(
-            RemoteStore(url),
-            ModelCache(settings.model_root, settings.model_cache_bytes),
-            every_s=settings.watch_interval_s * LOOK_EVERY,
-            config_of=self._lifecycle.config_of,
-            states=self._lifecycle.states,
-            clock=self._clock,
-            stopping=self._stop,
-        )
 
     def _look_now(self) -> None:
         """Look at what there is, at once."""
