@@ -1,7 +1,8 @@
 """Horngate's trainer: trains the reference model, and exports any Keras model for a Horngate server.
 
-    from horngate_trainer import export
+    from horngate_trainer import export, upload
     export(model, "models", name="wine")     # -> models/wine/1
+    upload("models/wine/1", "s3://bucket/models")     # -> s3://bucket/models/wine/1
 
 Importing this package loads no TensorFlow; using ``export`` does.
 """
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from horngate_trainer.errors import ExportError, TrainerError, VerificationError
     from horngate_trainer.exporter import export
     from horngate_trainer.golden import Tolerance
+    from horngate_trainer.remote import upload
 
-__all__ = ["ExportError", "Tolerance", "TrainerError", "VerificationError", "export"]
+__all__ = ["ExportError", "Tolerance", "TrainerError", "VerificationError", "export", "upload"]
 
-_ROOMS = {"export": "exporter", "Tolerance": "golden"}
+_ROOMS = {"export": "exporter", "Tolerance": "golden", "upload": "remote"}
 
 
 def __getattr__(name: str) -> Any:

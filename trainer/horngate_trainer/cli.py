@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from horngate_trainer import data, memory, publish, quiet, settings
+from horngate_protos.stores import StoreUrl
+from horngate_trainer import data, memory, publish, quiet, remote, settings
 from horngate_trainer.errors import InputError, TrainerError
 from horngate_trainer.recipes import RECIPES
 
@@ -15,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C."""
     try:
         chosen = settings.parse(sys.argv[1:] if arguments is None else arguments)
-        if chosen.once and (there := _newest(chosen.output / chosen.name)) is not None:
+        if chosen.once and (there := _newest(chosen)) is not None:
             print("horngate-trainer: --once, and there is a version already", file=sys.stderr)
             print(there)
             return 0
@@ -23,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with quiet.imports():
             from horngate_trainer import pipeline  # noqa: PLC0415 - TensorFlow takes seconds to import
 
-        version = pipeline.run(chosen, dataset, sys.stderr)
+        version: Path | str = pipeline.run(chosen, dataset, sys.stderr)
+        if isinstance(chosen.output, StoreUrl):
+            version = remote.upload(version, chosen.output)
     except InputError as error:
         return _failed(error, USAGE)
     except TrainerError as error:
@@ -60,8 +63,11 @@ def _load(chosen: settings.Settings) -> data.Dataset:
     return dataset
 
 
-def _newest(model: Path) -> Path | None:
-    """Return the newest version's folder; None where there is none."""
+def _newest(chosen: settings.Settings) -> Path | str | None:
+    """Return the newest version's folder, or its address in a store; None where there is none."""
+    if isinstance(chosen.output, StoreUrl):
+        return remote.newest(chosen.output, chosen.name)
+    model = chosen.output / chosen.name
     numbers = publish.versions(model) if model.is_dir() else []
     return model / str(max(numbers)) if numbers else None
 

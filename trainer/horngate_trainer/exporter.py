@@ -152,6 +152,8 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"the model's name must be a plain folder name, not {name!r}")
     if not isinstance(root, str | Path):
         raise ExportError(f"the folder of models must be a path, not {root!r}")
+    if "://" in str(root):
+        raise ExportError("the folder of models must be a local path; horngate_trainer.upload copies to a store")
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:

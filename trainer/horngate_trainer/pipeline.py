@@ -44,7 +44,7 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
         ExportError: it could not be written or verified; nothing was published.
         OSError: a checkpoint or the report could not be written.
     """
-    folder = settings.output / settings.name
+    folder = settings.folder / settings.name
     recipe = RECIPES[settings.architecture]
     identity: dict[str, Any] = {
         "architecture": settings.architecture,
@@ -215,7 +215,7 @@ def _export(
 
     path = export(
         training.model,
-        settings.output,
+        settings.folder,
         name=settings.name,
         examples={INPUT: dataset.x_test},
         dtypes={INPUT: "uint8"},

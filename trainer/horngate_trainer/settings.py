@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import horngate_protos
+from horngate_protos.stores import StoreUrl
+from horngate_trainer import remote
 from horngate_trainer.errors import SettingsError
 from horngate_trainer.publish import NAME
 from horngate_trainer.recipes import RECIPES
@@ -28,7 +30,7 @@ class Settings:
     """What one run of the trainer does. Each field's help text is what --help prints.
 
     Attributes:
-        output: folder of models, as the server's --models takes it.
+        output: folder of models, as the server's --models takes it; or one of an object store.
         name: the model's name, a plain folder name inside ``output``.
         architecture: ``mlp`` or ``cnn``.
         data: ``builtin``, ``keras`` or the path of an .npz file.
@@ -44,7 +46,13 @@ class Settings:
         max_accuracy_loss: by how many points, 1 in 100, a format's test accuracy may be below the model's.
     """
 
-    output: Path = field(default=Path("models"), metadata={"help": "folder of models"})
+    output: Path | StoreUrl = field(
+        default=remote.FOLDER,
+        metadata={
+            "help": "folder of models; or one of an object store, s3://bucket/prefix or gs://bucket/prefix, which gets "
+            "a copy of what is made in models (pip install 'horngate[remote]')"
+        },
+    )
     name: str = field(default="mnist", metadata={"help": "the model's name, a folder in --output"})
     architecture: str = field(
         default="mlp",
@@ -98,6 +106,11 @@ class Settings:
         default=0.5, metadata={"help": "refuse an export whose formats lose more points of test accuracy than this"}
     )
 
+    @property
+    def folder(self) -> Path:
+        """The local folder of models: for a store, where a version is made before it is copied there."""
+        return remote.FOLDER if isinstance(self.output, StoreUrl) else self.output
+
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Read flags and variables.
@@ -130,6 +143,7 @@ examples:
   horngate-trainer --architecture cnn --seed 7         the accurate one, reproducibly
   horngate-trainer --data fashion.npz --name fashion --min-accuracy 0.85
   horngate-trainer --resume                            go on after Ctrl-C or a crash
+  horngate-trainer --output s3://bucket/models         publish to an object store
   horngate-server --models models                      serve what was exported
 
 The last line on stdout is the path of the exported version; all else goes to stderr.
@@ -155,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz"}
     metavars |= {"explain": "|".join([*BASELINES, "none"])}
     metavars |= {"formats": ",".join(FORMATS), "quantize": "|".join(QUANTIZATIONS), "max_accuracy_loss": "POINTS"}
-    metavars |= {"output": "DIR", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
+    metavars |= {"output": "DIR|URL", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     for setting in fields(Settings):
         shown = setting.metadata.get("shown", setting.default)
         text = setting.metadata["help"] + f" ({shown})" * (setting.default is not False)
@@ -259,7 +273,7 @@ def _source(text: str) -> str:
 
 
 _CONVERT: dict[str, Callable[[str], Any]] = {
-    "output": _folder,
+    "output": remote.output,
     "name": _name,
     "architecture": _architecture,
     "data": _source,

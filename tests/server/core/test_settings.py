@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from horngate_protos.stores import StoreUrl
 from horngate_server.core import machine, settings
 from horngate_server.core.errors import SettingsError
 
@@ -140,3 +141,33 @@ def test_origins_are_as_browsers_write_them_and_reach_the_process_that_needs_the
     chosen = settings.read([*given, "--grpc-web-origins", "https://[::1]:8443"], {})
     assert chosen.grpc_web_origins == ("https://a.example", "http://localhost:5173", "https://[::1]:8443")
     assert settings.read([], settings.environment(chosen)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("models", Path("models")),
+        ("s3:/odd/folder", Path("s3:/odd/folder")),
+        ("s3://bucket", StoreUrl("s3", "bucket")),
+        ("gs://my.bucket-1/team/models/", StoreUrl("gs", "my.bucket-1", "team/models")),
+    ],
+)
+def test_models_are_in_a_folder_or_in_a_store(given: str, meant: Path | StoreUrl) -> None:
+    """A store's are fetched into a folder of their own in the cache; a process that is started has the same ones."""
+    chosen = settings.read(["--models", given, "--model-cache", "cache", "--model-cache-bytes", "3GiB"], {})
+    assert chosen.models == meant
+    assert chosen.model_cache_bytes == 3 << 30
+    assert settings.read([], settings.environment(chosen)) == chosen
+    if isinstance(meant, Path):
+        assert chosen.model_root == meant
+    else:
+        assert chosen.model_root.parent == Path("cache")
+        assert chosen.model_root.name.startswith(f"{meant.scheme}-{meant.bucket}-")
+
+
+@pytest.mark.parametrize("given", ["s3://key:secret@bucket/x", "http://secret", "s3://bucket/a?X-Amz-Signature=secret"])
+def test_an_address_that_may_hold_a_secret_is_not_repeated(given: str) -> None:
+    """The usage says what is expected instead, and where credentials come from."""
+    with pytest.raises(SettingsError, match=r"--models: expected a folder, s3://bucket/prefix or .* AWS_\*") as refused:
+        settings.read(["--models", given], {})
+    assert "secret" not in str(refused.value)
