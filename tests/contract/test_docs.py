@@ -48,3 +48,14 @@ def test_the_table_of_questions_leads_to_files() -> None:
         assert files, question
         for file in files:
             assert (ROOT / "server/horngate_server" / file).is_file(), f"{question} {file}"
+
+
+def test_every_fault_of_an_object_store_has_its_tests() -> None:
+    """Each of the twelve rows of docs/object-stores.md names tests that are there."""
+    page = (ROOT / "docs/object-stores.md").read_text()
+    tests = (ROOT / "tests/server/lifecycle/test_remote_repository.py").read_text()
+    rows = re.findall(r"(?m)^\| \d+ \|.*\| (.+) \|$", page)
+    assert len(rows) == 12
+    for named in (re.findall(r"`(test_\w+)`", row) for row in rows):
+        assert named
+        assert all(f"def {name}(" in tests for name in named), named

@@ -7,20 +7,23 @@ has what happens for each fault.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from horngate_protos.stores import StoreUrl
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import HorngateError, ModelError, StoreError
 from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.core.settings import Settings
-from horngate_server.lifecycle import repository, version_policy
+from horngate_server.lifecycle import repository
+from horngate_server.lifecycle.fetch_plan import FetchPlan
 from horngate_server.lifecycle.model_cache import Cached, ModelCache
 from horngate_server.lifecycle.model_config import ModelConfig
 from horngate_server.lifecycle.remote_listing import Key, RemoteVersion, versions
 from horngate_server.lifecycle.remote_store import RemoteFile, RemoteStore
-from horngate_server.lifecycle.version_state import State, VersionState
+from horngate_server.lifecycle.version_state import VersionState
 from horngate_server.runtimes.thread_priority import stand_back
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,8 @@ class RemoteRepository:
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._listed: Mapping[Key, str] | None = None
         self._missing: set[Key] = set()
-        self._damaged: dict[Key, str] = {}
+        self._looks = 0
+        self._held_back: dict[Key, _HeldBack] = {}
 
     @classmethod
     def of(
@@ -113,8 +117,8 @@ class RemoteRepository:
             self._begun.wait(BEGIN_PATIENCE_S)
 
     def look_now(self) -> None:
-        """Look at once, and try again what was damaged. Callable from any thread."""
-        self._damaged.clear()
+        """Look at once, and try again what could not be taken. Callable from any thread."""
+        self._held_back.clear()
         self._wake.set()
 
     def stop(self) -> None:
@@ -129,6 +133,7 @@ class RemoteRepository:
             StoreError: the store cannot be listed.
             ModelError: the cache cannot be read.
         """
+        self._looks += 1
         remote = versions(self._store.listing())
         before, self._listed = self._listed, {key: each.tag for key, each in remote.items()}
         cached = self._cache.versions()
@@ -140,7 +145,7 @@ class RemoteRepository:
         still = {key for key, tag in self._listed.items() if (before or {}).get(key) == tag}
         states = {(each.name, each.version): each.state for each in self._states()}
         plans = {
-            name: _Plan(self._config_of(name), name, remote, cached, states)
+            name: FetchPlan(self._config_of(name), name, remote, cached, states)
             for name in sorted({name for name, _ in remote})
         }
         for plan in plans.values():
@@ -191,22 +196,35 @@ class RemoteRepository:
     def _take(self, version: RemoteVersion, keep: Collection[Key], *, still: bool) -> bool:
         """Fetch a version, if that can be; say why not."""
         key = version.name, version.number
-        if self._damaged.get(key) == version.tag:
-            return False
         what = f"model {version.name} version {version.number} of {self._store.url}"
+        held = self._held_back.get(key)
+        if held is not None and held.tag == version.tag and self._looks < held.until:
+            self._warn(key, held.why)
+            return False
         try:
             self._fetch(version, keep, still=still)
-        except StoreError as error:
-            level = logging.INFO if isinstance(error, _NotYet) else logging.WARNING
+        except _NotYet as error:
+            level = logging.WARNING if still else logging.INFO  # whoever writes it may go on
             self._warnings.note((key, level), level, "%s is not taken: %s", what, error)
         except ModelError as error:  # its bytes are not what its manifest says
-            self._damaged[key] = version.tag
-            self._warn(key, f"{what} is damaged, and not taken before it changes: {error}")
+            why = f"{what} is damaged, and not taken before it changes: {error}"
+            self._hold_back(key, version.tag, why, for_good=True)
+        except StoreError as error:
+            self._hold_back(key, version.tag, f"{what} is not taken: {error}")
         except OSError as error:
-            self._warn(key, f"{what} cannot be written to {self._cache.root}: {error.strerror or error}")
+            why = f"{what} cannot be written to {self._cache.root}: {error.strerror or error}"
+            self._hold_back(key, version.tag, why)
         else:
+            self._held_back.pop(key, None)
             return True
         return False
+
+    def _hold_back(self, key: Key, tag: str, why: str, *, for_good: bool = False) -> None:
+        """Try a version again at the next look, then after two, four, up to 32: fetching it in vain costs, too."""
+        before = self._held_back.get(key)
+        tries = before.tries + 1 if before is not None and before.tag == tag else 0
+        self._held_back[key] = _HeldBack(tag, why, tries, math.inf if for_good else self._looks + 2 ** min(tries, 5))
+        self._warn(key, why)
 
     def _fetch(self, version: RemoteVersion, keep: Collection[Key], *, still: bool) -> None:
         """Fetch a version whole, the manifest first, and let it appear in the local root.
@@ -218,7 +236,7 @@ class RemoteRepository:
         """
         manifest = version.files.get(repository.MANIFEST)
         if not any(file in version.files for file in repository.FILES.values()):
-            raise StoreError(f"half written: it has none of {', '.join(repository.FILES.values())} yet")
+            raise _NotYet(f"half written: it has none of {', '.join(repository.FILES.values())} yet")
         if manifest is None and not still:
             raise _NotYet("it has no manifest, and is fetched once two looks in a row find it the same")
         began = self._clock()
@@ -231,7 +249,7 @@ class RemoteRepository:
                 self._cache.write(path / repository.MANIFEST, self._read(manifest))
                 lacks = sorted(set(repository.manifest_of(path)["files"]) - set(version.files))
                 if lacks:
-                    raise StoreError(f"half written: it lacks {lacks[0]!a}, which its manifest lists")
+                    raise _NotYet(f"half written: it lacks {lacks[0]!a}, which its manifest lists")
             for name, file in rest.items():
                 self._cache.write(path / name, self._read(file))
             repository.read(path, self._go_on)
@@ -252,55 +270,14 @@ class RemoteRepository:
 
 # --- private ------------------------------------------------------------------------------------------
 
-_USED = {State.LOADING, State.READY, State.DRAINING}
-"""Versions in these states stay in the cache."""
 
+class _HeldBack(NamedTuple):
+    """A version that could not be taken: with which tag, why, after how many tries, and before which look not again."""
 
-class _Plan:
-    """What is to be fetched of one model, in order: what ought to be served, and older ones where that cannot be."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        name: str,
-        remote: Mapping[Key, RemoteVersion],
-        cached: Mapping[Key, Cached],
-        states: Mapping[Key, State],
-    ) -> None:
-        self._config = config
-        self._name = name
-        self._numbers = {number for model, number in remote if model == name}
-        self._cached = {number for model, number in cached if model == name}
-        self._states = {number: state for (model, number), state in states.items() if model == name}
-        both = self._cached & self._numbers
-        self._changed = {number for number in both if cached[name, number].tag != remote[name, number].tag}
-        failed = {number for number, state in self._states.items() if state == State.FAILED}
-        self._refused = failed - self._changed
-        self._tried: set[int] = set()
-
-    def next(self) -> Key | None:
-        """Return the version to fetch now; None where all is done."""
-        absent = [number for number in self._wanted() if number not in self._cached]
-        due = (number for number in [*absent, *sorted(self._changed)] if number not in self._tried)
-        return next(((self._name, number) for number in due), None)
-
-    def tried(self, key: Key, *, taken: bool) -> None:
-        """Note what came of it; in the place of one that cannot be served, an older one is wanted."""
-        self._tried.add(key[1])
-        if taken:
-            self._cached.add(key[1])
-        elif key[1] not in self._cached:
-            self._refused.add(key[1])
-
-    def keep(self) -> set[Key]:
-        """Return the versions that stay in the cache: what serves, what ought to, and in any case the newest."""
-        used = {number for number, state in self._states.items() if state in _USED}
-        newest = {max(self._cached)} if self._cached else set()
-        return {(self._name, number) for number in {*self._wanted(), *used, *newest}}
-
-    def _wanted(self) -> list[int]:
-        labelled = set(self._config.labels.values())
-        return version_policy.wanted(self._config, labelled, self._numbers, self._refused)
+    tag: str
+    why: str
+    tries: int
+    until: float
 
 
 class _NotYet(StoreError):

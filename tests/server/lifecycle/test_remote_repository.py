@@ -222,6 +222,23 @@ def test_a_store_that_fails_is_asked_again_and_then_a_warning(
     assert remote.there() == [1]
 
 
+def test_a_version_that_fails_again_and_again_is_asked_for_less_often(proxy: FaultyProxy, remote: Remote) -> None:
+    """Fetching the rest of it in vain costs, too; it is taken within 32 looks once it can be."""
+    remote.publish(1)
+    proxy.fault = lambda path: 403 if path.endswith("variables/data") else None
+    tried = []
+    for look in range(1, 20):
+        remote.look()
+        if any("variables" in path for path in proxy.asked):
+            tried.append(look)
+        proxy.asked.clear()
+    assert tried == [1, 2, 4, 8, 16]
+    proxy.fault = lambda _: None
+    remote.repository.look_now()
+    remote.look()
+    assert remote.there() == [1]
+
+
 def test_wrong_credentials_are_one_line_without_a_secret(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
     """It says which variables to look at; neither a key nor what was signed is in the error or its causes."""
     remote.publish(1)
@@ -248,12 +265,14 @@ def test_wrong_credentials_are_one_line_without_a_secret(remote: Remote, caplog:
 
 @BOTH
 def test_half_a_version_is_not_taken_and_an_older_one_is(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
-    """A manifest that lists what is not there; no graph yet. Once it is whole, it is taken."""
+    """It lacks a listed file, or the graph; nothing new for two looks is a warning. Once it is whole, it is taken."""
     remote.publish(1)
     made = remote.publish(2, but="data")
     remote.bucket.put("m/3/variables/data", b"x")
     remote.look()
     assert remote.there() == [1]
+    assert not caplog.records
+    remote.look()
     assert "half written: it lacks 'variables/data', which its manifest lists" in caplog.text
     assert "half written: it has none of saved_model.pb, model.tflite yet" in caplog.text
     remote.bucket.put("m/2/variables/data", (made / "variables/data").read_bytes())
@@ -379,6 +398,7 @@ def test_names_that_climb_out_of_the_cache_are_not_followed(
     (evil / "assets.extra").mkdir()
     (evil / "assets.extra/horngate.json").write_text(json.dumps({"files": {"../../../evil": "00"}}))
     remote.bucket.upload(evil)
+    remote.look()
     remote.look()
     assert "it lacks '../../../evil', which its manifest lists" in caplog.text
     object_stores.put_as_anybody(remote.bucket.port, "evil", "team/models/m/2/../../../evil")
