@@ -1,13 +1,15 @@
 """A server process whose models are in an object store."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from horngate_client import Client
 from support import object_stores
-from support.process import ServerProcess
+from support.process import WAIT_S, ServerProcess, usage_error
 
 
 def test_versions_come_from_a_store_and_a_restart_without_it_serves_them(
@@ -34,3 +36,21 @@ def test_versions_come_from_a_store_and_a_restart_without_it_serves_them(
         server.wait_for("s3://bucket/team/models: it cannot be reached, or does not answer in time")
         assert any("model      mnist version 2, verified" in line for line in server.log)
         assert server.stop() == 0
+
+
+def test_what_a_store_needs_is_said_at_the_start(tmp_path: Path) -> None:
+    """The extra, and a cache that can be written to: one line, and exit code 2, whichever transport runs."""
+    script = (
+        "import sys; sys.modules['obstore'] = None; from horngate_server.process import cli;"
+        "sys.exit(cli.main(['--models', 's3://bucket/models']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=WAIT_S, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr == "horngate-server: --models s3://bucket/models: pip install 'horngate[remote]' first\n"
+    (tmp_path / "file").write_text("")
+    flags = ("--models", "s3://bucket/models", "--model-cache", "file", "--grpc-port", "0", "--http-port", "0")
+    said = usage_error(tmp_path, *flags)
+    assert said.splitlines()[-1].startswith("horngate-server: --model-cache: file/s3-bucket-")
+    assert said.splitlines()[-1].endswith("cannot be written: Not a directory")

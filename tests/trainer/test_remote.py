@@ -1,6 +1,7 @@
 """Publication to an object store, over sockets."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,16 @@ def test_a_store_that_refuses_is_one_line_without_a_secret_and_the_version_is_ke
     )
     assert refused.value.__suppress_context__
     assert listed(bucket) == []
+
+
+def test_a_store_that_cannot_be_used_is_known_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither hours of training nor a download of data come first; without the extra, the command to install it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert cli.main(["--output", "s3://bucket/models", "--data", "not/there.npz"]) == cli.FAILED
+    assert capsys.readouterr().err == "horngate-trainer: s3://bucket/models: pip install 'horngate[remote]' first\n"
 
 
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "http://bucket", "models", "s3://b/../x"])

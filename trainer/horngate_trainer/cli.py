@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C."""
     try:
         chosen = settings.parse(sys.argv[1:] if arguments is None else arguments)
-        if chosen.once and (there := _newest(chosen)) is not None:
+        # a store is asked in any case: what is wrong with it is better known before the training than after it
+        there = _newest(chosen) if chosen.once or isinstance(chosen.output, StoreUrl) else None
+        if chosen.once and there is not None:
             print("horngate-trainer: --once, and there is a version already", file=sys.stderr)
             print(there)
             return 0

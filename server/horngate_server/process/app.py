@@ -360,6 +360,8 @@ class App:
             ]
         if not loaded:
             lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
+        if self._remote is not None:
+            lines.append(f"  store      {settings.models}, fetched into {settings.model_root}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             *grpc_web(settings),
