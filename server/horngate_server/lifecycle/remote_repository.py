@@ -240,8 +240,6 @@ class RemoteRepository:
         if manifest is None and not still:
             raise _NotYet("it has no manifest, and is fetched once two looks in a row find it the same")
         began = self._clock()
-        for removed in self._cache.make_room(version.bytes, keep):
-            log.info("model %s version %d leaves the cache: there is no more room for it", *removed)
         with self._cache.staging(version.name, version.number) as path:
             rest = dict(version.files)
             if manifest is not None:
@@ -250,6 +248,8 @@ class RemoteRepository:
                 lacks = sorted(set(repository.manifest_of(path)["files"]) - set(version.files))
                 if lacks:
                     raise _NotYet(f"half written: it lacks {lacks[0]!a}, which its manifest lists")
+            for removed in self._cache.make_room(version.bytes, keep):
+                log.info("model %s version %d leaves the cache: there is no more room for it", *removed)
             for name, file in rest.items():
                 self._cache.write(path / name, self._read(file))
             repository.read(path, self._go_on)

@@ -912,9 +912,9 @@ def test_numbers_that_no_protocol_can_name_are_no_versions(
 
 def test_a_version_of_5000_digits_is_no_version() -> None:
     """Python itself would not read it; leading zeros do not count."""
-    assert repository._number("9" * 5000) is None
-    assert repository._number("0" * 300 + "7") == 7
-    assert repository._number(str((1 << 63) - 1)) == (1 << 63) - 1
+    assert repository.number_of("9" * 5000) is None
+    assert repository.number_of("0" * 300 + "7") == 7
+    assert repository.number_of(str((1 << 63) - 1)) == (1 << 63) - 1
 
 
 def test_an_empty_version_says_so_until_something_is_in_it(

@@ -27,7 +27,7 @@ from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,9 @@ def proxy(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 class Remote:
     """A repository over a bucket, whose looks the test takes; without what serves from the local root."""
 
-    def __init__(self, bucket: ObjectStore, folder: Path, capacity: int = 1 << 30) -> None:
+    def __init__(
+        self, bucket: ObjectStore, folder: Path, capacity: int = 1 << 30, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self.root = folder / "cache"
         self.published = folder / "made"
         self.bucket = bucket
@@ -77,7 +79,7 @@ class Remote:
         assert url is not None
         self.cache = ModelCache(self.root, capacity)
         self.repository = RemoteRepository(
-            RemoteStore(url, TIMEOUT_S),
+            RemoteStore(url, timeout_s),
             self.cache,
             every_s=0.05,
             config_of=lambda _: self.config,
@@ -191,12 +193,16 @@ def test_a_store_that_cannot_be_reached_is_a_warning_and_the_cache_serves(
     )
 
 
-def test_a_store_that_does_not_answer_holds_up_nobody_for_long(proxy: FaultyProxy, remote: Remote) -> None:
+def test_a_store_that_does_not_answer_holds_up_nobody_for_long(
+    bucket: ObjectStore, proxy: FaultyProxy, remote: Remote, tmp_path: Path
+) -> None:
     """A request ends after its timeout; a store that answers again is taken from again."""
     remote.publish(1)
     proxy.fault = lambda _: "hang"
+    hasty = Remote(bucket, tmp_path, timeout_s=0.3)
     with pytest.raises(StoreError, match="does not answer in time"):
-        remote.look()
+        hasty.look()
+    hasty.cache.close()
     proxy.let_go.set()
     proxy.fault = lambda _: None
     remote.look()
