@@ -56,15 +56,17 @@ class ServerMetadataResponse(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., extensions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelMetadataRequest(_message.Message):
-    __slots__ = ("name", "version")
+    __slots__ = ("name", "version", "horngate_recorded")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    HORNGATE_RECORDED_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    horngate_recorded: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., horngate_recorded: _Optional[bool] = ...) -> None: ...
 
 class ModelMetadataResponse(_message.Message):
-    __slots__ = ("name", "versions", "platform", "inputs", "outputs", "horngate_batching", "horngate_signatures")
+    __slots__ = ("name", "versions", "platform", "inputs", "outputs", "horngate_batching", "horngate_signatures", "horngate_recorded")
     class TensorMetadata(_message.Message):
         __slots__ = ("name", "datatype", "shape")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +94,7 @@ class ModelMetadataResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     HORNGATE_BATCHING_FIELD_NUMBER: _ClassVar[int]
     HORNGATE_SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    HORNGATE_RECORDED_FIELD_NUMBER: _ClassVar[int]
     name: str
     versions: _containers.RepeatedScalarFieldContainer[str]
     platform: str
@@ -99,7 +102,8 @@ class ModelMetadataResponse(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.TensorMetadata]
     horngate_batching: str
     horngate_signatures: _containers.RepeatedCompositeFieldContainer[ModelMetadataResponse.SignatureMetadata]
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., horngate_batching: _Optional[str] = ..., horngate_signatures: _Optional[_Iterable[_Union[ModelMetadataResponse.SignatureMetadata, _Mapping]]] = ...) -> None: ...
+    horngate_recorded: _containers.RepeatedCompositeFieldContainer[ModelInferRequest]
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., horngate_batching: _Optional[str] = ..., horngate_signatures: _Optional[_Iterable[_Union[ModelMetadataResponse.SignatureMetadata, _Mapping]]] = ..., horngate_recorded: _Optional[_Iterable[_Union[ModelInferRequest, _Mapping]]] = ...) -> None: ...
 
 class InferParameter(_message.Message):
     __slots__ = ("bool_param", "int64_param", "string_param", "double_param", "uint64_param")

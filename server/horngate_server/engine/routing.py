@@ -1,13 +1,14 @@
 """A loaded version as the request path sees it, and the table of all of them."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
 from horngate_server.core.errors import LabelNotFound, ModelNotFound, NotReady, SignatureNotFound
 from horngate_server.core.inference import Header, ModelInfo
+from horngate_server.core.model import Array
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.validation import Plan, plan
 
@@ -22,6 +23,7 @@ class Servable:
         infos: by signature, the same but for that; only ``info`` where there are no others.
         device: "CPU" or "GPU".
         engine: what computes the default signature: "tensorflow" or "litert".
+        recorded: requests for it that its maker recorded, each its inputs by name; for callers who ask.
     """
 
     info: ModelInfo
@@ -29,6 +31,7 @@ class Servable:
     infos: Mapping[str, ModelInfo] = field(default_factory=dict)
     device: str = "CPU"
     engine: str = "tensorflow"
+    recorded: Sequence[Mapping[str, Array]] = ()
     _plans: "_Plans" = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.device import Device
 from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
-from horngate_server.core.model import LoadedModel, Model
+from horngate_server.core.model import Array, LoadedModel, Model
 from horngate_server.core.settings import TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Batching
 from horngate_server.engine.batch_queue import BatchQueue
@@ -19,7 +19,7 @@ from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import CostModel
 from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Servable
-from horngate_server.lifecycle import engines, folder_hints, repository
+from horngate_server.lifecycle import engines, folder_hints, recorded_requests, repository
 from horngate_server.lifecycle.batching_proof import Proof
 from horngate_server.lifecycle.engines import Choice
 from horngate_server.lifecycle.folder_hints import GRAPH, LITE
@@ -131,6 +131,7 @@ class Loaded:
         limits: what it may take.
         report: what is known of it.
         along: the other engine's model of it, which is to compute along; None for none.
+        recorded: requests that it recorded, for callers who ask.
     """
 
     version: Version
@@ -141,6 +142,7 @@ class Loaded:
     limits: Limits
     report: LoadReport
     along: LoadedModel | None = None
+    recorded: Sequence[Mapping[str, Array]] = ()
 
     @property
     def info(self) -> ModelInfo:
@@ -149,7 +151,7 @@ class Loaded:
 
     def served(self) -> Servable:
         """Return it as the request path sees it."""
-        return Servable(self.info, self.executor, self.infos, self.device.kind, self.report.engine)
+        return Servable(self.info, self.executor, self.infos, self.device.kind, self.report.engine, self.recorded)
 
     def close(self) -> None:
         """Give everything back; its executor has stopped, or was never started."""
@@ -238,7 +240,8 @@ def load(
         batching={name: proof.batching for name, proof in proofs.items()},
         proved=proofs[info.signature.name].proved,
     )
-    return Loaded(version, infos, model, executor, model.device, limits, report, prepared.along)
+    recorded = recorded_requests.sample(prepared.recorded, model.signature, rows=not info.batching.whole)
+    return Loaded(version, infos, model, executor, model.device, limits, report, prepared.along, recorded)
 
 
 def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | None = None) -> LoadReport:

@@ -16,7 +16,7 @@ from horngate_server.lifecycle import engines, repository
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
 from horngate_server.lifecycle.engines import Choice, Tried
 from horngate_server.lifecycle.repository import Version
-from horngate_server.lifecycle.verification import Records, is_float32, records, verify
+from horngate_server.lifecycle.verification import Record, Records, is_float32, records, verify
 from horngate_server.runtimes import process_memory
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,12 @@ class Prepared:
     Attributes:
         choice: what serves, signature by signature.
         along: the other engine's model of the same version, which is to compute along; None for none.
+        recorded: the requests of its default signature that the version has.
     """
 
     choice: Choice
     along: LoadedModel | None = None
+    recorded: Sequence[Record] = ()
 
 
 def prepare(
@@ -74,7 +76,7 @@ def prepare(
         choice.model.close()
         raise
     process_memory.trim()
-    return Prepared(choice, along)
+    return Prepared(choice, along, preparation.recorded)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -100,6 +102,7 @@ class _Preparation:
         self._alive = alive
         self._asked = _asked(version, limits)
         self._few = settings.compute_threads or max(1, cores() - 1)
+        self.recorded: Sequence[Record] = ()
 
     def tried(self, engine: str) -> Tried:
         """Open the version with one engine and let it prove itself; close it again where a fresh one serves better.
@@ -111,6 +114,7 @@ class _Preparation:
         model = self._opened(engine, few)
         try:
             recorded, unread = _recorded(self.version, model, mode)
+            self.recorded = recorded.get(model.signature.name, ())
             if not self._settings.compute_threads and few < cores() and self._seconds(model, recorded) > LARGE_S:
                 few = cores()
                 model.close()

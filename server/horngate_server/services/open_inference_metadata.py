@@ -10,14 +10,16 @@ from horngate_server.core.clock import Clock
 from horngate_server.core.errors import ModelNotFound, NotReady
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import OPEN_INFERENCE
+from horngate_server.core.model import Array
 from horngate_server.core.settings import LITERT, TENSORFLOW
-from horngate_server.core.signature import FREE, ROWS, WHOLE, TensorSpec
+from horngate_server.core.signature import FREE, ROWS, WHOLE, Signature, TensorSpec
 from horngate_server.engine.executor import Executor
 from horngate_server.engine.routing import Models, Servable
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.repository import FILES
 from horngate_server.lifecycle.version_state import State, VersionState
 from horngate_server.protocols.open_inference.header import BULK, INTERACTIVE
+from horngate_server.protocols.strings import pack
 from horngate_server.telemetry.statistics import Duration, Stages, Statistics
 
 EXTENSIONS = (
@@ -106,7 +108,7 @@ class OpenInferenceMetadata:
         return oip.ModelReadyResponse(ready=self._readiness.serving(served.info.name)).SerializeToString()
 
     def model(self, message: bytes) -> bytes:
-        """Answer a ModelMetadataRequest: all signatures, and the versions that may be asked for."""
+        """Answer a ModelMetadataRequest: all signatures, the versions that may be asked for, recorded requests."""
         request = oip.ModelMetadataRequest.FromString(message)
         served = self._models.get(request.name, request.version)
         signature = served.info.signature
@@ -127,6 +129,9 @@ class OpenInferenceMetadata:
                 )
                 for info in (served.info, *others)
             ],
+            horngate_recorded=[_request(signature, each) for each in served.recorded]
+            if request.horngate_recorded
+            else (),
         ).SerializeToString()
 
     def config(self, message: bytes) -> bytes:
@@ -209,6 +214,21 @@ class OpenInferenceMetadata:
 def _tensors(specs: Sequence[TensorSpec]) -> list[oip.ModelMetadataResponse.TensorMetadata]:
     tensor = oip.ModelMetadataResponse.TensorMetadata
     return [tensor(name=each.name, datatype=each.datatype.name, shape=_shape(each)) for each in specs]
+
+
+def _request(signature: Signature, inputs: Mapping[str, Array]) -> oip.ModelInferRequest:
+    """Write a request without its model."""
+    tensor = oip.ModelInferRequest.InferInputTensor
+    arrays = [inputs[spec.name] for spec in signature.inputs]
+    return oip.ModelInferRequest(
+        inputs=[
+            tensor(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
+            for spec, array in zip(signature.inputs, arrays, strict=True)
+        ],
+        raw_input_contents=[
+            pack(array.reshape(-1).tolist()) if array.dtype.hasobject else array.tobytes() for array in arrays
+        ],
+    )
 
 
 def _batching(info: ModelInfo) -> str:

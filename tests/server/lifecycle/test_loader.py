@@ -104,10 +104,12 @@ def test_every_rung_is_warm_and_measured_before_the_first_request(version: Path)
 
 
 def test_a_model_that_reproduces_its_recorded_answers_is_verified(version: Path) -> None:
-    """The requests are replayed and the answers agree."""
+    """The requests are replayed and the answers agree; callers may have them."""
     record(version, softmax(X))
     seal(version)
-    assert load(version).report.verification == "verified (3 rows)"
+    loaded = load(version)
+    assert loaded.report.verification == "verified (3 rows)"
+    assert [each["x"].tolist() for each in loaded.served().recorded] == [X.tolist()]
 
 
 def test_a_model_that_disagrees_with_its_recorded_answers_is_refused_with_the_worst_example(version: Path) -> None:

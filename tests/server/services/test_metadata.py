@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from horngate_protos import open_inference_pb2 as oip
@@ -110,6 +111,22 @@ def test_the_repository_index_has_every_version_in_tritons_states(server: InProc
     assert (every[2].reason, every[2].horngate_state, every[2].age_seconds) == ("it disagrees", "failed", 10.0)
     asked = oip.RepositoryIndexRequest(ready=True).SerializeToString()
     assert [each.version for each in oip.RepositoryIndexResponse.FromString(about.index(asked)).models] == ["3"]
+
+
+def test_recorded_requests_come_with_a_models_metadata_where_they_are_asked_for(server: InProcessServer) -> None:
+    """As requests that can be sent; nobody else gets them."""
+    rows = np.arange(4, dtype=np.int32).reshape(2, 2)
+    info = ModelInfo("m", "3", SIGNATURE)
+    server.models.route("m", Servable(info, server.executor, recorded=[{"x": rows}]))
+    about = open_inference(server)
+    answers = [
+        oip.ModelMetadataResponse.FromString(about.model(asked.SerializeToString())).horngate_recorded
+        for asked in (oip.ModelMetadataRequest(name="m"), oip.ModelMetadataRequest(name="m", horngate_recorded=True))
+    ]
+    assert list(answers[0]) == []
+    [request] = answers[1]
+    assert [(each.name, each.datatype, list(each.shape)) for each in request.inputs] == [("x", "INT32", [2, 2])]
+    assert list(request.raw_input_contents) == [rows.tobytes()]
 
 
 def test_only_true_extensions_are_listed(server: InProcessServer) -> None:
