@@ -12,12 +12,13 @@ import grpc
 import grpc.aio
 from numpy.typing import ArrayLike
 
-from horngate_client import calls
+from horngate_client import calls, given
 from horngate_client.base import BaseClient
-from horngate_client.channels import cancelled, failure, path_of
+from horngate_client.channels import path_of
 from horngate_client.codec import Array
 from horngate_client.errors import CallError, ClientClosed, DeadlineExceeded, HorngateError, TryLater, Unavailable
 from horngate_client.explanation import Explanation
+from horngate_client.failures import cancelled, failure
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
 from horngate_client.names import AFTER_FAILURE_SECONDS
@@ -61,6 +62,7 @@ class AsyncClient(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(resize=resize, invert=invert)
         span = self._span(timeout)
         call = calls.predict(
             await self._signature(span),
@@ -100,6 +102,7 @@ class AsyncClient(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(resize=resize, invert=invert)
         span = self._span(timeout)
         call = calls.explain(
             await self._signature(span),
@@ -117,6 +120,7 @@ class AsyncClient(BaseClient):
         inputs: Mapping[str, ArrayLike],
         *,
         outputs: Sequence[str] | None = None,
+        signature: str = "",
         timeout: float | None = None,
     ) -> dict[str, Array]:
         """Run any model: arrays by input name to arrays by output name, rows in order.
@@ -127,6 +131,7 @@ class AsyncClient(BaseClient):
             inputs: every input of the signature, with its batch axis where it has one. Strings (BYTES) are ``str``,
                 which is sent as UTF-8, or ``bytes``, in lists or arrays of the types object, ``S`` or ``U``.
             outputs: the outputs to ask for; None: all.
+            signature: the signature to run; empty: the model's default one.
             timeout: seconds for the whole call, instead of the client's.
 
         Returns:
@@ -134,13 +139,20 @@ class AsyncClient(BaseClient):
 
         Raises:
             ConversionError: an input is missing, unknown, or does not fit the signature; nothing was sent.
-            ConfigurationError: the model has no such output, or the timeout is not a positive number of seconds.
+            ConfigurationError: the model has no such output or signature, or the timeout is not a positive number of
+                seconds.
             CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.inputs(inputs)
+        given.text("signature", signature, '"serving_default"')
+        if outputs is not None:
+            given.texts("outputs", outputs, '["probabilities"]')
         span = self._span(timeout)
-        call = calls.infer(await self._signature(span), self._version, inputs, outputs, self._rows_per_request)
+        call = calls.infer(
+            await self._signature(span), self._version, inputs, outputs, self._rows_per_request, signature=signature
+        )
         return await self._run(self._job(call, span), span)
 
     async def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
@@ -156,9 +168,29 @@ class AsyncClient(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(refresh=refresh)
         if refresh:
             self._metadata = None
         return await self._signature(self._span(timeout))
+
+    async def recorded(self, *, timeout: float | None = None) -> tuple[dict[str, Array], ...]:
+        """Return requests that the model was trained for, as its version recorded them: examples to call it with.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Returns:
+            For each request, arrays by input name, as ``infer`` takes them, a mebibyte in all at most; none where the
+            version has none, or the server is no Horngate.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
+        span = self._span(timeout)
+        return await self._run(self._job(calls.recorded(self._model, self._version), span), span)
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the model can be asked now.
@@ -170,7 +202,7 @@ class AsyncClient(BaseClient):
 
         Raises:
             ConfigurationError: the timeout is not a positive number of seconds.
-            CallError: what waiting does not cure, such as ModelNotFound or Unauthenticated.
+            CallError: what waiting does not cure, such as ModelNotFound, Unauthenticated, or an untrusted certificate.
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
@@ -179,7 +211,9 @@ class AsyncClient(BaseClient):
         try:
             await self._locate(span)
             return await self._run(self._poll(call, span), span)
-        except (TryLater, DeadlineExceeded):
+        except (TryLater, DeadlineExceeded) as exc:
+            if exc.lasting:
+                raise
             return False
 
     async def server(self, *, timeout: float | None = None) -> ServerInfo:
@@ -317,7 +351,7 @@ class AsyncClient(BaseClient):
             return step, await rpc(step.request, timeout=step.timeout, metadata=self._endpoint.metadata)
         except grpc.RpcError as exc:
             self._check_open()
-            error = failure(exc, step.address, method)
+            error = failure(exc, step.address, method, self._endpoint)
             if isinstance(error, Unavailable):
                 self._look_up(failed=True)
             return step, error

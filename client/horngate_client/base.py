@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from horngate_client import calls
+from horngate_client import calls, given
 from horngate_client.budget import Bucket, RetryBudget
 from horngate_client.calls import Call
 from horngate_client.channels import Endpoint, TlsConfig
@@ -64,7 +64,13 @@ class BaseClient:
 
         Raises:
             ConfigurationError: an option makes no sense, alone or beside another.
+            ConversionError: an option is of a type that cannot be meant, such as version=9 for version="9".
         """
+        given.text("model", model, '"mnist"')
+        given.text("version", version, '"9", or a label')
+        given.whole("rows_per_request", rows_per_request, "1024")
+        given.whole("in_flight", in_flight, "8")
+        given.kind("retry", retry, (RetryPolicy, type(None)), "a RetryPolicy, or None")
         self._endpoint = Endpoint.of(
             servers, tls=tls, token=token, allow_plaintext_token=allow_plaintext_token, bulk=bulk
         )
@@ -144,6 +150,7 @@ class BaseClient:
 
 
 def _checked(timeout: float) -> float:
+    given.number("timeout", timeout, "5, which is seconds")
     if not (0 < timeout < math.inf):
         raise ConfigurationError(f"a timeout is a positive, finite number of seconds, not {timeout}")
     return timeout

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 
+from horngate_client import given
 from horngate_client.errors import ConfigurationError
 
 
@@ -17,6 +18,7 @@ class RetryBudget:
 
     Raises:
         ConfigurationError: a number is out of its range.
+        ConversionError: a field is no number.
     """
 
     ratio: float = 0.1
@@ -24,6 +26,8 @@ class RetryBudget:
     burst: float = 5.0
 
     def __post_init__(self) -> None:
+        for name in ("ratio", "per_second", "burst"):
+            given.number(name, getattr(self, name), "0.5")
         if self.ratio < 0 or self.per_second < 0 or self.burst < 1:
             raise ConfigurationError(f"a retry budget is not negative, and its burst is at least 1: {self}")
 

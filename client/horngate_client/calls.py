@@ -1,15 +1,15 @@
 """What is sent for each method of a client, and what its answers mean. Knows bytes; sends nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import ArrayLike
 
-from horngate_client import images, tensors
-from horngate_client.codec import Answer, Array, RequestEncoder, decode
+from horngate_client import given, images, tensors
+from horngate_client.codec import Answer, Array, RequestEncoder, decode, decode_inputs
 from horngate_client.errors import ConfigurationError, ConversionError, ProtocolError
 from horngate_client.explanation import Explanation
 from horngate_client.prediction import Prediction, Timing
@@ -56,6 +56,17 @@ def model_ready(model: str, version: str) -> Call[bool]:
     return _single("ModelReady", request, oip.ModelReadyResponse, lambda response: bool(response.ready))
 
 
+def recorded(model: str, version: str) -> Call[tuple[dict[str, Array], ...]]:
+    """Ask for the requests that a version recorded as it was trained."""
+    request = oip.ModelMetadataRequest(name=model, version=version, horngate_recorded=True)
+    return _single(
+        "ModelMetadata",
+        request,
+        oip.ModelMetadataResponse,
+        lambda response: tuple(map(decode_inputs, response.horngate_recorded)),
+    )
+
+
 def model_metadata(model: str, version: str) -> Call[ModelMetadata]:
     """Ask for a model's signature."""
     request = oip.ModelMetadataRequest(name=model, version=version)
@@ -89,6 +100,8 @@ def models() -> Call[tuple[ModelVersion, ...]]:
 
 def promote(model: str, version: str, label: str) -> Call[None]:
     """Ask for a label to be given to a version."""
+    given.text("version", version, '"9"')
+    given.text("label", label, '"stable"')
     if not version.isdecimal():
         raise ConfigurationError(f"a version is a number, not {version!r}")
     request = oip.RepositoryModelLoadRequest(model_name=model)
@@ -103,8 +116,11 @@ def infer(
     inputs: Mapping[str, ArrayLike],
     outputs: Sequence[str] | None,
     rows_per_request: int,
+    *,
+    signature: str,
 ) -> Call[dict[str, Array]]:
     """Run any model; split by rows where its signature has them."""
+    model = model.asked(signature)
     known = [spec.name for spec in model.outputs]
     for name in outputs or ():
         if name not in known:
@@ -115,7 +131,15 @@ def infer(
         del seconds
         return {name: _concatenate(answers, name) for name in answers[0].outputs}
 
-    return _inference(model, version, arrays, tuple(outputs or ()), rows_per_request=rows_per_request, join=join)
+    return _inference(
+        model,
+        version,
+        arrays,
+        tuple(outputs or ()),
+        rows_per_request=rows_per_request,
+        join=join,
+        signature=signature,
+    )
 
 
 def predict(
@@ -160,8 +184,7 @@ def explain(
     invert: bool,
 ) -> Call[Explanation]:
     """Ask which parts of images speak for a class."""
-    signature = next((each for each in model.signatures if each.name == EXPLAIN), None)
-    if signature is None:
+    if EXPLAIN not in (each.name for each in model.signatures):
         raise ConversionError(
             f"{model.name} has no signature {EXPLAIN!r}; horngate-trainer writes it, "
             "and so does horngate_trainer.export(..., explain=True)"
@@ -169,7 +192,7 @@ def explain(
     wanted = images.ImageInput.of(model)
     array = images.convert(batch, wanted, resize=resize, invert=invert)
     targets = _targets(target, len(array))
-    specs = replace(model, inputs=signature.inputs, outputs=signature.outputs)
+    specs = model.asked(EXPLAIN)
 
     def join(answers: Sequence[Answer], seconds: float) -> Explanation:
         del seconds
@@ -277,7 +300,7 @@ def _class_outputs(model: ModelMetadata) -> tuple[str, str | None]:
     else:
         raise ConversionError(
             f"{model.name} returns {'; '.join(map(str, model.outputs)) or 'nothing'}: predict needs an "
-            "output named probabilities or a single one of floats [N, classes]; use infer({name: array}) for this model"
+            f"output named probabilities or a single one of floats [N, classes]; {images.USE_INFER}"
         )
     return scores, "classes" if "classes" in by_name else None
 

@@ -1,4 +1,4 @@
-"""Addresses, TLS, tokens and gRPC's channels; the one place where gRPC's errors become ours."""
+"""Addresses, TLS, tokens and gRPC's channels."""
 
 import json
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from horngate_client import errors
-from horngate_client.errors import CallError, ConfigurationError
-from horngate_client.retry import pushback_seconds
+from horngate_client import given
+from horngate_client.errors import ConfigurationError
+from horngate_client.names import proxy_variable
 
 DEFAULT_PORT = 8001
 SERVICE = "inference.GRPCInferenceService"
@@ -33,6 +33,7 @@ class TlsConfig:
 
     Raises:
         ConfigurationError: a certificate without its key, or the other way round.
+        ConversionError: a field is of a type that cannot be meant.
     """
 
     ca: str | Path | None = None
@@ -41,6 +42,9 @@ class TlsConfig:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "cert", "key"):
+            given.optional_path(name, getattr(self, name))
+        given.kind("server_name", self.server_name, (str, type(None)), "text, or None")
         if (self.cert is None) != (self.key is None):
             raise ConfigurationError("a certificate and its key come together: give both or neither")
 
@@ -72,6 +76,11 @@ class Endpoint:
         bulk: bool = False,
     ) -> "Endpoint":
         """Check and complete what the user wrote."""
+        if not isinstance(servers, str):
+            given.texts("servers", servers, '"localhost:8001" or ["a:8001", "b:8001"]')
+        given.kind("tls", tls, (bool, TlsConfig), "True, False or a TlsConfig")
+        given.kind("token", token, (str, type(None)), "text, or None")
+        given.flags(allow_plaintext_token=allow_plaintext_token, bulk=bulk)
         listed = [servers] if isinstance(servers, str) else list(servers)
         names = [name.strip() for item in listed for name in item.split(",")]
         addresses = tuple(_address(name) for name in names)
@@ -93,6 +102,12 @@ class Endpoint:
         """What goes with every call."""
         token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         return (*token, ("horngate-priority", "bulk")) if self.bulk else token
+
+    def proxy_of(self, address: str) -> str | None:
+        """Return the variable that names the proxy by which gRPC goes to an address; None where it goes straight."""
+        # An address that we looked up ourselves is reached straight.
+        straight = address not in self.addresses or _is_local(address)
+        return None if straight else proxy_variable(address.rpartition(":")[0])
 
     def channel(self, address: str, name: str | None = None) -> grpc.Channel:
         """Open a channel; it connects when it is first used.
@@ -147,56 +162,7 @@ def path_of(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
-def failure(error: grpc.RpcError, address: str, method: str) -> CallError:
-    """Turn gRPC's error into ours."""
-    status: Any = error  # what a call raises has these, in both of gRPC's APIs; the base class does not say so
-    code, details = status.code().name, status.details() or ""
-    trailers = {str(key): value for key, value in status.trailing_metadata() or ()}
-    kind = _KINDS.get(code, errors.ServerFault)
-    said = details or code
-    if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:  # gRPC itself, not a queue: never cured by time
-        kind, said = errors.InvalidRequest, f"{details}: lower rows_per_request"
-    elif code == "UNIMPLEMENTED":
-        said = f"it does not know {path_of(method)}: is this an Open Inference Protocol server? ({said})"
-    elif code == "CANCELLED":
-        said = f"the server cancelled it ({said})"
-    elif code == "DEADLINE_EXCEEDED":
-        said = f"no answer in time ({said})"
-    elif code == "INTERNAL" or code not in _KINDS:
-        said = f"{code}: {said}"
-    translated = kind(
-        f"{address}: {said}",
-        code=code,
-        details=details,
-        address=address,
-        pushback=pushback_seconds(trailers.get("grpc-retry-pushback-ms")),
-    )
-    translated.unsent = code == "UNAVAILABLE" and any(words in details for words in _NEVER_SENT)
-    translated.__cause__ = error  # it is raised later, when no retry is left
-    return translated
-
-
-def cancelled(address: str) -> CallError:
-    """Return what a call became that the server cancelled; asyncio shows it as if a task had been cancelled."""
-    return errors.Unavailable(f"{address}: the server cancelled it", code="CANCELLED", address=address)
-
-
 # --- private ------------------------------------------------------------------------------------------------
-
-_KINDS: dict[str, type[CallError]] = {
-    "INVALID_ARGUMENT": errors.InvalidRequest,
-    "OUT_OF_RANGE": errors.InvalidRequest,
-    "NOT_FOUND": errors.ModelNotFound,
-    "UNAUTHENTICATED": errors.Unauthenticated,
-    "PERMISSION_DENIED": errors.Unauthenticated,
-    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
-    "RESOURCE_EXHAUSTED": errors.Overloaded,
-    "UNAVAILABLE": errors.Unavailable,
-    "CANCELLED": errors.Unavailable,  # by the server, as it stops: what we cancel ourselves is never reported
-}
-
-_NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing", "errors resolving")
-"""What gRPC's load balancing says of a connection that it could not make."""
 
 
 def _address(name: str) -> str:

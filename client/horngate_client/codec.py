@@ -118,7 +118,21 @@ def decode(payload: bytes, *, rows: int | None = None, wanted: Sequence[str] = (
     )
 
 
+def decode_inputs(request: oip.ModelInferRequest) -> dict[str, Array]:
+    """Read the arrays of a request whose contents are raw, by input name.
+
+    Args:
+        request: as a server wrote it down.
+    """
+    raw = request.raw_input_contents
+    if len(raw) != len(request.inputs):
+        raise ProtocolError(f"a recorded request names {len(request.inputs)} inputs and carries bytes for {len(raw)}")
+    return {tensor.name: _unpack(tensor, data) for tensor, data in zip(request.inputs, raw, strict=True)}
+
+
 # --- private ------------------------------------------------------------------------------------------------
+
+_Tensor = oip.ModelInferResponse.InferOutputTensor | oip.ModelInferRequest.InferInputTensor
 
 
 def _pack(array: Array) -> bytes:
@@ -130,7 +144,7 @@ def _seconds(message: oip.ModelInferResponse, name: str) -> float | None:
     return message.parameters[name].int64_param / 1e6 if name in message.parameters else None
 
 
-def _unpack(tensor: oip.ModelInferResponse.InferOutputTensor, raw: bytes) -> Array:
+def _unpack(tensor: _Tensor, raw: bytes) -> Array:
     shape = _shape_of(tensor)
     if tensor.datatype == "BYTES":
         return _bytes_array(_split_bytes(tensor.name, raw), tensor.name, shape)
@@ -155,14 +169,14 @@ def _typed(tensor: oip.ModelInferResponse.InferOutputTensor) -> Array:
     return np.array(values, dtype).reshape(shape)
 
 
-def _shape_of(tensor: oip.ModelInferResponse.InferOutputTensor) -> tuple[int, ...]:
+def _shape_of(tensor: _Tensor) -> tuple[int, ...]:
     shape = tuple(tensor.shape)
     if any(axis < 0 for axis in shape):
         raise ProtocolError(f"{tensor.name} came in the shape {list(shape)}")
     return shape
 
 
-def _numpy(tensor: oip.ModelInferResponse.InferOutputTensor) -> np.dtype[np.generic]:
+def _numpy(tensor: _Tensor) -> np.dtype[np.generic]:
     if tensor.datatype not in BY_NAME:
         raise ProtocolError(f"{tensor.name} came with the unknown datatype {tensor.datatype!r}")
     return BY_NAME[tensor.datatype].numpy

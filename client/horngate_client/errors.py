@@ -3,7 +3,7 @@
 ::
 
     HorngateError
-    ├── ConversionError        (ValueError)    the data do not fit the model; nothing was sent
+    ├── ConversionError        (ValueError)    the data do not fit the model, or a parameter is of the wrong type
     ├── ConfigurationError     (ValueError)    the client was built or called with options that cannot work
     ├── MissingExtra           (ImportError)   an optional package is not installed
     ├── ClientClosed           (RuntimeError)  the client was used after it was closed
@@ -19,7 +19,7 @@
         └── ServerFault                        the server's fault, retried once where that can help
 
 No caller needs to import grpc: its exceptions are turned into these in one place,
-``horngate_client.channels``.
+``horngate_client.failures``.
 """
 
 
@@ -28,7 +28,10 @@ class HorngateError(Exception):
 
 
 class ConversionError(HorngateError, ValueError):
-    """The data cannot become the model's input without a guess; raised before anything is sent."""
+    """The data cannot become the model's input without a guess, or a parameter is of a type that cannot be meant.
+
+    Raised before anything is sent.
+    """
 
 
 class ConfigurationError(HorngateError, ValueError):
@@ -58,6 +61,8 @@ class CallError(HorngateError):
         tried: the address of each try, in order.
         seconds: how long that took, from the start of the call.
         unsent: no connection could be made, so no server saw the request.
+        lasting: neither time nor another try at this address cures it: TLS is spoken where none is, or a certificate
+            is not trusted.
         share_only: the attempt's share of the time was used up, not the call's time.
         pushback: seconds that the server asked to wait before the next try; negative where it asked that
             there be none; None where it said nothing.
@@ -82,6 +87,7 @@ class CallError(HorngateError):
         self.tried: tuple[str, ...] = (address,) if address else ()
         self.seconds = 0.0
         self.unsent = False
+        self.lasting = False
         self.share_only = False
 
     def __str__(self) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from horngate_client.errors import MissingExtra
+from horngate_client import given
+from horngate_client.errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +59,12 @@ class Explanation:
 
         Raises:
             MissingExtra: Pillow is not installed.
+            ConversionError: the scale is no whole number.
+            ConfigurationError: it is less than 1.
         """
+        given.whole("scale", scale, "10")
+        if scale < 1:
+            raise ConfigurationError(f"scale is at least 1, not {scale}")
         try:
             from PIL import Image  # noqa: PLC0415 - an optional package, loaded only for pictures
         except ImportError as exc:

@@ -32,6 +32,7 @@ Array = NDArray[Any]
 OneImage: TypeAlias = "ArrayLike | str | os.PathLike[str] | Image.Image"
 Images: TypeAlias = "OneImage | Sequence[Any]"
 
+USE_INFER = "use infer({name: array}) for this model, or the command horngate-client infer"
 _NO_PIXELS = ("BYTES", "BOOL", "BF16")
 
 
@@ -54,14 +55,16 @@ class ImageInput:
     @classmethod
     def of(cls, model: ModelMetadata) -> "ImageInput":
         """Find the image input, or say why the model has none."""
-        advice = "use infer({name: array}) for this model"
         if len(model.inputs) != 1:
-            raise ConversionError(f"{model.name} has {len(model.inputs)} inputs, and predict is for one: {advice}")
+            raise ConversionError(
+                f"{model.name} takes {'; '.join(map(str, model.inputs)) or 'nothing'}, and predict is for one input of "
+                f"images: {USE_INFER}"
+            )
         tensor = model.inputs[0]
         rank = len(tensor.shape)
         channels = tensor.shape[3] if rank == 4 else 1
         if rank not in (3, 4) or tensor.shape[0] != -1 or channels not in (1, 3, 4) or tensor.datatype in _NO_PIXELS:
-            raise ConversionError(f"{model.name} takes {tensor}, which is no batch of images: {advice}")
+            raise ConversionError(f"{model.name} takes {tensor}, which is no batch of images: {USE_INFER}")
         return cls(tensor, tensor.shape[1], tensor.shape[2], channels)
 
     @property

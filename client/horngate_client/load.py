@@ -16,9 +16,10 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from horngate_client.channels import Endpoint, failure, path_of
+from horngate_client.channels import Endpoint, path_of
 from horngate_client.codec import Array, RequestEncoder, decode
 from horngate_client.errors import CallError, ConfigurationError, HorngateError, ProtocolError
+from horngate_client.failures import failure
 from horngate_client.signature import ModelMetadata, TensorSpec
 
 _PAUSE_SECONDS = 0.01
@@ -199,7 +200,7 @@ async def _caller(
             took = time.perf_counter() - sent
             _check(payload, model, plan.rows)
         except grpc.RpcError as exc:
-            error = failure(exc, address, "ModelInfer")
+            error = failure(exc, address, "ModelInfer", endpoint)
             tally.fail(error)
             await asyncio.sleep(max(_PAUSE_SECONDS, error.pushback or 0))
         except ProtocolError as exc:

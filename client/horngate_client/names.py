@@ -22,6 +22,13 @@ def system_resolve(host: str, port: int) -> list[str]:
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
 
 
+def proxy_variable(host: str) -> str | None:
+    """Return the environment's variable that names the proxy on gRPC's way to a host; None where there is none."""
+    proxies = urllib.request.getproxies_environment()
+    found = next((f"{kind}_proxy" for kind in ("grpc", "https", "http") if kind in proxies), None)
+    return None if found is None or urllib.request.proxy_bypass(host) else found
+
+
 class Names:
     """The addresses behind what the user wrote; safe to share between threads.
 
@@ -93,10 +100,5 @@ def _is_name(server: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return not _through_proxy(host)
+        return proxy_variable(host) is None
     return False
-
-
-def _through_proxy(host: str) -> bool:
-    proxies = urllib.request.getproxies_environment()
-    return bool(proxies.keys() & {"grpc", "https", "http"}) and not urllib.request.proxy_bypass(host)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from horngate_client import given
 from horngate_client.budget import RetryBudget
 from horngate_client.errors import (
     CallError,
@@ -21,7 +22,8 @@ class RetryPolicy:
     ``Overloaded`` and ``Unavailable`` are tried again until the time is up; a ``ServerFault`` with code INTERNAL
     once; an attempt that used up its share of the time, at another address; nothing else. The wait doubles each
     time, and half of it is random, so that many clients do not return together. A server that says when to return
-    (``grpc-retry-pushback-ms``) is obeyed, and one that says "do not" as well. Never is a wait begun that would
+    (``grpc-retry-pushback-ms``) is obeyed, and one that says "do not" as well. What lasts, such as a certificate that
+    is not trusted, is tried at other addresses only. Never is a wait begun that would
     outlast the deadline: then the failure itself is raised, at once.
 
     Attributes:
@@ -36,6 +38,7 @@ class RetryPolicy:
 
     Raises:
         ConfigurationError: a number is out of its range.
+        ConversionError: a field is of a type that cannot be meant.
     """
 
     attempts: int | None = None
@@ -46,6 +49,11 @@ class RetryPolicy:
     budget: RetryBudget = RetryBudget()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
+        if self.attempts is not None:
+            given.whole("attempts", self.attempts, "3, or None")
+        for name in ("initial_seconds", "multiplier", "max_seconds", "share"):
+            given.number(name, getattr(self, name), "0.5")
+        given.kind("budget", self.budget, RetryBudget, "a RetryBudget")
         if self.attempts is not None and self.attempts < 1:
             raise ConfigurationError(f"attempts counts the first try too, so it is at least 1, not {self.attempts}")
         if self.initial_seconds < 0 or self.max_seconds < 0 or self.multiplier < 1:
@@ -96,6 +104,8 @@ class RetryPolicy:
         return ceiling * (0.5 + 0.5 * random())
 
     def _may_repeat(self, error: CallError, attempt: int, *, other_address: bool) -> bool:
+        if error.lasting:
+            return other_address
         if isinstance(error, DeadlineExceeded):
             return error.share_only and other_address
         if isinstance(error, ServerFault):

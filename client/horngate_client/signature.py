@@ -1,11 +1,11 @@
 """What a server says about itself and about a model: names, datatypes and shapes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from horngate_client.errors import ProtocolError
+from horngate_client.errors import ConfigurationError, ProtocolError
 from horngate_protos import open_inference_pb2 as oip
 from horngate_protos.datatypes import BY_NAME
 
@@ -98,6 +98,25 @@ class ModelMetadata:
     outputs: tuple[TensorSpec, ...]
     batching: str = ""
     signatures: tuple[Signature, ...] = ()
+
+    def asked(self, signature: str) -> "ModelMetadata":
+        """Return the same with the inputs and outputs of one of its signatures.
+
+        Args:
+            signature: its name; empty for the default one.
+
+        Raises:
+            ConfigurationError: there is none of this name, or the server names none.
+        """
+        if not signature:
+            return self
+        for each in self.signatures:
+            if each.name == signature:
+                return replace(self, inputs=each.inputs, outputs=each.outputs)
+        named = ", ".join(each.name for each in self.signatures)
+        raise ConfigurationError(
+            f"{self.name} has no signature {signature!r}; {f'it has {named}' if named else 'the server names none'}"
+        )
 
     @classmethod
     def parse(cls, message: oip.ModelMetadataResponse) -> "ModelMetadata":

@@ -12,12 +12,13 @@ from typing import Any, Self, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
-from horngate_client import calls
+from horngate_client import calls, given
 from horngate_client.base import BaseClient
-from horngate_client.channels import failure, path_of
+from horngate_client.channels import path_of
 from horngate_client.codec import Array
 from horngate_client.errors import DeadlineExceeded, TryLater, Unavailable
 from horngate_client.explanation import Explanation
+from horngate_client.failures import failure
 from horngate_client.images import Images
 from horngate_client.job import Job, Send, Span
 from horngate_client.names import AFTER_FAILURE_SECONDS
@@ -59,6 +60,7 @@ class Client(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(resize=resize, invert=invert)
         span = self._span(timeout)
         call = calls.predict(
             self._signature(span), self._version, images, self._rows_per_request, resize=resize, invert=invert
@@ -93,6 +95,7 @@ class Client(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(resize=resize, invert=invert)
         span = self._span(timeout)
         call = calls.explain(
             self._signature(span),
@@ -110,6 +113,7 @@ class Client(BaseClient):
         inputs: Mapping[str, ArrayLike],
         *,
         outputs: Sequence[str] | None = None,
+        signature: str = "",
         timeout: float | None = None,
     ) -> dict[str, Array]:
         """Run any model: arrays by input name to arrays by output name, rows in order.
@@ -120,6 +124,7 @@ class Client(BaseClient):
             inputs: every input of the signature, with its batch axis where it has one. Strings (BYTES) are ``str``,
                 which is sent as UTF-8, or ``bytes``, in lists or arrays of the types object, ``S`` or ``U``.
             outputs: the outputs to ask for; None: all.
+            signature: the signature to run; empty: the model's default one.
             timeout: seconds for the whole call, instead of the client's.
 
         Returns:
@@ -127,13 +132,20 @@ class Client(BaseClient):
 
         Raises:
             ConversionError: an input is missing, unknown, or does not fit the signature; nothing was sent.
-            ConfigurationError: the model has no such output, or the timeout is not a positive number of seconds.
+            ConfigurationError: the model has no such output or signature, or the timeout is not a positive number of
+                seconds.
             CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.inputs(inputs)
+        given.text("signature", signature, '"serving_default"')
+        if outputs is not None:
+            given.texts("outputs", outputs, '["probabilities"]')
         span = self._span(timeout)
-        call = calls.infer(self._signature(span), self._version, inputs, outputs, self._rows_per_request)
+        call = calls.infer(
+            self._signature(span), self._version, inputs, outputs, self._rows_per_request, signature=signature
+        )
         return self._run(self._job(call, span), span)
 
     def model(self, *, refresh: bool = False, timeout: float | None = None) -> ModelMetadata:
@@ -149,9 +161,29 @@ class Client(BaseClient):
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
+        given.flags(refresh=refresh)
         if refresh:
             self._metadata = None
         return self._signature(self._span(timeout))
+
+    def recorded(self, *, timeout: float | None = None) -> tuple[dict[str, Array], ...]:
+        """Return requests that the model was trained for, as its version recorded them: examples to call it with.
+
+        Args:
+            timeout: seconds for the whole call, instead of the client's.
+
+        Returns:
+            For each request, arrays by input name, as ``infer`` takes them, a mebibyte in all at most; none where the
+            version has none, or the server is no Horngate.
+
+        Raises:
+            ConfigurationError: the timeout is not a positive number of seconds.
+            CallError: the servers refused, failed, or did not answer in time; its subclasses say which.
+            ProtocolError: the answer is not one that the protocol allows.
+            ClientClosed: the client was closed, before or meanwhile.
+        """
+        span = self._span(timeout)
+        return self._run(self._job(calls.recorded(self._model, self._version), span), span)
 
     def ready(self, *, timeout: float | None = None) -> bool:
         """Return whether the model can be asked now.
@@ -163,7 +195,7 @@ class Client(BaseClient):
 
         Raises:
             ConfigurationError: the timeout is not a positive number of seconds.
-            CallError: what waiting does not cure, such as ModelNotFound or Unauthenticated.
+            CallError: what waiting does not cure, such as ModelNotFound, Unauthenticated, or an untrusted certificate.
             ProtocolError: the answer is not one that the protocol allows.
             ClientClosed: the client was closed, before or meanwhile.
         """
@@ -172,7 +204,9 @@ class Client(BaseClient):
         try:
             self._locate(span)
             return self._run(self._poll(call, span), span)
-        except (TryLater, DeadlineExceeded):
+        except (TryLater, DeadlineExceeded) as exc:
+            if exc.lasting:
+                raise
             return False
 
     def server(self, *, timeout: float | None = None) -> ServerInfo:
@@ -327,7 +361,7 @@ class Client(BaseClient):
 
     def _failed(self, job: Job[T], sent: Send, exc: Any) -> None:
         self._check_open()  # what was under way when it was closed fails for that reason
-        error = failure(exc, sent.address, job.method)
+        error = failure(exc, sent.address, job.method, self._endpoint)
         if isinstance(error, Unavailable):
             self._look_up(failed=True)
         job.failed(sent.part, error)

@@ -659,6 +659,7 @@ def test_both_clients_have_the_same_surface() -> None:
         "models",
         "promote",
         "ready",
+        "recorded",
         "server",
         "close",
     }

@@ -14,7 +14,7 @@ import horngate_client
 import horngate_trainer
 from horngate_client import AsyncClient, Client
 
-CALLS = ("predict", "infer", "model", "ready", "server", "models", "promote")
+CALLS = ("predict", "infer", "model", "recorded", "ready", "server", "models", "promote")
 """The clients' methods that reach for a server."""
 
 
