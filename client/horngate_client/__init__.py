@@ -6,61 +6,21 @@
 7
 """
 
-from horngate_client.aio import AsyncClient
-from horngate_client.budget import RetryBudget
-from horngate_client.channels import TlsConfig
-from horngate_client.errors import (
-    CallError,
-    ClientClosed,
-    ConfigurationError,
-    ConversionError,
-    DeadlineExceeded,
-    HorngateError,
-    InvalidRequest,
-    MissingExtra,
-    ModelNotFound,
-    Overloaded,
-    ProtocolError,
-    ServerFault,
-    TryLater,
-    Unauthenticated,
-    Unavailable,
-)
-from horngate_client.explanation import Explanation
-from horngate_client.prediction import Prediction, Timing
-from horngate_client.retry import RetryPolicy
-from horngate_client.signature import ModelMetadata, ModelVersion, ServerInfo, Signature, TensorSpec
-from horngate_client.sync import Client
-from horngate_protos import __version__
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "AsyncClient",
-    "CallError",
-    "Client",
-    "ClientClosed",
-    "ConfigurationError",
-    "ConversionError",
-    "DeadlineExceeded",
-    "Explanation",
-    "HorngateError",
-    "InvalidRequest",
-    "MissingExtra",
-    "ModelMetadata",
-    "ModelNotFound",
-    "ModelVersion",
-    "Overloaded",
-    "Prediction",
-    "ProtocolError",
-    "RetryBudget",
-    "RetryPolicy",
-    "ServerFault",
-    "ServerInfo",
-    "Signature",
-    "TensorSpec",
-    "Timing",
-    "TlsConfig",
-    "TryLater",
-    "Unauthenticated",
-    "Unavailable",
-    "__version__",
-]
+if TYPE_CHECKING:
+    from horngate_client.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    # The command is in this package too, and is to run before gRPC and NumPy are imported, which takes a while.
+    if name[:1].isupper() or name in {"__all__", "__version__"}:  # others are modules, which Python finds itself
+        public = import_module("horngate_client.public")
+        if name in ("__all__", *public.__all__):
+            return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -60,11 +60,18 @@ class ImageInput:
                 f"{model.name} takes {'; '.join(map(str, model.inputs)) or 'nothing'}, and predict is for one input of "
                 f"images: {USE_INFER}"
             )
-        tensor = model.inputs[0]
+        wanted = cls.of_tensor(model.inputs[0])
+        if wanted is None:
+            raise ConversionError(f"{model.name} takes {model.inputs[0]}, which is no batch of images: {USE_INFER}")
+        return wanted
+
+    @classmethod
+    def of_tensor(cls, tensor: TensorSpec) -> "ImageInput | None":
+        """Return an input as one of images; None where it is none."""
         rank = len(tensor.shape)
         channels = tensor.shape[3] if rank == 4 else 1
         if rank not in (3, 4) or tensor.shape[0] != -1 or channels not in (1, 3, 4) or tensor.datatype in _NO_PIXELS:
-            raise ConversionError(f"{model.name} takes {tensor}, which is no batch of images: {USE_INFER}")
+            return None
         return cls(tensor, tensor.shape[1], tensor.shape[2], channels)
 
     @property

@@ -8,20 +8,27 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import lcm
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
+from numpy.typing import ArrayLike
 
+from horngate_client import tensors
 from horngate_client.channels import Endpoint, path_of
 from horngate_client.codec import Array, RequestEncoder, decode
 from horngate_client.errors import CallError, ConfigurationError, HorngateError, ProtocolError
 from horngate_client.failures import failure
 from horngate_client.signature import ModelMetadata, TensorSpec
 
+Inputs = dict[str, Array]
+"""A request's arrays by input name."""
+_MOST = 4096
+"""Different requests that are sent."""
 _PAUSE_SECONDS = 0.01
 """After a failure a caller waits this long, or as long as the server asked, so that failing is no busy loop."""
 
@@ -75,24 +82,41 @@ class LoadReport:
         return asdict(self)
 
 
-def requests(model: ModelMetadata, version: str, rows: int, data: Array | None = None) -> list[bytes]:
+def cut(model: ModelMetadata, given: Sequence[Mapping[str, ArrayLike]], rows: int) -> list[Inputs]:
+    """Return requests of so many rows, made of those given: each row comes as often as any other, as far as it goes.
+
+    A model that takes requests whole gets the given ones as they are.
+
+    Args:
+        model: the model to ask.
+        given: requests that fit it, of any number of rows.
+        rows: in each request.
+    """
+    requests = [tensors.convert_inputs(model.inputs, each) for each in given]
+    if not all(spec.in_rows for spec in model.inputs):
+        return requests[:_MOST]
+    alike: dict[tuple[tuple[int, ...], ...], list[Inputs]] = {}
+    for request in requests:  # rows of different lengths cannot stand in one request
+        alike.setdefault(tuple(array.shape[1:] for array in request.values()), []).append(request)
+    return [each for group in alike.values() for each in _dealt(group, rows)][:_MOST]
+
+
+def random_requests(model: ModelMetadata, rows: int) -> list[Inputs]:
+    """Return requests of random values by the signature; see `cut`."""
+    random = np.random.default_rng(0)
+    return [{spec.name: _random(spec, rows, random) for spec in model.inputs} for _ in range(16)]
+
+
+def encoded(model: ModelMetadata, version: str, requests: Iterable[Inputs]) -> list[bytes]:
     """Encode the requests that the callers send round and round.
 
     Args:
         model: the model to ask.
         version: the version to ask for, or empty.
-        rows: in each request.
-        data: rows of the one input; None: random ones by the signature.
+        requests: what is sent.
     """
     encoder = RequestEncoder(model.name, version, model.inputs)
-    if data is None:
-        random = np.random.default_rng(0)
-        return [encoder.encode({spec.name: _random(spec, rows, random) for spec in model.inputs}) for _ in range(16)]
-    if len(data) < rows:
-        raise ConfigurationError(f"the data have {len(data)} rows, and a request takes {rows}")
-    name = model.inputs[0].name
-    starts = range(0, len(data) - rows + 1, rows)[:4096]
-    return [encoder.encode({name: np.ascontiguousarray(data[start : start + rows])}) for start in starts]
+    return [encoder.encode(each) for each in requests]
 
 
 async def run(
@@ -140,6 +164,15 @@ async def run(
 
 
 # --- private ---------------------------------------------------------------------------------------------
+
+
+def _dealt(requests: Sequence[Inputs], rows: int) -> Iterator[Inputs]:
+    """Deal all rows of some requests into requests of ``rows``, round and round until they come out even."""
+    joined = {name: np.concatenate([each[name] for each in requests]) for name in requests[0]}
+    total = len(next(iter(joined.values())))
+    for start in range(0, min(lcm(total, rows), _MOST * rows), rows):
+        chosen = np.arange(start, start + rows) % total
+        yield {name: array[chosen] for name, array in joined.items()}
 
 
 @dataclass(slots=True)
@@ -244,7 +277,7 @@ async def _watch(
 def _random(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
     """Make values that any model survives: bytes for integers, 0..1 for floats, one of each axis left open."""
     if spec.shape[:1] != (-1,):
-        raise ConfigurationError(f"{spec} has no axis of rows, so random data cannot be made for it: use --data")
+        raise ConfigurationError(f"{spec} has no axis of rows, so random data cannot be made for it: use --input")
     shape = (rows, *(1 if axis == -1 else axis for axis in spec.shape[1:]))
     dtype = spec.numpy
     if spec.datatype == "BYTES":

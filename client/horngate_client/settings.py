@@ -8,6 +8,16 @@ from collections.abc import Mapping
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
+def quieten_grpc() -> None:
+    """Keep gRPC's own lines off the terminal, unless GRPC_VERBOSITY asks for them; to be called before its import."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def colours() -> bool:
+    """Return whether the terminal's user has nothing against colours."""
+    return not os.environ.get("NO_COLOR")
+
+
 def apply_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None = None) -> None:
     """Make the variables the defaults of the parser's options, and name them in its help.
 
@@ -18,7 +28,7 @@ def apply_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for command in action.choices.values():
                 apply_environment(command, environ)
-        elif action.option_strings and action.dest not in ("help", "version"):
+        elif action.option_strings and action.dest not in ("help", "version") and action.default != argparse.SUPPRESS:
             name = "HORNGATE_" + action.option_strings[-1].lstrip("-").replace("-", "_").upper()
             action.help = f"{action.help} [{name}]"
             if environ.get(name):
@@ -36,7 +46,7 @@ class Several(argparse.Action):
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
         """Add one value."""
-        given = getattr(namespace, self.dest)
+        given = getattr(namespace, self.dest, self.default)
         setattr(namespace, self.dest, [values] if given is self.default else [*given, values])
 
 

@@ -68,6 +68,9 @@ class FakeServer:
 
     Attributes:
         failures: refusals for the next requests to ModelInfer, in order.
+        name: the model that it has.
+        others: further models that its index lists.
+        recorded: requests that it hands out, of inputs of numbers.
         gate: held shut, it keeps every ModelInfer waiting.
         arrived: set when a ModelInfer came.
         seen: (method, request, metadata, seconds to the deadline) of every request.
@@ -82,6 +85,9 @@ class FakeServer:
     ready: bool = True
     batching: str = ""
     explains: bool = True
+    name: str = "mnist"
+    others: tuple[str, ...] = ()
+    recorded: list[Arrays] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     refuse_load: Failure | None = None
     token: str | None = None
@@ -121,7 +127,7 @@ class FakeServer:
         self._known(request.name, context)
         tensor = oip.ModelMetadataResponse.TensorMetadata
         return oip.ModelMetadataResponse(
-            name="mnist",
+            name=self.name,
             versions=self.versions,
             platform="fake",
             inputs=[tensor(name=name, datatype=kind, shape=shape) for name, kind, shape in self.inputs],
@@ -135,6 +141,7 @@ class FakeServer:
                 )
             ]
             * self.explains,
+            horngate_recorded=[self._recorded(each) for each in self.recorded if request.horngate_recorded],
         )
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -161,12 +168,13 @@ class FakeServer:
         return oip.RepositoryIndexResponse(
             models=[
                 entry(
-                    name="mnist", version="1", state="READY", horngate_state="ready", age_seconds=7300, rows=12345,
+                    name=self.name, version="1", state="READY", horngate_state="ready", age_seconds=7300, rows=12345,
                     engine="litert", device="CPU", labels=["", "stable"], verification="verified (40 rows)",
                 ),
-                entry(name="mnist", version="2", state="READY", horngate_state="ready", shadow_rows=200,
+                entry(name=self.name, version="2", state="READY", horngate_state="ready", shadow_rows=200,
                       shadow_agreed=199),
-                entry(name="mnist", version="3", state="UNAVAILABLE", reason="it disagrees"),
+                entry(name=self.name, version="3", state="UNAVAILABLE", reason="it disagrees"),
+                *(entry(name=name, version="1", state="READY") for name in self.others),
             ]
         )  # fmt: skip
 
@@ -179,8 +187,15 @@ class FakeServer:
 
     # --- private ---
 
+    def _recorded(self, arrays: Arrays) -> Any:
+        request = oip.ModelInferRequest()
+        for name, kind, _ in self.inputs:
+            request.inputs.add(name=name, datatype=kind, shape=arrays[name].shape)
+            request.raw_input_contents.append(arrays[name].tobytes())
+        return request
+
     def _known(self, name: str, context: Any) -> None:
-        if name != "mnist":
+        if name != self.name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model is named {name!r}")
 
     def _answer(self, request: Any, version: str) -> Any:
@@ -188,7 +203,7 @@ class FakeServer:
             tensor.name: _read(tensor, raw)
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
         }
-        response = oip.ModelInferResponse(model_name="mnist", model_version=version, id=request.id)
+        response = oip.ModelInferResponse(model_name=self.name, model_version=version, id=request.id)
         if self.timing and request.parameters["horngate_timing"].bool_param:
             response.parameters["horngate_queue_us"].int64_param = self.timing[0]
             response.parameters["horngate_compute_us"].int64_param = self.timing[1]

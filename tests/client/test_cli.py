@@ -104,7 +104,8 @@ def test_status_fails_when_one_is_not_ready(server: FakeServer, second: FakeServ
 
 
 def test_load_measures_and_prints_json(server: FakeServer, capsys: Any) -> None:
-    """Throughput, exact quantiles, no errors."""
+    """Throughput, exact quantiles, no errors; what is sent are recorded rows."""
+    server.recorded = [{"images": images(7)}]
     argv = ["load", "--concurrency", "8", "--connections", "2", "--rows", "3", "--duration", "400ms"]
     assert main(["--server", server.address, *argv, "--warmup", "100ms", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -113,13 +114,16 @@ def test_load_measures_and_prints_json(server: FakeServer, capsys: Any) -> None:
     assert report["errors"] == {}
     latency = report["latency_ms"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    known = {image.tobytes() for image in images(7)}
+    sent = [request.raw_input_contents[0] for request in server.requests()]
+    assert {data[at : at + 784] for data in sent for at in (0, 784, 1568)} == known
 
 
 def test_load_counts_failures_and_fails(server: FakeServer, tmp_path: Path, capsys: Any) -> None:
     """Nothing is retried; each error is counted by its status, and one is quoted."""
     np.save(tmp_path / "x.npy", images(4))
     server.failures = [Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", pushback="1")] * 100_000
-    argv = ["load", "--concurrency", "2", "--duration", "300ms", "--warmup", "1ms", "--data", str(tmp_path / "x.npy")]
+    argv = ["load", "--concurrency", "2", "--duration", "300ms", "--warmup", "1ms", "--input", str(tmp_path / "x.npy")]
     assert main(["--server", server.address, *argv]) == 1
     out = capsys.readouterr().out
     assert "RESOURCE_EXHAUSTED: " in out
@@ -132,7 +136,7 @@ def test_load_notices_answers_of_the_wrong_shape(server: FakeServer, capsys: Any
         "probabilities": np.zeros((len(arrays["images"]), 3), np.float32),
         "classes": np.zeros(len(arrays["images"]), np.int64),
     }
-    argv = ["load", "--concurrency", "1", "--duration", "200ms", "--warmup", "1ms", "--json"]
+    argv = ["load", "--concurrency", "1", "--duration", "200ms", "--warmup", "1ms", "--json", "--random"]
     assert main(["--server", server.address, *argv]) == 1
     assert json.loads(capsys.readouterr().out)["errors"]["ProtocolError"] > 0
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from horngate_trainer import data
+from horngate_trainer import data, evaluation
 from horngate_trainer.errors import DataError
 
 MNIST = Path(data.__file__).parent / "data" / "mnist.npz"
@@ -18,6 +18,14 @@ def test_the_mnist_that_ships_is_the_canonical_one() -> None:
     assert (dataset.x_train.shape, dataset.x_test.shape) == ((60000, 28, 28), (10000, 28, 28))
     assert (dataset.classes, str(dataset.x_train.dtype)) == (10, "uint8")
     assert np.bincount(dataset.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_the_images_that_are_recorded_have_the_classes_shares() -> None:
+    """Any first ones: load that is made of them does not look like drift."""
+    y_test = np.repeat([0, 1, 2], [600, 300, 100]).astype(np.int32)
+    dataset = data.Dataset("", "", np.zeros(0), y_test, y_test.astype(np.uint8), y_test, 3)
+    for first in (10, 40, 1000):
+        assert np.bincount(evaluation.spread(dataset)[:first]).tolist() == [0.6 * first, 0.3 * first, 0.1 * first]
 
 
 def test_a_damaged_builtin_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from horngate_trainer import memory
 from horngate_trainer.data import Dataset
 
 BINS = 20
+EXAMPLE_ROWS = 4096
+"""Test images that stand for all: a few are recorded, and their mean may be where explanations begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,22 @@ def baseline(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
         "input_min": int(dataset.x_test.min()),
         "input_max": int(dataset.x_test.max()),
     }
+
+
+def spread(dataset: Dataset) -> npt.NDArray[np.uint8]:
+    """Return `EXAMPLE_ROWS` test images; any first ones of them have the classes' shares, as near as they can.
+
+    The first ones are recorded: whoever puts load on a server with them looks like the traffic of `baseline`.
+
+    Args:
+        dataset: whose test part it is.
+    """
+    order = np.argsort(dataset.y_test, kind="stable")
+    counts = np.bincount(dataset.y_test)
+    starts = np.cumsum(counts) - counts
+    classes = dataset.y_test[order]
+    place = (np.arange(len(order)) - starts[classes] + 0.5) / counts[classes]
+    return dataset.x_test[order[np.argsort(place, kind="stable")][:EXAMPLE_ROWS]]
 
 
 # --- private ---------------------------------------------------------------------------------------------------------

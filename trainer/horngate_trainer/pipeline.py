@@ -217,7 +217,7 @@ def _export(
         training.model,
         settings.folder,
         name=settings.name,
-        examples={INPUT: dataset.x_test},
+        examples={INPUT: evaluation.spread(dataset)},
         dtypes={INPUT: "uint8"},
         divisors={INPUT: SCALE},
         classes_of=OUTPUT,
