@@ -1,15 +1,15 @@
 """The one place where gRPC's errors become ours, and where the causes of failed connections get their names."""
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
 from horngate_client import errors
-from horngate_client.channels import Endpoint, path_of
+from horngate_client.channels import Endpoint, TlsConfig, path_of
 from horngate_client.errors import CallError
 from horngate_client.retry import pushback_seconds
+from horngate_protos.connection_causes import Cause, cause
 
 
 def failure(error: grpc.RpcError, address: str, method: str, endpoint: Endpoint) -> CallError:
@@ -27,9 +27,9 @@ def failure(error: grpc.RpcError, address: str, method: str, endpoint: Endpoint)
     kind = _KINDS.get(code, errors.ServerFault)
     said = details or code
     unsent = code == "UNAVAILABLE" and any(words in details for words in _NEVER_SENT)
-    cause = _cause(details, endpoint) if unsent else None
-    if cause is not None:
-        said = cause.say(details, address)
+    why = cause(details) if unsent else None
+    if why is not None:
+        said = _sentence(why, details, endpoint.tls)
     elif code == "RESOURCE_EXHAUSTED" and "larger than max" in details:  # gRPC itself, not a queue: no time cures it
         kind, said = errors.InvalidRequest, f"{details}: lower rows_per_request"
     elif code == "UNIMPLEMENTED":
@@ -52,7 +52,7 @@ def failure(error: grpc.RpcError, address: str, method: str, endpoint: Endpoint)
         pushback=pushback_seconds(trailers.get("grpc-retry-pushback-ms")),
     )
     translated.unsent = unsent
-    translated.lasting = cause is not None and cause.lasting
+    translated.lasting = why in _LASTING
     translated.__cause__ = error  # it is raised later, when no retry is left
     return translated
 
@@ -80,82 +80,32 @@ _NEVER_SENT = ("failed to connect to all addresses", "connections to all backend
 """What gRPC's load balancing says of a connection that it could not make."""
 
 
-class _Cause(NamedTuple):
-    """Why a connection could not be made.
+_LASTING = frozenset([Cause.UNTRUSTED, Cause.OTHER_NAME, Cause.NO_TLS, Cause.HTTP])
+"""What time does not cure. A server that stops hangs up as well, and may be there again soon."""
+_SENTENCES = {
+    Cause.OTHER_NAME: "its certificate is for another name: connect to that name, or say it with "
+    "TlsConfig(server_name=...) or --tls-server-name",
+    Cause.NO_TLS: "it speaks no TLS: leave out tls (--tls), or name the port that does",
+    Cause.HTTP: "HTTP answers there, not gRPC: name the server's gRPC port (8001 unless it was changed)",
+    Cause.NOBODY: "nothing listens there (connection refused): does the server run, and is this its gRPC port?",
+    Cause.SILENT: "something listens there and says nothing: is it a gRPC server?",
+    Cause.UNKNOWN_NAME: "the name cannot be looked up: is it written as it should be?",
+}
 
-    Attributes:
-        say: makes a sentence of gRPC's details and the address.
-        lasting: time does not cure it.
-    """
 
-    say: Callable[[str, str], str]
-    lasting: bool = True
+def _sentence(why: Cause, details: str, tls: TlsConfig | None) -> str:
+    if why is Cause.UNTRUSTED:
+        return _untrusted(details)
+    if why is Cause.HUNG_UP and tls is None:
+        return "it hangs up on callers without TLS: does it speak TLS (tls=True or --tls)?"
+    if why is Cause.HUNG_UP and tls is not None and tls.cert is None:
+        return "it hangs up: does it want our certificate (TlsConfig(cert=..., key=...) or --tls-cert and --tls-key)?"
+    return _SENTENCES.get(why, details)
 
 
-def _untrusted(details: str, _address: str) -> str:
+def _untrusted(details: str) -> str:
     found = re.search(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)", details)
     why = found[1] if found else "it could not be verified"
     if "expired" in why or "not yet valid" in why:
         return f"its certificate is not valid now ({why}): renew it, or set this machine's clock"
     return f"its certificate is not trusted here ({why}): name its authority with TlsConfig(ca=...) or --tls-ca"
-
-
-def _other_name(_details: str, _address: str) -> str:
-    return (
-        "its certificate is for another name: connect to that name, or say it with TlsConfig(server_name=...) or "
-        "--tls-server-name"
-    )
-
-
-def _no_tls(_details: str, _address: str) -> str:
-    return "it speaks no TLS: leave out tls (--tls), or name the port that does"
-
-
-def _http(_details: str, _address: str) -> str:
-    return "HTTP answers there, not gRPC: name the server's gRPC port (8001 unless it was changed)"
-
-
-def _nobody(_details: str, _address: str) -> str:
-    return "nothing listens there (connection refused): does the server run, and is this its gRPC port?"
-
-
-def _silent(_details: str, _address: str) -> str:
-    return "something listens there and says nothing: is it a gRPC server?"
-
-
-def _unknown_name(_details: str, address: str) -> str:
-    return f"the name cannot be looked up: is it written as it should be? ({address})"
-
-
-def _hung_up(_details: str, _address: str) -> str:
-    return "it hangs up on callers without TLS: does it speak TLS (tls=True or --tls)?"
-
-
-def _wants_certificate(_details: str, _address: str) -> str:
-    return "it hangs up: does it want our certificate (TlsConfig(cert=..., key=...) or --tls-cert and --tls-key)?"
-
-
-_CAUSES = {
-    "CERTIFICATE_VERIFY_FAILED": _Cause(_untrusted),
-    "Hostname Verification Check failed": _Cause(_other_name),
-    "WRONG_VERSION_NUMBER": _Cause(_no_tls),
-    "http1.x server": _Cause(_http),
-    "Expected SETTINGS frame": _Cause(_http),
-    "Connection refused": _Cause(_nobody, lasting=False),
-    "before receiving SETTINGS": _Cause(_silent, lasting=False),
-    "errors resolving": _Cause(_unknown_name, lasting=False),
-}
-"""By what gRPC's details hold of them; of several, the first counts."""
-_CLOSED = ("Socket closed", "Connection reset")
-
-
-def _cause(details: str, endpoint: Endpoint) -> _Cause | None:
-    for words, cause in _CAUSES.items():
-        if words in details:
-            return cause
-    if any(words in details for words in _CLOSED):  # a server that stops does so, too: it may be there again soon
-        if endpoint.tls is None:
-            return _Cause(_hung_up, lasting=False)
-        if endpoint.tls.cert is None:
-            return _Cause(_wants_certificate, lasting=False)
-    return None

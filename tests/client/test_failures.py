@@ -15,18 +15,9 @@ import numpy as np
 import pytest
 import trustme
 
+import horngate_client
 from client.fake_server import FakeServer, serve
-from horngate_client import (
-    AsyncClient,
-    Client,
-    ConversionError,
-    Explanation,
-    RetryBudget,
-    RetryPolicy,
-    TlsConfig,
-    Unauthenticated,
-    Unavailable,
-)
+from horngate_client import Client, ConversionError, RetryPolicy, TlsConfig, Unauthenticated, Unavailable
 from horngate_client.channels import Endpoint
 from horngate_client.cli import main
 
@@ -155,42 +146,44 @@ def test_status_says_the_cause_and_waits_for_nobody(capsys: Any) -> None:
     assert "nothing listens there" in out
 
 
+ours: Any = horngate_client
+"""Without its types."""
 IMAGE = np.zeros((28, 28), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: Client(version=9), 'version is text, such as "9", or a label; got 9 \\(int\\)'),
-        (lambda: Client(model=None), "model is text"),
-        (lambda: Client(["a", 1]), "servers is a list of texts"),
-        (lambda: Client(8001), "servers is"),
-        (lambda: Client(timeout="5s"), "timeout is a number, such as 5, which is seconds; got '5s' \\(str\\)"),
-        (lambda: Client(timeout=True), "timeout is a number"),
-        (lambda: Client(rows_per_request=1.5), "rows_per_request is a whole number"),
-        (lambda: Client(in_flight="8"), "in_flight is a whole number"),
-        (lambda: Client(retry=3), "retry is a RetryPolicy"),
-        (lambda: Client(tls="yes"), "tls is True, False or a TlsConfig"),
-        (lambda: Client(token=b"t"), "token is text"),
-        (lambda: Client(bulk="no"), "bulk is True or False"),
-        (lambda: AsyncClient(version=9), "version is text"),
-        (lambda: TlsConfig(ca=b"ca.pem"), "ca is the path of a file"),
-        (lambda: TlsConfig(server_name=1), "server_name is text"),
-        (lambda: RetryPolicy(attempts="3"), "attempts is a whole number"),
-        (lambda: RetryPolicy(share=None), "share is a number"),
-        (lambda: RetryPolicy(budget=1), "budget is a RetryBudget"),
-        (lambda: RetryBudget(burst="5"), "burst is a number"),
-        (lambda: Explanation(*[np.zeros(0)] * 6, "1").to_image(scale=1.5), "scale is a whole number"),
-        (lambda: Client().predict(IMAGE, timeout="5s"), "timeout is a number"),
-        (lambda: Client().predict(IMAGE, resize="no"), "resize is True or False"),
-        (lambda: Client().explain(IMAGE, invert=1), "invert is True or False"),
-        (lambda: Client().infer(IMAGE), r'as in infer\({"x": array}\); .*got an array, uint8 \[28, 28\]'),
-        (lambda: Client().infer({1: IMAGE}), "the name of an input is text"),
-        (lambda: Client().infer({}, outputs="classes"), r"outputs is a list of texts, .*got 'classes' \(str\)"),
-        (lambda: Client().infer({}, signature=None), "signature is text"),
-        (lambda: Client().model(refresh=1), "refresh is True or False"),
-        (lambda: Client().promote(5), "version is text"),
-        (lambda: Client().promote("5", label=None), "label is text"),
+        (lambda: ours.Client(version=9), 'version is text, such as "9", or a label; got 9 \\(int\\)'),
+        (lambda: ours.Client(model=None), "model is text"),
+        (lambda: ours.Client(["a", 1]), "servers is a list of texts"),
+        (lambda: ours.Client(8001), "servers is"),
+        (lambda: ours.Client(timeout="5s"), "timeout is a number, such as 5, which is seconds; got '5s' \\(str\\)"),
+        (lambda: ours.Client(timeout=True), "timeout is a number"),
+        (lambda: ours.Client(rows_per_request=1.5), "rows_per_request is a whole number"),
+        (lambda: ours.Client(in_flight="8"), "in_flight is a whole number"),
+        (lambda: ours.Client(retry=3), "retry is a RetryPolicy"),
+        (lambda: ours.Client(tls="yes"), "tls is True, False or a TlsConfig"),
+        (lambda: ours.Client(token=b"t"), "token is text"),
+        (lambda: ours.Client(bulk="no"), "bulk is True or False"),
+        (lambda: ours.AsyncClient(version=9), "version is text"),
+        (lambda: ours.TlsConfig(ca=b"ca.pem"), "ca is the path of a file"),
+        (lambda: ours.TlsConfig(server_name=1), "server_name is text"),
+        (lambda: ours.RetryPolicy(attempts="3"), "attempts is a whole number"),
+        (lambda: ours.RetryPolicy(share=None), "share is a number"),
+        (lambda: ours.RetryPolicy(budget=1), "budget is a RetryBudget"),
+        (lambda: ours.RetryBudget(burst="5"), "burst is a number"),
+        (lambda: ours.Explanation(*[np.zeros(0)] * 6, "1").to_image(scale=1.5), "scale is a whole number"),
+        (lambda: ours.Client().predict(IMAGE, timeout="5s"), "timeout is a number"),
+        (lambda: ours.Client().predict(IMAGE, resize="no"), "resize is True or False"),
+        (lambda: ours.Client().explain(IMAGE, invert=1), "invert is True or False"),
+        (lambda: ours.Client().infer(IMAGE), r'as in infer\({"x": array}\); .*got an array, uint8 \[28, 28\]'),
+        (lambda: ours.Client().infer({1: IMAGE}), "the name of an input is text"),
+        (lambda: ours.Client().infer({}, outputs="classes"), r"outputs is a list of texts, .*got 'classes' \(str\)"),
+        (lambda: ours.Client().infer({}, signature=None), "signature is text"),
+        (lambda: ours.Client().model(refresh=1), "refresh is True or False"),
+        (lambda: ours.Client().promote(5), "version is text"),
+        (lambda: ours.Client().promote("5", label=None), "label is text"),
     ],
 )
 def test_a_parameter_of_the_wrong_type_is_refused_in_words(wrong: Callable[[], Any], said: str) -> None:

@@ -127,7 +127,7 @@ def test_health_takes_small_messages_alone(server: ServerProcess, transport: str
             sender.start()
             stack.callback(sender.join)
             stack.callback(caller.socket.shutdown, socket.SHUT_RDWR)  # what cannot be sent is not waited for
-        until(lambda: health_probe.ask(server.grpc, "", 5.0))
+        until(lambda: not health_probe.ask(server.grpc, "", 5.0))
         assert _good(server)
         held = (
             64 if transport == "fast" else small_messages.AT_ONCE * 8

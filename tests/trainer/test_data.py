@@ -23,7 +23,7 @@ def test_the_mnist_that_ships_is_the_canonical_one() -> None:
 def test_the_images_that_are_recorded_have_the_classes_shares() -> None:
     """Any first ones: load that is made of them does not look like drift."""
     y_test = np.repeat([0, 1, 2], [600, 300, 100]).astype(np.int32)
-    dataset = data.Dataset("", "", np.zeros(0), y_test, y_test.astype(np.uint8), y_test, 3)
+    dataset = data.Dataset("", "", np.zeros(0, np.uint8), y_test, y_test.astype(np.uint8), y_test, 3)
     for first in (10, 40, 1000):
         assert np.bincount(evaluation.spread(dataset)[:first]).tolist() == [0.6 * first, 0.3 * first, 0.1 * first]
 

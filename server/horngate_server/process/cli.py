@@ -74,15 +74,17 @@ def _health(arguments: Sequence[str]) -> int:
     from horngate_server.process import health_probe  # noqa: PLC0415 - see above
 
     if asked.server is not None:
-        serving = health_probe.ask(asked.server, asked.model, asked.timeout)
+        reason = health_probe.ask(asked.server, asked.model, asked.timeout)
     else:
         ours = settings.read([])
         if ours.tls is not None and not asked.model:
-            serving = health_probe.ask_ready(f"http://{ours.local_host}:{ours.http_port}/readyz", asked.timeout)
+            reason = health_probe.ask_ready(f"http://{ours.local_host}:{ours.http_port}/readyz", asked.timeout)
         else:
-            serving = health_probe.ask(f"{ours.local_host}:{ours.grpc_port}", asked.model, asked.timeout)
-    print("SERVING" if serving else "NOT_SERVING")
-    return 0 if serving else 1
+            reason = health_probe.ask(f"{ours.local_host}:{ours.grpc_port}", asked.model, asked.timeout)
+    print("NOT_SERVING" if reason else "SERVING")
+    if reason:
+        print(f"horngate-server health: {reason}", file=sys.stderr)
+    return 1 if reason else 0
 
 
 def _token(arguments: Sequence[str]) -> int:
