@@ -307,7 +307,7 @@ class AsyncClient(BaseClient):
                 await self._pause(min(left, AFTER_FAILURE_SECONDS))
             else:
                 await asyncio.wait([asyncio.wrap_future(looking)], timeout=left)
-            if self._retry.attempts == 1 and not self._pool.addresses:
+            if self._retry.attempts is not None and not self._pool.addresses:
                 raise self._no_addresses(span)
             looking = self._look_up(failed=True)
 

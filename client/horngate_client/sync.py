@@ -300,7 +300,7 @@ class Client(BaseClient):
                 self._closing.wait(min(left, AFTER_FAILURE_SECONDS))
             else:
                 wait([looking], timeout=left)
-            if self._retry.attempts == 1 and not self._pool.addresses:
+            if self._retry.attempts is not None and not self._pool.addresses:
                 raise self._no_addresses(span)
             looking = self._look_up(failed=True)
 

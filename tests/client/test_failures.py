@@ -108,7 +108,7 @@ def test_the_cause_of_a_failed_connection_is_named(
                 client.ready()  # False would hide it for ever
 
 
-def test_a_name_that_is_not_known_fails_at_once_where_nothing_is_retried() -> None:
+def test_a_name_that_is_not_known_fails_at_once_where_the_tries_are_counted() -> None:
     """With what the system says of it."""
     once = RetryPolicy(attempts=1)
     with (
@@ -138,7 +138,7 @@ def test_a_proxy_is_named_where_there_may_be_one(monkeypatch: pytest.MonkeyPatch
     assert found == ["http_proxy", None, None, None]
 
 
-def test_status_says_the_cause_and_waits_for_nobody(capsys: Any) -> None:
+def test_status_says_the_cause_and_does_not_wait(capsys: Any) -> None:
     """Exit code 1, long before the timeout."""
     with nobody(trustme.CA()) as address:
         assert main(["--server", address, "--timeout", "100s", "status"]) == 1

@@ -13,8 +13,8 @@ from horngate_client.errors import CallError
 from horngate_client.retry import RetryPolicy
 from horngate_client.signature import ModelVersion, ServerInfo
 
-_ONCE = RetryPolicy(attempts=1)
-"""They tell how it is now, and wait for nobody."""
+_BRIEFLY = RetryPolicy(attempts=3, initial_seconds=0.2, multiplier=1)
+"""They tell how it is now. Not once alone: of localhost's addresses gRPC tells what one of them said, now this, now that."""
 
 
 def add(commands: Any) -> None:
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         "show the server and the model: ready or not, versions, signature",
         "examples:\n  horngate-client status\n  horngate-client status --model wine --json\n"
         "  horngate-client --server a:8001,b:8001 status\n\n"
-        "It waits for nobody: a server that does not answer now is told of, with the cause. The exit code is 0 where\n"
+        "It does not wait: a server that does not answer now is told of, with the cause. The exit code is 0 where\n"
         "the model is ready on every server.",
     )
     models = command(
@@ -67,7 +67,7 @@ def _status_of(args: argparse.Namespace, address: str) -> dict[str, Any]:
     report["model_ready"] = False
     try:
         try:
-            with connected(args, address, retry=_ONCE) as asking:
+            with connected(args, address, retry=_BRIEFLY) as asking:
                 report["model"] = asking.model
                 report |= _server(asking.client.server(timeout=asking.left()))
                 model = asking.client.model(timeout=asking.left())
@@ -79,7 +79,7 @@ def _status_of(args: argparse.Namespace, address: str) -> dict[str, Any]:
                 }
                 report["model_ready"] = asking.client.ready(timeout=asking.left())
         except SeveralModels as exc:
-            with client(args, address, retry=_ONCE) as asked:
+            with client(args, address, retry=_BRIEFLY) as asked:
                 report |= _server(asked.server())
             report |= {"models": exc.names, "model_ready": report["ready"], "hint": str(exc)}
     except CallError as exc:
@@ -110,7 +110,7 @@ def _status_lines(report: dict[str, Any]) -> Iterator[str]:
 def _models(args: argparse.Namespace) -> int:
     found = []
     for address in endpoint(args).addresses:
-        with client(args, address, retry=_ONCE) as asking:
+        with client(args, address, retry=_BRIEFLY) as asking:
             found += [(address, each) for each in asking.models()]
     if args.json:
         print(json.dumps([{"server": address, **asdict(each)} for address, each in found], indent=2))

@@ -35,7 +35,8 @@ def ask(address: str, model: str, timeout_s: float) -> str:
             return f"{address}: {_reason(error, timeout_s)}"
     if response.status == HealthCheckResponse.SERVING:
         return ""
-    return f"{address}: it answers, and takes no traffic: {f'{model} is not' if model else 'no model is'} warm, or it drains"
+    who = f"{model} is not" if model else "no model is"
+    return f"{address}: it answers, and takes no traffic: {who} warm, or it drains"
 
 
 def ask_ready(url: str, timeout_s: float) -> str:
