@@ -1,6 +1,8 @@
 """The one place where gRPC's errors become ours, and where the causes of failed connections get their names."""
 
 import re
+import socket
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -30,6 +32,8 @@ def failure(error: grpc.RpcError, address: str, method: str, endpoint: Endpoint)
     why = cause(details) if unsent else None
     if why is not None:
         said = _sentence(why, details, endpoint.tls)
+        if why is Cause.NOBODY and (there := _other_localhost(address)):
+            said = f"something listens at {there}, and gRPC cannot talk to it: name that address, and the cause is told"
     elif code == "RESOURCE_EXHAUSTED" and "larger than max" in details:  # gRPC itself, not a queue: no time cures it
         kind, said = errors.InvalidRequest, f"{details}: lower rows_per_request"
     elif code == "UNIMPLEMENTED":
@@ -82,6 +86,8 @@ _NEVER_SENT = ("failed to connect to all addresses", "connections to all backend
 
 _LASTING = frozenset([Cause.UNTRUSTED, Cause.OTHER_NAME, Cause.NO_TLS, Cause.HTTP])
 """What time does not cure. A server that stops hangs up as well, and may be there again soon."""
+_LOOPBACK_SECONDS = 0.05
+"""This machine itself answers in far less; an event loop may wait for it."""
 _SENTENCES = {
     Cause.OTHER_NAME: "its certificate is for another name: connect to that name, or say it with "
     "TlsConfig(server_name=...) or --tls-server-name",
@@ -101,6 +107,17 @@ def _sentence(why: Cause, details: str, tls: TlsConfig | None) -> str:
     if why is Cause.HUNG_UP and tls is not None and tls.cert is None:
         return "it hangs up: does it want our certificate (TlsConfig(cert=..., key=...) or --tls-cert and --tls-key)?"
     return _SENTENCES.get(why, details)
+
+
+def _other_localhost(address: str) -> str | None:
+    """Return the address of localhost at which somebody listens, should gRPC have told of the other one alone."""
+    host, _, port = address.rpartition(":")
+    for family, loopback in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")) if host == "localhost" else ():
+        with suppress(OSError), socket.socket(family) as probe:
+            probe.settimeout(_LOOPBACK_SECONDS)
+            probe.connect((loopback, int(port)))
+            return f"[{loopback}]:{port}" if ":" in loopback else f"{loopback}:{port}"
+    return None
 
 
 def _untrusted(details: str) -> str:

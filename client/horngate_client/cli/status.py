@@ -14,7 +14,7 @@ from horngate_client.retry import RetryPolicy
 from horngate_client.signature import ModelVersion, ServerInfo
 
 _BRIEFLY = RetryPolicy(attempts=3, initial_seconds=0.2, multiplier=1)
-"""They tell how it is now. Not once alone: of localhost's addresses gRPC tells what one of them said, now this, now that."""
+"""They tell how it is now. Not one try: of localhost's two addresses gRPC tells what either of them said."""
 
 
 def add(commands: Any) -> None:
