@@ -20,6 +20,7 @@ from client.fake_server import FakeServer, serve
 from horngate_client import Client, ConversionError, RetryPolicy, TlsConfig, Unauthenticated, Unavailable
 from horngate_client.channels import Endpoint
 from horngate_client.cli import main
+from horngate_client.failures import failure
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,21 @@ def test_a_name_that_is_not_known_fails_at_once_where_the_tries_are_counted() ->
         pytest.raises(Unavailable, match="cannot be looked up"),
     ):
         client.server()
+
+
+def test_at_localhost_nobody_is_said_to_listen_only_where_nobody_does(server: FakeServer) -> None:
+    """Of its two addresses gRPC tells what either of them said."""
+    refused = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(),
+        "connections to all backends failing; last error: UNKNOWN: ipv6:%5B::1%5D:1: Connection refused",
+    )  # fmt: skip
+    endpoint = Endpoint.of("localhost:1", tls=False, token=None, allow_plaintext_token=False)
+    with nobody(trustme.CA()) as address:
+        for at, said in (
+            (server.address, f"something listens at {server.address}"),
+            (address, "nothing listens there"),
+        ):
+            assert said in str(failure(refused, at.replace("127.0.0.1", "localhost"), "ServerReady", endpoint))
 
 
 def test_a_missing_token_is_told_from_a_wrong_one(server: FakeServer) -> None:
