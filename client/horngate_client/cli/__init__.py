@@ -6,7 +6,7 @@ do. ``parser`` has the options that all share, ``connection`` the client and the
 Nothing is imported here that takes time: Ctrl-C in the first second is as quiet as later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -14,8 +14,28 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     try:
-        from horngate_client.cli.command import run  # noqa: PLC0415 - imports gRPC and NumPy
-
-        return run(argv)
+        return _imported()(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+# --- private ---------------------------------------------------------------------------------------------
+
+
+def _imported() -> Callable[[Sequence[str] | None], int]:
+    """Import the command. Ctrl-C ends the process meanwhile: in an import it may become another error."""
+    import os  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    except ValueError:  # not the main thread, which alone is interrupted
+        before = None
+    try:
+        from horngate_client.cli.command import run  # noqa: PLC0415
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+    return run
