@@ -27,8 +27,8 @@ from horngate_client.signature import ModelMetadata, TensorSpec
 
 Inputs = dict[str, Array]
 """A request's arrays by input name."""
-_MOST = 4096
-"""Different requests that are sent."""
+_MOST, _MOST_BYTES = 4096, 1 << 26
+"""Different requests that are sent, and their bytes where rows are sent more than once."""
 _PAUSE_SECONDS = 0.01
 """After a failure a caller waits this long, or as long as the server asked, so that failing is no busy loop."""
 
@@ -91,9 +91,17 @@ def cut(model: ModelMetadata, given: Sequence[Mapping[str, ArrayLike]], rows: in
         model: the model to ask.
         given: requests that fit it, of any number of rows.
         rows: in each request.
+
+    Raises:
+        ConfigurationError: the model takes requests whole, and ``rows`` is not 1.
+        ConversionError: a request does not fit the model.
     """
     requests = [tensors.convert_inputs(model.inputs, each) for each in given]
     if not all(spec.in_rows for spec in model.inputs):
+        if rows != 1:
+            raise ConfigurationError(
+                f"{model.name} takes requests whole: --rows is for models whose requests have rows"
+            )
         return requests[:_MOST]
     alike: dict[tuple[tuple[int, ...], ...], list[Inputs]] = {}
     for request in requests:  # rows of different lengths cannot stand in one request
@@ -167,11 +175,13 @@ async def run(
 
 
 def _dealt(requests: Sequence[Inputs], rows: int) -> Iterator[Inputs]:
-    """Deal all rows of some requests into requests of ``rows``, round and round until they come out even."""
+    """Deal the rows of some requests into requests of ``rows``: once, or until they come out even, if they are few."""
     joined = {name: np.concatenate([each[name] for each in requests]) for name in requests[0]}
     total = len(next(iter(joined.values())))
-    for start in range(0, min(lcm(total, rows), _MOST * rows), rows):
-        chosen = np.arange(start, start + rows) % total
+    size = rows * sum(array.nbytes for array in joined.values()) // total
+    even, once = lcm(total, rows) // rows, -(-total // rows)
+    for number in range(min(even, max(once, _MOST_BYTES // max(1, size)), _MOST)):
+        chosen = np.arange(number * rows, (number + 1) * rows) % total
         yield {name: array[chosen] for name, array in joined.items()}
 
 

@@ -60,14 +60,15 @@ def connected(
     """
     deadline = time.monotonic() + args.timeout
     model = args.model
-    with client(args, server, model=model or USUAL, retry=retry) as first:
-        if model is None:
-            model = meant(_known(Asking(first, USUAL, deadline)))
-        if model == (args.model or USUAL):
-            yield Asking(first, model, deadline)
-            return
-    with client(args, server, model=model, retry=retry) as second:
-        yield Asking(second, model, deadline)
+    if model is None:
+        with client(args, server, retry=retry) as usual:
+            asking = Asking(usual, USUAL, deadline)
+            model = meant(_known(asking))
+            if model == USUAL:
+                yield asking
+                return
+    with client(args, server, model=model, retry=retry) as named:
+        yield Asking(named, model, deadline)
 
 
 def meant(known: tuple[ModelVersion, ...]) -> str:
