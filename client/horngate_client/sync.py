@@ -173,7 +173,7 @@ class Client(BaseClient):
             timeout: seconds for the whole call, instead of the client's.
 
         Returns:
-            For each request, arrays by input name, as ``infer`` takes them, a mebibyte in all at most; none where the
+            For each request, arrays by input name, as ``infer`` takes them, 128 KiB in all at most; none where the
             version has none, or the server is no Horngate.
 
         Raises:

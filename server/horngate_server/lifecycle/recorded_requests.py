@@ -6,8 +6,8 @@ from horngate_server.core.model import Array
 from horngate_server.core.signature import Signature
 from horngate_server.lifecycle.verification import Record
 
-MOST_BYTES = 1 << 20
-"""What is kept of them in memory, for each version."""
+MOST_BYTES = 1 << 17
+"""What is kept of them, for each version: as much as callers who do not read an answer may leave in memory by one."""
 Inputs = Mapping[str, Array]
 
 
