@@ -221,6 +221,7 @@ def test_inspect_says_what_would_be_served_and_why_not(trained: Path, tmp_path: 
     report = json.loads(inspect(trained.parent, "--json").stdout)
     assert (report["name"], str(report["version"]), report["device"]) == ("mnist", trained.name, "CPU")
     assert report["verification"].startswith("verified (")
+    assert report["memory_bytes"] < 100e6, "engines' libraries, 300 MB, are not the model's"
     assert [rung["rows"] for rung in report["rungs"]][-1] == report["max_batch_rows"] == 1024
     assert "signature    (images UINT8[?,28,28])" in inspect(trained).stdout
     shutil.copytree(trained, tmp_path / "mnist/9")

@@ -295,7 +295,9 @@ def test_a_second_signal_ends_at_once(trained: Path, transport: str, tmp_path: P
     [
         pytest.param(["--models", "nowhere"], 1, "--models nowhere: No such file or directory", id="no-root"),
         pytest.param(["--grpc-port", "http"], 2, "--grpc-port 'http': expected a whole number", id="usage"),
-        pytest.param(["--host", "192.0.2.1"], 2, "cannot listen on 192.0.2.1", id="address"),
+        pytest.param(
+            ["--host", "192.0.2.1"], 2, "--grpc-port 0: cannot listen: that is no address of this machine", id="address"
+        ),
     ],
 )
 def test_a_server_that_cannot_start_says_why_in_one_line(
@@ -322,18 +324,16 @@ def test_two_servers_on_one_port_are_an_error(
     stderr = usage_error(
         tmp_path, "--models", models, "--grpc-port", port, "--http-port", "0", "--transport", transport
     )
-    assert "cannot listen on 127.0.0.1:" in stderr
+    assert f"--host 127.0.0.1, --grpc-port {port}: cannot listen: another server listens there" in stderr
 
 
 def test_foreign_models_of_any_signature_are_served_side_by_side(
     foreign_models: Path, transport: str, tmp_path: Path
 ) -> None:
-    """Several models under one root; several inputs and outputs, raw and typed; free axes."""
-    root = tmp_path / "models"
-    root.mkdir()
-    for name in ("several", "every", "free", "fails"):
-        (root / name).symlink_to(foreign_models / name)
-    with ServerProcess(root, tmp_path, "--max-batch-rows", "32", "--transport", transport) as server:
+    """Several models, named one by one as they stand; several inputs and outputs, raw and typed; free axes."""
+    [version] = (foreign_models / "free").iterdir()
+    models = [foreign_models / "several", foreign_models / "every", version, foreign_models / "fails"]
+    with ServerProcess(models, tmp_path, "--max-batch-rows", "32", "--transport", transport) as server:
         with Client(server.grpc, model="several") as client:
             a, b = np.array([[1, 2]], np.uint8), np.array([[0.5, 1.5]], np.float32)
             answer = client.infer({"a": a, "b": b})

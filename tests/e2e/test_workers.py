@@ -258,16 +258,17 @@ def test_no_worker_outlives_its_supervisor(trained: Path, transport: str, tmp_pa
 
 
 def test_workers_that_cannot_start_end_the_server_with_their_reason(tmp_path: Path, transport: str) -> None:
-    """A model root that is not there is said by the workers, and not tried again for ever."""
+    """What only they find out is said by the workers, and not tried again for ever."""
+    (tmp_path / "ops.so").touch()
     done = subprocess.run(
         [
-            sys.executable, "-m", "horngate_server", "--models", "nowhere", "--workers", "2",
+            sys.executable, "-m", "horngate_server", "--models", ".", "--op-library", "ops.so", "--workers", "2",
             "--grpc-port", "0", "--http-port", "0", "--transport", transport,
         ],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "--models nowhere: No such file or directory" in done.stderr
+    assert "--op-library ops.so cannot be loaded" in done.stderr
     assert "Traceback" not in done.stderr
 
 

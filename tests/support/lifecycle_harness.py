@@ -80,6 +80,8 @@ class LifecycleHarness:
         self.unproved: set[int] = set()
         self.forgotten: list[str] = []
         self.finished: list[Any] = []
+        for engine in (tensorflow, litert):
+            monkeypatch.setattr(engine, "library", lambda: None)
         monkeypatch.setattr(tensorflow, "load", self._load)
         monkeypatch.setattr(litert, "load", self._load)
         monkeypatch.setattr(litert, "available", lambda: "2.3")

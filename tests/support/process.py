@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -54,12 +55,18 @@ def children(parent: int) -> list[int]:
 class ServerProcess:
     """``horngate-server`` on free ports; ready when the block is entered, and stopped when it is left.
 
+    Args:
+        models: the root, or what is named one by one.
+        scratch: a folder of its own.
+        flags: further ones.
+
     Attributes:
         log: its lines so far.
         reading: while this is not set, nobody reads its log.
     """
 
-    def __init__(self, models: Path | str, scratch: Path, *flags: str) -> None:
+    def __init__(self, models: Path | str | Sequence[Path], scratch: Path, *flags: str) -> None:
+        served = ["--models", models] if isinstance(models, Path | str) else models
         self._port_file = scratch / "ports"
         self._port_file.unlink(missing_ok=True)
         self.log: list[str] = []
@@ -68,7 +75,7 @@ class ServerProcess:
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "horngate_server", "--models", models, "--grpc-port", "0", "--http-port", "0",
+                sys.executable, "-m", "horngate_server", *served, "--grpc-port", "0", "--http-port", "0",
                 "--port-file", self._port_file, *flags,
             ],
             stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, "PYTHONWARNINGS": "error"},

@@ -101,9 +101,18 @@ def memory(text: str) -> int:
     return number
 
 
-def size_or_0(text: str) -> int:
-    """Read a number of bytes, or 0."""
-    return 0 if text == "0" else size(text)
+def requests_size(text: str) -> int:
+    """Read a number of bytes that requests may have in memory: any that the machine has."""
+    number = _bytes(text)
+    most = max((1 << 31) - 1, machine.memory_bytes())
+    if number is None or not 0 < number <= most:
+        raise ValueError(f"expected a size up to {most >> 20}MiB, what this machine has, such as 512MiB or 4GiB")
+    return number
+
+
+def requests_size_or_0(text: str) -> int:
+    """Read a number of bytes that requests may have in memory, or 0."""
+    return 0 if text == "0" else requests_size(text)
 
 
 def share(text: str) -> float:
@@ -132,6 +141,21 @@ def origins(text: str) -> tuple[str, ...]:
 def files(text: str) -> tuple[Path, ...]:
     """Read one path or several, separated as in PATH."""
     return tuple(path(each) for each in text.split(os.pathsep))
+
+
+def named_models(text: str) -> tuple[Path, ...]:
+    """Read what is to be served: one path or several, separated as in PATH."""
+    if "://" in text:
+        raise ValueError("expected a folder or a file here; an object store is named by --models")
+    return files(text)
+
+
+def model_names(text: str) -> tuple[str, ...]:
+    """Read one model's name or several, separated by commas."""
+    found = tuple(text.split(","))
+    if not all(found) or any("/" in each for each in found):
+        raise ValueError("expected a name, or names separated by commas, without a slash")
+    return found
 
 
 def path(text: str) -> Path:

@@ -34,6 +34,7 @@ def _option(
     stem: str = "",
     separator: str = os.pathsep,
     made: Callable[[], Any] | None = None,
+    positional: bool = False,
 ) -> Any:
     """Describe a setting.
 
@@ -45,8 +46,11 @@ def _option(
         stem: the flag's name, where it is not the attribute's.
         separator: stands between several values in the variable.
         made: makes the default.
+        positional: it has no flag; any number of values stand by themselves.
     """
-    about = {"help": help, "parse": parse, "metavar": metavar, "stem": stem, "separator": separator}
+    about = {
+        "help": help, "parse": parse, "metavar": metavar, "stem": stem, "separator": separator, "positional": positional
+    }  # fmt: skip
     return field(default=default, metadata=about) if made is None else field(default_factory=made, metadata=about)
 
 
@@ -129,11 +133,25 @@ class Worker:
 class Settings:
     """Everything that an operator can set. The help texts are those of ``--help``."""
 
+    model: tuple[Path, ...] = _option(
+        (),
+        "what to serve, as it stands: a SavedModel's folder, a .tflite file, a model's folder with versions in it "
+        "(1/, 2/: TensorFlow Serving's base path, KServe's storage), or a folder of models; several: name them all, "
+        "or separate them with a colon in the variable",
+        parsing.named_models, "MODEL", positional=True,
+    )  # fmt: skip
     models: Path | StoreUrl = _option(
         Path("models"),
         "folder with the models: DIR/<name>/<integer version>/ with saved_model.pb, model.tflite or both; or a folder "
-        "of an object store, s3://bucket/prefix or gs://bucket/prefix (pip install 'horngate[remote]')",
+        "of an object store, s3://bucket/prefix or gs://bucket/prefix (pip install 'horngate[remote]'); where no MODEL "
+        "is named",
         parsing.model_root, "DIR|URL",
+    )  # fmt: skip
+    name: tuple[str, ...] = _option(
+        (),
+        "what callers call the model (default: its folder's or file's name); with several MODELs, give it again for "
+        "each, in their order",
+        parsing.model_names, "NAME", separator=",",
     )  # fmt: skip
     model_cache: Path = _option(
         Path("model-cache"), "where versions of an object store are fetched to; served without it, too",
@@ -239,7 +257,7 @@ class Settings:
     max_request_bytes: int = _option(
         1 << 30,
         "bytes of requests in memory at once, being received or waiting; more are refused with RESOURCE_EXHAUSTED",
-        parsing.size, "SIZE",
+        parsing.requests_size, "SIZE",
     )  # fmt: skip
     tokens: Path | None = _option(
         None,
@@ -253,7 +271,7 @@ class Settings:
         parsing.whole(0, 1 << 30), "N",
     )  # fmt: skip
     max_client_bytes: int = _option(
-        0, "bytes of one client's requests at once; 0 for any number", parsing.size_or_0, "SIZE"
+        0, "bytes of one client's requests at once; 0 for any number", parsing.requests_size_or_0, "SIZE"
     )
     max_connections: int = _option(1000, "connections at once; further ones are closed", parsing.whole(1, 1 << 20), "N")
     max_connection_age_s: float = _option(
@@ -281,6 +299,12 @@ class Settings:
         False,
         "answer Triton's RepositoryModelLoad and RepositoryModelUnload and TensorFlow Serving's "
         "HandleReloadConfigRequest: callers, or those with an admin token, can then change what is served",
+        parsing.switch,
+    )
+    write_config: bool = _option(
+        False,
+        "let promotions write labels into --config FILE, where they outlast the server; without it they are forgotten "
+        "when it ends, and a label that the file has is changed there alone",
         parsing.switch,
     )
     reflection: str = _option(
@@ -315,6 +339,8 @@ class Settings:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        if self.name and len(self.name) != (len(self.model) or 1):
+            raise SettingsError(f"{len(self.name)} --name for {len(self.model) or 1} MODEL; expected one for each")
         if self.queue_rows < self.max_batch_rows:
             raise SettingsError(
                 f"--queue-rows {self.queue_rows}: expected at least --max-batch-rows, {self.max_batch_rows}"
@@ -327,11 +353,16 @@ class Settings:
         for path in self.op_library:
             if not path.is_file():
                 raise SettingsError(f"--op-library {path}: no such file; expected a shared library (.so)")
+        self._check_admin()
+        self._check_grpc_web()
+
+    def _check_admin(self) -> None:
         if self.admin and not self.tokens and not self.is_local:
             raise SettingsError(f"--admin with --host {self.host} needs --tokens FILE, with a token for administrators")
         if self.admin and self.workers > 1:
             raise SettingsError("--admin reaches one process: with --workers, change what is served in --config FILE")
-        self._check_grpc_web()
+        if self.write_config and not (self.config and self.admin):
+            raise SettingsError("--write-config needs --admin, by which callers promote, and --config FILE to write")
 
     def _check_grpc_web(self) -> None:
         if self.grpc_web_origins and self.grpc_web_port is None:
@@ -399,7 +430,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     Raises:
         SettingsError: the offending flag or variable, what was expected, what came.
     """
-    return chosen(vars(_parser().parse_args(arguments)), environment)
+    return chosen(vars(_parser().parse_intermixed_args(arguments)), environment)
 
 
 def add_flags(parser: argparse.ArgumentParser, *attributes: str) -> None:
@@ -421,9 +452,16 @@ def chosen(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     """
     environment = os.environ if environment is None else environment
     found = {}
+    if given.get("model") and given.get("models"):
+        raise SettingsError("either MODEL or --models: both say what is served")
+    one, root = names("model")[1], names("models")[1]  # what says what is served; a flag wins, else MODEL does
+    unsaid = one if given.get("models") else root if given.get("model") or one in environment else ""
+    environment = {name: text for name, text in environment.items() if name != unsaid}
     for each in fields(Settings):
         flag, variable = names(each.name)
-        if given.get(each.name) is not None:
+        if each.metadata["positional"]:
+            flag = each.metadata["metavar"]
+        if given.get(each.name) not in (None, []):
             text = given[each.name]
             source, text = flag, each.metadata["separator"].join(text) if isinstance(text, list) else text
         elif variable in environment:
@@ -463,6 +501,49 @@ def prepare_libraries(settings: Settings) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
+GROUPS = (
+    (
+        "models",
+        "What is served. New versions are served as they appear, once they have proved themselves.",
+        (
+            "model", "models", "name", "config", "verify", "watch_interval_s", "op_library", "model_cache",
+            "model_cache_bytes",
+        ),
+    ),
+    (
+        "network",
+        "Where callers come in: gRPC on one port; metrics, probes, JSON and the console on the other.",
+        (
+            "host", "grpc_port", "http_port", "port_file", "transport", "grpc_web_port", "grpc_web_origins",
+            "max_connections", "max_connection_age_s", "console", "reflection",
+        ),
+    ),
+    (
+        "security",
+        "Who may call, and what one client may take. By default only this machine can reach the server.",
+        (
+            "tls_cert", "tls_key", "tls_client_ca", "tokens", "max_client_requests", "max_client_bytes",
+            "max_message_bytes", "max_request_bytes",
+        ),
+    ),
+    (
+        "batching",
+        "Requests that come while the model computes form the next batch. How large it may be is found out at load.",
+        ("max_batch_rows", "target_batch_time_s", "model_memory_bytes", "max_queue_delay_s", "queue_rows"),
+    ),
+    ("computing", "What computes, and with how much of the machine.",
+        ("device", "engine", "compute_threads", "workers", "worker_timeout_s")),
+    ("lifecycle", "Who may change what is served, and how the server ends.",
+        ("admin", "write_config", "grace_period_s")),
+    (
+        "telemetry",
+        "What is told of requests, beside the metrics on the HTTP port.",
+        ("log_format", "log_level", "access_log", "otlp_endpoint", "trace_share"),
+    ),
+)  # fmt: skip
+"""The flags as ``--help`` has them: title, what they are about, attributes."""
+
+
 # --- private ------------------------------------------------------------------------------------------
 
 
@@ -474,6 +555,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="horngate-server",
+        usage="%(prog)s [MODEL ...] [--flag VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         description=(
@@ -486,7 +568,9 @@ def _parser() -> argparse.ArgumentParser:
             "  horngate-server token NAME --file FILE [--admin]   make a token, and let it in by --tokens FILE\n"
             "  horngate-server health [--server localhost:8001] [--model NAME]   exit 0 if it serves, 1 if not\n\n"
             "examples:\n"
-            "  horngate-server --models models\n"
+            "  horngate-server wine                      a SavedModel's folder, or a model's with 1/, 2/ in it\n"
+            "  horngate-server cat.tflite --name cats    callers ask for cats\n"
+            "  horngate-server --models models           every models/<name>/<version>/, new ones as they come\n"
             "  horngate-server --models /srv/models --host 0.0.0.0 --device gpu\n"
             "  HORNGATE_LOG_FORMAT=json horngate-server --queue-rows 65536\n\n"
             "Every flag has a variable: --grpc-port is HORNGATE_GRPC_PORT. A flag wins over its variable.\n"
@@ -496,13 +580,22 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    add_flags(parser, *(each.name for each in fields(Settings)))
+    known = {each.name: each for each in fields(Settings)}
+    for title, about, members in GROUPS:
+        group = parser.add_argument_group(title, about)
+        for name in members:
+            _add_flag(group, known.pop(name))
+    for each in known.values():
+        _add_flag(parser, each)
     return parser
 
 
-def _add_flag(parser: argparse.ArgumentParser, setting: Field[Any]) -> None:
+def _add_flag(parser: argparse._ActionsContainer, setting: Field[Any]) -> None:
     flag, _ = names(setting.name)
     text = setting.metadata["help"]
+    if setting.metadata["positional"]:
+        parser.add_argument(setting.name, nargs="*", metavar=setting.metadata["metavar"], help=text)
+        return
     if setting.default is False:
         parser.add_argument(flag, dest=setting.name, action="store_const", const="true", help=text.replace("%", "%%"))
         return

@@ -17,14 +17,20 @@ class ModelCommands:
         models: by name.
         reconcile: loads what is wanted, and lets go what is not.
         note_departures: takes in which versions have left.
+        write_label: writes a model's label into the configuration, and takes that; None where it is not to be written.
     """
 
     def __init__(
-        self, models: Mapping[str, ModelState], reconcile: Callable[[], None], note_departures: Callable[[], None]
+        self,
+        models: Mapping[str, ModelState],
+        reconcile: Callable[[], None],
+        note_departures: Callable[[], None],
+        write_label: Callable[[str, str, int], None] | None = None,
     ) -> None:
         self._models = models
         self._reconcile = reconcile
         self._note_departures = note_departures
+        self._write_label = write_label
 
     def load(self, name: str) -> None:
         """Serve a model as its configuration says.
@@ -50,15 +56,20 @@ class ModelCommands:
         self._reconcile()
 
     def promote(self, name: str, number: int, label: str) -> None:
-        """Give a version a label.
+        """Give a version a label; in the configuration, too, where that may be written.
 
         Raises:
             ModelNotFound: there is no such version.
-            Refused: it cannot be served, with the reason; or the label is the configuration's.
+            Refused: it cannot be served, with the reason; or the label is the configuration's, which is not to be
+                written.
+            SettingsError: the configuration cannot be written.
         """
         model = self._model(name)
-        if label in model.config.labels:
-            raise Refused(f"label {label} of model {name} is set in --config: change it there")
+        if label in model.config.labels and self._write_label is None:
+            raise Refused(
+                f"label {label} of model {name} is set in --config: change it there, or start the server with "
+                "--write-config, which lets promotions change it"
+            )
         version = model.versions.get(number)
         if version is None or not (version.on_disk or version.loaded):
             raise ModelNotFound(f"model {name!r} has no version {number} on disk; it has {sorted(model.versions)}")
@@ -70,7 +81,11 @@ class ModelCommands:
         if version.loaded is None:
             self._reconcile()
             raise Refused(f"model {name} version {number} cannot be served: {version.reason}")
-        model.promoted[label] = number
+        if self._write_label is not None:
+            self._write_label(name, label, number)
+            model.promoted.pop(label, None)
+        else:
+            model.promoted[label] = number
         self._reconcile()
         log.info("model %s: version %d is %s, as an administrator wishes", name, number, label)
 

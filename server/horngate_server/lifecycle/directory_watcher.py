@@ -1,11 +1,11 @@
-"""Tells that something under the model root has changed: at once where the file system says so.
+"""Tells that something has changed where the models lie: at once where the file system says so.
 
 Network file systems do not, and inotify can run out: whoever listens looks by itself now and then as well.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -16,15 +16,15 @@ GROUP_MS = 100
 
 
 class DirectoryWatcher:
-    """A thread that calls ``changed`` after changes under ``root``.
+    """A thread that calls ``changed`` after changes of files.
 
     Args:
-        root: with everything in it.
+        paths: folders, with everything in them, or files.
         changed: called on the thread; must be quick.
     """
 
-    def __init__(self, root: Path, changed: Callable[[], None]) -> None:
-        self._root = root
+    def __init__(self, paths: Sequence[Path], changed: Callable[[], None]) -> None:
+        self._paths = paths
         self._changed = changed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -45,11 +45,15 @@ class DirectoryWatcher:
     def _run(self) -> None:
         from watchfiles import watch  # noqa: PLC0415 - not before the first answer: it costs 50 ms
 
-        root = str(self._root.absolute())
+        roots = [str(each.absolute()) for each in self._paths]
+
+        def counts(_change: object, path: str) -> bool:  # not what exporters are still writing
+            return not any(path.startswith(root) and "/." in path.removeprefix(root) for root in roots)
+
         try:
             for _ in watch(
-                root,
-                watch_filter=lambda _, path: "/." not in path.removeprefix(root),  # what exporters are still writing
+                *roots,
+                watch_filter=counts,
                 debounce=GROUP_MS,
                 step=GROUP_MS // 2,
                 stop_event=self._stop,
@@ -58,4 +62,4 @@ class DirectoryWatcher:
             ):
                 self._changed()
         except (OSError, RuntimeError) as error:
-            log.warning("no notice of changes under %s, it is looked at regularly instead: %s", root, error)
+            log.warning("no notice of changes under %s: it is looked at regularly instead: %s", ", ".join(roots), error)

@@ -11,7 +11,7 @@ from horngate_server.core.model import Array, Feed, LoadedModel, Model
 from horngate_server.core.settings import AUTO, LITERT, TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Signature
 from horngate_server.lifecycle.batching_proof import Proof
-from horngate_server.lifecycle.repository import FILES
+from horngate_server.lifecycle.repository import FILES, file_of
 from horngate_server.lifecycle.verification import VERIFIED
 from horngate_server.runtimes import litert, tensorflow
 
@@ -104,7 +104,7 @@ def candidates(path: Path, settings: Settings, limits: Limits) -> Sequence[str]:
         ModelError: none can; what was expected and what there is.
         DeviceUnavailable: a GPU is asked for, and only LiteRT has a file.
     """
-    there = [engine for engine, file in FILES.items() if (path / file).is_file()]
+    there = [engine for engine in FILES if file_of(path, engine).is_file()]
     here = [engine for engine in there if is_installed(engine)]
     if limits.engine != AUTO:
         return [checked(limits.engine, path)]
@@ -123,7 +123,7 @@ def checked(engine: str, path: Path) -> str:
     Raises:
         ModelError: the version has no file for it, or it is not installed.
     """
-    if not (path / FILES[engine]).is_file():
+    if not file_of(path, engine).is_file():
         raise ModelError(f"engine {engine}: it has no {FILES[engine]}; horngate_trainer.export writes both kinds")
     if not is_installed(engine):
         raise ModelError(_not_installed(engine))
@@ -133,6 +133,20 @@ def checked(engine: str, path: Path) -> str:
 def is_installed(engine: str) -> bool:
     """Whether an engine can be used here."""
     return bool(litert.available() if engine == LITERT else tensorflow.available())
+
+
+def load_libraries(path: Path, settings: Settings, limits: Limits) -> None:
+    """Load what the engines need that may compute a version: that memory is the process's, not the version's.
+
+    Raises:
+        ModelError: no engine can compute it.
+        DeviceUnavailable: as `candidates`.
+    """
+    for engine in candidates(path, settings, limits):
+        if engine == LITERT:
+            litert.library()
+        else:
+            tensorflow.library()
 
 
 def load(engine: str, path: Path, *, device: str, threads: int, limits: Limits) -> LoadedModel:

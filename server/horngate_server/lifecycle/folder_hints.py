@@ -4,12 +4,20 @@ Asked when something is wrong. Nothing here raises: where nothing can be told, a
 """
 
 import mmap
+import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 GRAPH = "saved_model.pb"
 LITE = "model.tflite"
 FILES = {GRAPH: "a SavedModel", LITE: "a model for LiteRT"}
+KERAS = (".keras", ".h5", ".hdf5")
+"""How files are called that Keras alone can read."""
+TRITON = "model.savedmodel"
+"""Where Triton has a version's SavedModel."""
+_OTHERS = ("*.onnx", "*.plan", "*.pt", "*.graphdef")
+"""What other servers serve."""
 INDEX = "variables/variables.index"
 POINTER = b"version https://git-lfs.github.com/spec/v1"
 """How the text begins that Git LFS leaves in a large file's place."""
@@ -24,7 +32,9 @@ def about_version(path: Path) -> str:
     for file in FILES:
         lower = _first(path, f"*/{file}")
         if lower is not None:
-            return f"{_shown(lower.relative_to(path))} is one level too low: move what is in {lower.parent.name} up"
+            triton = "that is Triton's layout: " if lower.parent.name == TRITON else ""
+            what = f"{_shown(lower.relative_to(path))} is one level too low: move what is in {lower.parent.name} up"
+            return triton + what
     return _about_other_formats(path)
 
 
@@ -38,25 +48,47 @@ def about_model(folder: Path) -> str:
                     "is --models the folder of one model? Expected the folder above it, "
                     f"DIR/<name>/{folder.name}/{file}"
                 )
-            return f"its {file} is one level too high: {hint}"
+            return f"its {file} is one level too high: {hint}; or serve it as it is: {_served(folder)}"
         lower = _first(folder, f"*/{file}")
         if lower is not None:
+            if lower.parent.name == TRITON:
+                return about_version(folder)
             return f"{_shown(lower.parent.name)} is no version: expected a whole number, {_shown(folder)}/1/{file}"
         lower = _first(folder, f"*/*/{file}")
         if lower is not None:
             return f"{_shown(lower.relative_to(folder))} is too low: expected {_shown(folder)}/<integer version>/{file}"
-    return _about_other_formats(folder)
+    triton = f"it has Triton's config.pbtxt and no version: expected {_shown(folder)}/<integer version>/{GRAPH}"
+    return _about_other_formats(folder) or (triton if _is_file(folder / "config.pbtxt") else "")
 
 
-def about_root(root: Path) -> str:
-    """Say what the model root is if it is no root; empty if it is one."""
+def about_versions(folder: Path) -> Mapping[Path, str]:
+    """Say which folders beside a model's versions look like versions and are none."""
+    return {
+        each: f"it is no version: expected a whole number, such as {_shown(folder)}/2"
+        for each in _sorted(folder, "*")
+        if not each.name.isdecimal() and not each.name.startswith(".") and any(_is_file(each / file) for file in FILES)
+    }
+
+
+def about_root(root: Path) -> Mapping[Path, str]:
+    """Say what lies in a model root itself that belongs elsewhere."""
     for file, kind in FILES.items():
         if _is_file(root / file):
-            return (
+            what = (
                 f"--models {_shown(root)} is {kind} itself: its {file} is two levels too high; "
                 f"expected DIR/<name>/<integer version>/{file}"
             )
-    return ""
+            return {root: what}
+    return {each: about_file(each) for each in _sorted(root, "*.*") if each.suffix in (*KERAS, ".tflite")}
+
+
+def about_file(path: Path) -> str:
+    """Say what to do with a lone file of Keras's or LiteRT's."""
+    if path.suffix == ".tflite":
+        return f"expected DIR/<name>/<integer version>/{LITE}; or serve it as it is: {_served(path)}"
+    name = shlex.quote(_shown(path.stem))
+    command = f"`horngate-trainer import {shlex.quote(_shown(path))} --name {name}`"
+    return f"Keras alone can read it: {command} makes a model of it that can be served"
 
 
 def about_pointers(path: Path) -> str:
@@ -102,17 +134,22 @@ def _about_other_formats(path: Path) -> str:
     instead = "Horngate serves SavedModels and models for LiteRT"
     if _is_file(path / "saved_model.pbtxt"):
         return f"it has saved_model.pbtxt, the text form; expected the binary one, {GRAPH}"
-    for pattern in ("*.keras", "*.h5"):
-        found = _first(path, pattern)
+    for suffix in KERAS:
+        found = _first(path, f"*{suffix}")
         if found is not None:
-            return (
-                f"it has only {_shown(found.name)}, which Keras alone can read; {instead}: "
-                "keras.models.load_model(FILE).export(FOLDER) writes one"
-            )
+            return f"it has only {_shown(found.name)}; {instead}; {about_file(found)}"
     found = _first(path, "*.tflite")
     if found is not None:
         return f"it has only {_shown(found.name)}: a model for LiteRT is called <integer version>/{LITE}"
+    for pattern in _OTHERS:
+        found = _first(path, pattern)
+        if found is not None:
+            return f"it has only {_shown(found.name)}; {instead}"
     return ""
+
+
+def _served(path: Path) -> str:
+    return f"`horngate-server {shlex.quote(_shown(path))}`"
 
 
 def _has_variables(graph: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -22,7 +23,8 @@ from horngate_server.engine.routing import Servable
 from horngate_server.lifecycle import engines, folder_hints, recorded_requests, repository
 from horngate_server.lifecycle.batching_proof import Proof
 from horngate_server.lifecycle.engines import Choice
-from horngate_server.lifecycle.folder_hints import GRAPH, LITE
+from horngate_server.lifecycle.folder_hints import GRAPH, KERAS, LITE
+from horngate_server.lifecycle.model_places import Kind, recognised
 from horngate_server.lifecycle.preparation import prepare
 from horngate_server.lifecycle.repository import Version
 from horngate_server.runtimes import process_memory, tensorflow
@@ -60,7 +62,8 @@ class LoadReport:
         why: why there.
         verification: "verified (N rows)", or why it is not.
         seconds: what loading took, verification and warm-up included.
-        memory_bytes: by how much the process grew meanwhile: its own share of it, about.
+        memory_bytes: by how much the process's own memory grew meanwhile: its weights, graph and buffers, about;
+            without the engines' libraries, which all versions share, and without a GPU's memory.
         max_batch_rows: rows that are computed together at most.
         rungs: what each batch size costs, at the size of free axes that was tried; empty where no input was found.
         batching: by signature, whether its requests share runs, and why.
@@ -165,6 +168,7 @@ def load(
     settings: Settings,
     limits: Limits,
     *,
+    called: tuple[str, int] | None = None,
     finish: Finish,
     clock: Clock,
     on_death: Callable[[BaseException], None],
@@ -174,9 +178,10 @@ def load(
     """Load one version, and let it prove itself.
 
     Args:
-        path: its folder.
+        path: its folder, or a lone ``.tflite`` file.
         settings: device, threads, how to verify.
         limits: what it may take.
+        called: the model's name and the version's number, where the folders' names do not say them.
         finish: takes its executor's outcomes.
         clock: monotonic seconds.
         on_death: called should its executor's loop fail.
@@ -186,10 +191,12 @@ def load(
     Raises:
         ModelError: it is not whole, cannot be served, or does not reproduce its own recorded answers.
     """
-    began, memory = clock(), process_memory.resident()
+    began = clock()
     with ThreadPoolExecutor(1, "loading", initializer=stand_back if beside else None) as thread:
-        version = thread.submit(repository.read, path, alive).result()
+        version = thread.submit(repository.read, path, alive, called=called).result()
         labels = _labels(path)
+        thread.submit(engines.load_libraries, path, settings, limits).result()
+        memory = process_memory.anonymous()
         prepared = prepare(version, settings, limits, thread, beside=beside, alive=alive)
     choice = prepared.choice
     model = choice.model
@@ -230,7 +237,7 @@ def load(
         engines=choice.engines,
         verification=choice.verification,
         seconds=clock() - began,
-        memory_bytes=max(0, process_memory.resident() - memory),
+        memory_bytes=max(0, process_memory.anonymous() - memory),
         max_batch_rows=1 if info.batching.whole else min(info.batching.max_rows, limits.max_batch_rows),
         rungs=[
             Rung(rows, seconds * 1e3, rows / seconds)
@@ -248,7 +255,7 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     """Load a version, or a model's newest one, and close it again.
 
     Args:
-        path: the version's folder, or the model's.
+        path: the version's folder, or the model's; or a SavedModel or a ``.tflite`` file, wherever it lies.
         settings: device, threads, how to verify.
         limits: what a model of this name may take; as the settings say where it is left out.
 
@@ -257,16 +264,12 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
     """
     for library in settings.op_library:
         tensorflow.load_op_library(library)
-    path = path.absolute()
-    if not path.name.isdecimal():
-        versions = repository.versions(path)
-        if not versions:
-            hint = folder_hints.about_model(path) or f"expected <model>/<integer version>/{GRAPH} or {LITE}"
-            raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
-        path = versions[max(versions)]
-    mine = settings.limits if limits is None else limits(path.parent.name)
+    path, called = _inspected(path.absolute())
+    mine = settings.limits if limits is None else limits(called[0] if called else path.parent.name)
     try:
-        loaded = load(path, settings, mine, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None)
+        loaded = load(
+            path, settings, mine, called=called, finish=lambda *_: None, clock=monotonic, on_death=lambda _: None
+        )
     except ModelError as error:
         if hint := folder_hints.about_variables(path):
             raise ModelError(f"{error}; {hint}") from error
@@ -276,6 +279,26 @@ def inspect(path: Path, settings: Settings, limits: Callable[[str], Limits] | No
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _inspected(path: Path) -> tuple[Path, tuple[str, int] | None]:
+    """Return the version at a path, or a model's newest one, and what it is called where its folders do not say it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if path.name.isdecimal():
+        return path, None
+    with suppress(OSError):
+        place = recognised(path)
+        if place is not None and place.kind is Kind.VERSION:
+            return path, (place.name, place.number)
+    versions = repository.versions(path)
+    if not versions:
+        hint = folder_hints.about_file(path) if path.suffix in KERAS else folder_hints.about_model(path)
+        hint = hint or f"expected <model>/<integer version>/{GRAPH} or {LITE}"
+        raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
+    return versions[max(versions)], None
 
 
 def _aside(choice: Choice) -> tuple[Mapping[str, Proof], Model | None]:
@@ -323,7 +346,7 @@ def _labels(path: Path) -> Sequence[str]:
     """
     try:
         return tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path / LABELS} cannot be read: {error}") from error

@@ -5,6 +5,7 @@ load beside serving, verify, put a new table of routes in place, drain who is no
 before somebody who is wanted can answer.
 """
 
+import difflib
 import logging
 import queue
 import threading
@@ -27,6 +28,7 @@ from horngate_server.lifecycle.commands import ModelCommands
 from horngate_server.lifecycle.directory_watcher import DirectoryWatcher
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.model_config import Config, ModelConfig
+from horngate_server.lifecycle.model_places import ModelPlaces
 from horngate_server.lifecycle.model_state import ModelState
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.reconciler import Reconciler
@@ -99,10 +101,16 @@ class Lifecycle:
             wake=self._wake.set,
         )
         self._models = self._reconciler.models
-        self._watch = DirectoryWatcher(settings.model_root, self._wake.set)
+        self._places = ModelPlaces(settings)
+        self._watch = DirectoryWatcher(self._places.paths, self._wake.set)
         self._thread: threading.Thread | None = None
         self._root_error = ""
         self._ignored: Mapping[Path, str] = {}
+        self._unknown: frozenset[str] = frozenset()
+        if settings.write_config and settings.config is not None:
+            from horngate_server.lifecycle import config_file  # noqa: PLC0415 - few need it
+
+            config_file.check(settings.config)
 
     def begin(self) -> None:
         """Look for the first time and load what is there, on the caller's thread.
@@ -201,9 +209,14 @@ class Lifecycle:
         return self._config.of(name)
 
     @property
-    def root(self) -> Path:
+    def places(self) -> ModelPlaces:
         """Where the models are."""
-        return self._settings.model_root
+        return self._places
+
+    @property
+    def ignored(self) -> Mapping[Path, str]:
+        """What looks like a model or a version and is none, each with the reason. Callable from any thread."""
+        return self._ignored
 
     def load(self, name: str, done: Done) -> None:
         """Serve a model as its configuration says; versions that were refused are tried again."""
@@ -258,7 +271,7 @@ class Lifecycle:
             raise Refused(f"models are configured in {self._settings.config}: change it there")
         unknown = sorted(set(models) - set(self._models))
         if unknown:
-            raise ModelNotFound(f"no model {', '.join(unknown)} in {self.root}; it has {sorted(self._models)}")
+            raise ModelNotFound(f"no model {', '.join(unknown)}; expected one of {sorted(self._models)}")
         self._config = replace(self._config, models=MappingProxyType(dict(models)))
         commands.reload(models)
 
@@ -266,7 +279,7 @@ class Lifecycle:
         def wish() -> None:
             try:
                 self._look()
-                run(ModelCommands(self._models, self._reconciler.reconcile, self._reconciler.note_departures))
+                run(self._commands_now())
             except RequestError as error:
                 done(error)
             except HorngateError as error:
@@ -276,6 +289,17 @@ class Lifecycle:
 
         self._commands.put(wish)
         self._wake.set()
+
+    def _commands_now(self) -> ModelCommands:
+        write = self._write_label if self._settings.write_config else None
+        return ModelCommands(self._models, self._reconciler.reconcile, self._reconciler.note_departures, write)
+
+    def _write_label(self, name: str, label: str, number: int) -> None:
+        from horngate_server.lifecycle import config_file  # noqa: PLC0415 - few need it
+
+        assert self._settings.config is not None
+        self._configure(config_file.set_label(self._settings.config, self._settings, name, label, number))
+        log.info("%s says now that label %s of model %s is version %d", self._settings.config, label, name, number)
 
     def _step(self) -> None:
         if not self._stopping.is_set():
@@ -290,7 +314,7 @@ class Lifecycle:
         self._reconciler.note_loads()
         self._look_at_config()
         try:
-            listing = repository.look(self._settings.model_root)
+            listing = self._places.look()
         except ModelError as error:
             if first:
                 raise
@@ -308,7 +332,17 @@ class Lifecycle:
         for name, model in self._models.items():
             if name not in listing.unreadable:  # what is loaded serves on; what is not is not forgotten
                 model.see(found.get(name, {}), self._clock())
+        self._say_unknown()
         self._reconciler.expect()
+
+    def _say_unknown(self) -> None:
+        """Say once for which models the file has a section that are not there."""
+        unknown = frozenset(self._config.models) - self._models.keys() if self._settings.config else frozenset()
+        for name in sorted(unknown - self._unknown):
+            like = difflib.get_close_matches(name, self._models, 1)
+            hint = f"did you mean {like[0]}?" if like else f"there is {', '.join(sorted(self._models)) or 'none'}"
+            log.warning("--config %s: models.%s: there is no such model so far; %s", self._settings.config, name, hint)
+        self._unknown = unknown
 
     def _say_ignored(self, ignored: Mapping[Path, str]) -> None:
         """Say once what looks like a model or a version and is none."""
@@ -322,12 +356,27 @@ class Lifecycle:
         if self._config_file is None or not self._config_file.seen():
             return
         try:
-            self._config = model_config.read(self._settings.config, self._settings)
+            config = model_config.read(self._settings.config, self._settings)
         except SettingsError as error:
             self.config_valid = False
             log.error("the configuration stays as it was: %s", error)
             return
-        self.config_valid = True
         log.info("the configuration has changed: %s", self._settings.config)
+        self._configure(config)
+
+    def _configure(self, config: Config) -> None:
+        """Take what the file says."""
+        self._config = self._without_misnomers(config)
+        self.config_valid = True
         for name, model in self._models.items():
             model.configure(self._config.of(name))
+
+    def _without_misnomers(self, config: Config) -> Config:
+        """Let a model keep its section that the file has now under a name like it, which no model has."""
+        kept = {}
+        for name in config.models.keys() - self._models.keys():
+            for like in difflib.get_close_matches(name, self._models, 1):
+                if like not in config.models and like in self._config.models:
+                    log.warning("model %s keeps its configuration, though the file has models.%s instead", like, name)
+                    kept[like] = self._config.models[like]
+        return replace(config, models=MappingProxyType({**config.models, **kept}))

@@ -199,7 +199,7 @@ def _why_only(version: Version, settings: Settings, limits: Limits) -> str:
     """Say why only one engine was tried."""
     if limits.engine != AUTO:
         return "asked for"
-    there = [engine for engine, file in repository.FILES.items() if (version.path / file).is_file()]
+    there = [engine for engine in repository.FILES if repository.file_of(version.path, engine).is_file()]
     if len(there) == 1:
         return f"it has only {repository.FILES[there[0]]}"
     missing = [engine for engine in there if not engines.is_installed(engine)]

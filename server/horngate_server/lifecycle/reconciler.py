@@ -158,6 +158,7 @@ class Reconciler:
                 version.path,
                 self._settings,
                 limits,
+                called=(model.name, version.number),
                 finish=observers.finish,
                 clock=self._clock,
                 on_death=self._on_death,

@@ -1,8 +1,9 @@
-"""The model root on disk: which versions there are, which of them are whole, and whether one has changed.
+"""Models on disk: which versions there are, which of them are whole, and whether one has changed.
 
-The layout is TensorFlow Serving's, ``<root>/<name>/<integer version>/``; other folders are not versions. A version
-with a manifest (``assets.extra/horngate.json``) is whole when every file in it has the SHA-256 that the manifest,
-which is written last, says; one without is taken as it is, and called unverified.
+The layout is TensorFlow Serving's, ``<root>/<name>/<integer version>/``; other folders are not versions. A lone
+``.tflite`` file can be a version, too, where an operator names it (`model_places`). A version with a manifest
+(``assets.extra/horngate.json``) is whole when every file in it has the SHA-256 that the manifest, which is written
+last, says; one without is taken as it is, and called unverified.
 """
 
 import errno
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,15 +49,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is under the model root.
+    """What lies where models are expected.
 
     Attributes:
-        models: those with a version: by name, the versions' folders.
+        models: those with a version: by name, where the versions lie.
         unreadable: the models whose folder cannot be read at the moment.
         ignored: what looks like a model or a version and is none, each with the reason.
     """
 
-    models: Mapping[str, Mapping[int, Path]]
+    models: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
     unreadable: frozenset[str] = frozenset()
     ignored: Mapping[Path, str] = field(default_factory=dict)
 
@@ -71,28 +72,39 @@ def look(root: Path) -> Listing:
         folders = sorted(each for each in root.iterdir() if os.path.isdir(each) and not each.name.startswith("."))
     except OSError as error:
         raise ModelError(f"--models {shown(root)}: {error.strerror}") from error
-    found: dict[str, Mapping[int, Path]] = {}
-    unreadable = set()
+    odd = folder_hints.about_root(root)
+    return joined([Listing(ignored=odd), *(look_at_model(folder, folder.name) for folder in folders)])
+
+
+def look_at_model(folder: Path, name: str) -> Listing:
+    """Find the versions of one model in its folder."""
+    if shown(name) != name:
+        return Listing(ignored={folder: "its name is not UTF-8: no caller could ask for it"})
+    try:
+        mine, odd = _versions(folder)
+    except OSError as error:
+        if error.errno in _GONE:
+            return Listing()
+        return Listing({}, frozenset([name]), {folder: f"it cannot be read: {error.strerror}"})
+    if mine:
+        return Listing({name: mine}, ignored={**odd, **folder_hints.about_versions(folder)})
+    if hint := folder_hints.about_model(folder):
+        odd[folder] = hint
+    return Listing(ignored=odd)
+
+
+def joined(listings: Iterable[Listing]) -> Listing:
+    """Return several listings as one; of two models with one name, the first counts."""
+    models: dict[str, Mapping[int, Path]] = {}
+    unreadable: set[str] = set()
     ignored: dict[Path, str] = {}
-    if hint := folder_hints.about_root(root):
-        ignored[root] = hint
-    for folder in folders:
-        if shown(folder.name) != folder.name:
-            ignored[folder] = "its name is not UTF-8: no caller could ask for it"
-            continue
-        try:
-            mine, odd = _versions(folder)
-        except OSError as error:
-            if error.errno not in _GONE:
-                unreadable.add(folder.name)
-                ignored[folder] = f"it cannot be read: {error.strerror}"
-            continue
-        ignored |= odd
-        if mine:
-            found[folder.name] = mine
-        elif hint := folder_hints.about_model(folder):
-            ignored[folder] = hint
-    return Listing(found, frozenset(unreadable), ignored)
+    for each in listings:
+        ignored |= each.ignored
+        unreadable |= each.unreadable
+        for name, found in each.models.items():
+            if models.setdefault(name, found) is not found:
+                ignored[next(iter(found.values()))] = f"there is another model {name}: give one of them another --name"
+    return Listing(models, frozenset(unreadable), ignored)
 
 
 def versions(folder: Path) -> Mapping[int, Path]:
@@ -101,6 +113,11 @@ def versions(folder: Path) -> Mapping[int, Path]:
         return _versions(folder)[0]
     except OSError:
         return {}
+
+
+def file_of(path: Path, engine: str) -> Path:
+    """Return what an engine computes from: a file in a version's folder, or a lone ``.tflite`` file itself."""
+    return path if engine == LITERT and path.is_file() else path / FILES[engine]
 
 
 def shown(path: Path | str) -> str:
@@ -123,6 +140,9 @@ def fingerprint(path: Path) -> Fingerprint:
         if error.errno not in _GONE:  # it may vanish while this walks
             found.append((str(error.filename), -(error.errno or 1), 0, 0, 0))
 
+    def note_file(file: str, stat: os.stat_result) -> None:
+        found.append((file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_mode))
+
     for folder, folders, names in os.walk(path, onerror=note):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # they are not walked
         for name in (*names, *links):
@@ -132,25 +152,28 @@ def fingerprint(path: Path) -> Fingerprint:
             except OSError as error:
                 note(error)
             else:
-                found.append((file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_mode))
+                note_file(file, stat)
+    if not found and os.path.isfile(path):
+        note_file(str(path), os.stat(path))
     return frozenset(found)
 
 
-def read(path: Path, alive: Callable[[], None] = lambda: None) -> Version:
+def read(path: Path, alive: Callable[[], None] = lambda: None, *, called: tuple[str, int] | None = None) -> Version:
     """Check that a version is whole.
 
     Args:
-        path: its folder.
+        path: its folder, or a lone ``.tflite`` file.
         alive: called after every file; what it raises ends the reading.
+        called: the model's name and the version's number, where the folders' names do not say them.
 
     Raises:
         ModelError: what is missing or differs, and what to do where that is known.
     """
-    name, number = path.parent.name, number_of(path.name)
+    name, number = called or (path.parent.name, number_of(path.name))
     if number is None:
         raise ModelError(f"{shown(path)} is no version: expected a whole number up to {HIGHEST}")
     try:
-        graph = next((path / file for file in FILES.values() if (path / file).is_file()), None)
+        graph = next((file for engine in FILES if (file := file_of(path, engine)).is_file()), None)
         if graph is None:
             os.listdir(path)  # a folder that cannot be read says so itself
             hint = folder_hints.about_version(path)

@@ -18,7 +18,6 @@ from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.rpc import Transport
 from horngate_server.core.settings import Settings, prepare_libraries
 from horngate_server.engine.routing import Models
-from horngate_server.lifecycle.folder_hints import GRAPH, LITE
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
@@ -359,7 +358,8 @@ class App:
                 f"  device     {each.device.kind} ({each.device.why})",
             ]
         if not loaded:
-            lines.append(f"  no model   yet: waits for {settings.models}/<name>/<integer version>/{GRAPH} or {LITE}")
+            waits = f"waits for {self._lifecycle.places.expected()}"
+            lines.append(f"  no model   yet: {'/models says why' if self._lifecycle.states() else waits}")
         if self._remote is not None:
             lines.append(f"  store      {settings.models}, fetched into {settings.model_root}")
         lines += [

@@ -25,6 +25,15 @@ def exit_code(run: Callable[[], int]) -> int:
     """Run it; say what went wrong in one line."""
     try:
         return run()
+    except ModuleNotFoundError as error:
+        if (error.name or "horngate_").startswith("horngate_"):
+            raise
+        print(
+            f"horngate-server: {error.name} is not installed, which the server needs: pip install 'horngate[server]', "
+            "or 'horngate[lite]' without TensorFlow",
+            file=sys.stderr,
+        )
+        return 1
     except SettingsError as error:
         print(f"horngate-server: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ For calls by gRPC-Web it calls `web`. Importing it starts the server, since Envo
 model loads meanwhile. A worker's import ends only once its models are there: others listen on its port.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,8 @@ from horngate_server.transports.pyvoy import envoy
 from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
 from horngate_server.transports.pyvoy.grpc_web import WithGrpcWeb
 from horngate_server.transports.pyvoy.transport import FastTransport
+
+log = logging.getLogger(__name__)
 
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
 os.chdir(Path(envoy.HERE).readlink())
@@ -52,6 +55,8 @@ def _main() -> None:
     code = 1
     try:
         code = exit_code(lambda: App(_settings, WithGrpcWeb(app, web) if web else app, _gate).run())
+    except BaseException:  # the process ends below, without a word of its own
+        log.critical("unexpected failure. This is a bug.", exc_info=True)
     finally:
         shutil.rmtree(_scratch, ignore_errors=True)
         log_format.leave()

@@ -14,9 +14,11 @@ from typing import NoReturn, Protocol
 from horngate_protos import stores
 from horngate_protos.control_groups import cores
 from horngate_protos.stores import StoreUrl
+from horngate_server.core import addresses
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings, environment
-from horngate_server.process.ports import reserve
+from horngate_server.lifecycle.model_places import ModelPlaces
+from horngate_server.process import ports
 from horngate_server.process.signals import block_signals
 from horngate_server.telemetry import log_format
 from horngate_server.transports.access import tls
@@ -26,6 +28,8 @@ from horngate_server.transports.pyvoy import envoy
 ENVOY_THREADS = 4
 """Envoy's threads do the HTTP/2; half as many as there are cores, and not more than this: see docs/measuring.md."""
 
+NEEDED = ("grpc_health", "grpc_reflection", "prometheus_client", "starlette", "uvicorn", "watchfiles")
+"""What the extras of the server install."""
 OTHER_FILES = 512
 """Files that a server has open beside its gRPC callers' connections, generously: half are the HTTP port's."""
 
@@ -37,6 +41,7 @@ def serve(settings: Settings) -> int:
 
     Raises:
         HorngateError: it cannot start.
+        ModuleNotFoundError: an extra is not installed.
     """
     block_signals()
     log_format.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
@@ -54,6 +59,8 @@ def serve(settings: Settings) -> int:
         raise SettingsError(f"--transport fast: {reason}")
     if settings.grpc_web_port is not None and reason is not None:
         raise SettingsError(f"--grpc-web-port needs --transport fast, which cannot run: {reason}")
+    if settings.worker is None:
+        _check(settings)
     if settings.workers > 1:
         from horngate_server.process.supervisor import Supervisor  # noqa: PLC0415 - one process needs none of it
 
@@ -73,7 +80,7 @@ def envoy_threads() -> int:
 def listener(settings: Settings) -> envoy.Listener:
     """Return what Envoy is to listen on."""
     return envoy.Listener(
-        host=settings.host,
+        host=addresses.numeric(settings.host)[1],
         port=settings.grpc_port,
         threads=envoy_threads(),
         max_message_bytes=settings.max_message_bytes,
@@ -92,6 +99,20 @@ class _Server(Protocol):
     stuck: bool
 
     def run(self) -> int: ...
+
+
+def _check(settings: Settings) -> None:
+    """Say what is wrong before anything starts: whatever comes later is said from within Envoy, or a worker.
+
+    Raises:
+        HorngateError: what is to be served cannot be, or a port or a file.
+        ModuleNotFoundError: an extra is not installed.
+    """
+    for name in NEEDED:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
+    ports.check(settings)
+    ModelPlaces(settings).check()
 
 
 def _run(server: _Server) -> int:
@@ -121,7 +142,7 @@ def _allow_open_files(wanted: int) -> None:
 
 def _become_envoy(settings: Settings) -> NoReturn:
     if settings.worker is None:
-        settings, held = reserve(settings)
+        settings, held = ports.reserve(settings)
         for port in held:  # they stay open until the process ends
             port.set_inheritable(True)
             port.detach()

@@ -1,11 +1,30 @@
 """The ports: whether one is free, how to keep it, and how to tell which one it is."""
 
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
 
+from horngate_server.core import addresses
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings, names
+
+
+def check(settings: Settings) -> None:
+    """Say at once where the server could not listen, or not write ``--port-file``; before anything is loaded.
+
+    Raises:
+        SettingsError: the flag, and why.
+    """
+    for name in ("grpc_port", "http_port", "grpc_web_port"):
+        if (port := getattr(settings, name)) is not None:
+            _free(settings.host, port, names(name)[0])
+    if settings.port_file is not None:
+        folder = settings.port_file.absolute().parent
+        if not folder.is_dir():
+            raise SettingsError(f"--port-file {settings.port_file}: there is no folder {folder}")
+        if settings.port_file.is_dir() or not os.access(folder, os.W_OK):
+            raise SettingsError(f"--port-file {settings.port_file}: no file can be written there")
 
 
 def reserve(settings: Settings) -> tuple[Settings, list[socket.socket]]:
@@ -37,26 +56,41 @@ def grpc_web(settings: Settings) -> list[str]:
 
 
 def write_port_file(settings: Settings, grpc_port: int, http_port: int) -> None:
-    """Write ``--port-file``, if there is one, so that no reader ever sees half of it."""
+    """Write ``--port-file``, if there is one, so that no reader ever sees half of it.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
     if settings.port_file is not None:
-        _write(settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n")
+        try:
+            _write(settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n")
+        except OSError as error:
+            raise SettingsError(f"--port-file {settings.port_file}: {error.strerror}") from error
 
 
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _reserved(host: str, port: int, flag: str) -> socket.socket:
+def _free(host: str, port: int, flag: str) -> int:
+    """Return a port on which nobody listens: this one, or any for 0."""
+    family, address = addresses.numeric(host)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.create_server((host, port), family=family) as probe:
-            port = probe.getsockname()[1]
-        held = socket.socket(family)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
+        with socket.create_server((address, port), family=family) as probe:
+            free: int = probe.getsockname()[1]
+            return free
     except OSError as error:
-        raise SettingsError(
-            f"--host, {flag}: cannot listen on {host}:{port}: {error.strerror}; is another server there?"
-        ) from error
+        raise addresses.cannot_listen(host, port, flag, error) from error
+
+
+def _reserved(host: str, port: int, flag: str) -> socket.socket:
+    port = _free(host, port, flag)
+    family, address = addresses.numeric(host)
+    held = socket.socket(family)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        held.bind((address, port))
+    except OSError as error:
+        raise addresses.cannot_listen(host, port, flag, error) from error
     return held
 
 

@@ -56,6 +56,11 @@ def resident() -> int:
     return _status("VmRSS")
 
 
+def anonymous() -> int:
+    """Return those bytes of it that no file holds: what was allocated, without libraries' pages; 0 if unreadable."""
+    return _status("RssAnon")
+
+
 def peak() -> int:
     """Return the most that it had since `forget_peak`, in bytes; 0 where that cannot be read."""
     return _status("VmHWM")

@@ -12,6 +12,7 @@ from horngate_protos import tensorflow_serving_pb2 as tfs
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import InvalidRequest, RequestError
 from horngate_server.core.methods import LOAD, RELOAD, UNLOAD
+from horngate_server.lifecycle import repository
 from horngate_server.lifecycle.model_config import STABLE, ModelConfig
 
 if TYPE_CHECKING:  # for the types alone
@@ -81,7 +82,7 @@ class ModelControl:
         self._lifecycle.reload(configs, lambda error: answered(error or response))
 
     def json(self) -> bytes:
-        """Return every version with its load report."""
+        """Return every version with its load report, and what lies beside them and is not served, with the reason."""
         now = self._clock()
         found = [
             {
@@ -96,13 +97,26 @@ class ModelControl:
             }
             for each in self._lifecycle.states()
         ]
+        found += [
+            {
+                "name": repository.shown(path),
+                "version": None,
+                "state": "ignored",
+                "reason": reason,
+                "age_seconds": None,
+                "labels": [],
+                "rows": None,
+                "report": None,
+            }
+            for path, reason in self._lifecycle.ignored.items()
+        ]
         return json.dumps(found, indent=2).encode() + b"\n"
 
     # --- private --------------------------------------------------------------------------------------
 
     def _config(self, given: tfs.ModelConfig) -> ModelConfig:
         """Read what TensorFlow Serving's ModelConfig says of one model."""
-        expected = self._lifecycle.root / given.name
+        expected = self._lifecycle.places.folder_of(given.name)
         if given.base_path and ("\0" in given.base_path or Path(given.base_path).resolve() != expected.resolve()):
             raise InvalidRequest(f"model {given.name!r}: base_path {given.base_path}; expected {expected}, or nothing")
         if given.model_platform not in {"", "tensorflow"}:

@@ -377,7 +377,9 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
         {key: report.seconds for key, report in loaded.items()},
     )  # fmt: skip
     yield _gauge(
-        "horngate_model_memory_bytes", "By how much the process grew when a version was loaded.", labels,
+        "horngate_model_memory_bytes",
+        "What a version took of the process's memory when it was loaded; without engines' libraries and GPUs' memory.",
+        labels,
         {key: report.memory_bytes for key, report in loaded.items()},
     )  # fmt: skip
     yield _info(

@@ -1,6 +1,6 @@
 """Flags and variables."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,22 @@ def test_a_flag_wins_over_its_variable() -> None:
     assert settings.read([], environment).max_queue_delay_s == pytest.approx(0.00025)
 
 
+def test_every_flag_is_in_one_group_of_the_help() -> None:
+    """Whoever looks for a flag knows where to look."""
+    grouped = [name for _, _, members in settings.GROUPS for name in members]
+    internal = {"worker", "scratch"}
+    assert sorted(grouped) == sorted(each.name for each in fields(settings.Settings) if each.name not in internal)
+
+
+def test_models_are_named_by_themselves_or_by_their_root() -> None:
+    """Flags may stand between MODELs; what the command line says of one of both wins over the other's variable."""
+    named = settings.read(["wine", "--name", "a", "cat.tflite", "--name", "b,c", "m"], {"HORNGATE_MODELS": "r"})
+    assert named.model == (Path("wine"), Path("cat.tflite"), Path("m"))
+    assert named.name == ("a", "b", "c")
+    assert settings.read([], settings.environment(named)) == named
+    assert not settings.read(["--models", "r"], {"HORNGATE_MODEL": "wine"}).model
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
@@ -45,7 +61,9 @@ def test_a_flag_wins_over_its_variable() -> None:
         (["--max-connection-age", "9ms"], {}, "--max-connection-age '9ms': expected a duration from 1s to 1440m, or 0"),
         (["--queue-rows", "10"], {}, "--queue-rows 10: expected at least --max-batch-rows, 1024"),
         (["--models", ""], {}, "--models '': expected a path"),
-        (["--modles", "x"], {}, "unrecognized arguments: --modles x; see horngate-server --help"),
+        (["wine", "--models", "x"], {}, "either MODEL or --models: both say what is served"),
+        (["--name", "a/b"], {}, "--name 'a/b': expected a name"),
+        (["--modles", "x"], {}, "unrecognized arguments: --modles; see horngate-server --help"),
         (["--max-batch-rows", "-1"], {}, "max-batch-rows"),
         (["--grpc-web-port", "0", "--grpc-web-origins", "*"], {}, "--grpc-web-origins '*': expected origins such as"),
         (["--grpc-web-port", "0", "--grpc-web-origins", "https://a.example/page"], {}, "expected origins such as"),

@@ -218,6 +218,20 @@ def test_every_signature_is_warm_and_in_the_report(foreign_models: Path, tmp_pat
         load(path)
 
 
+def test_a_lone_file_and_a_lone_folder_are_versions(trained: Path, tmp_path: Path) -> None:
+    """Wherever they lie, under their own names; what is in no folder has no recorded answers."""
+    shutil.copy(trained / "model.tflite", tmp_path / "cat.tflite")
+    lone = loader.inspect(tmp_path / "cat.tflite", Settings())
+    assert (lone.name, lone.version, lone.engine, lone.proved) == ("cat", 1, "litert", True)
+    assert lone.verification.startswith("unverified")
+    wine = loader.inspect(shutil.copytree(trained, tmp_path / "wine"), Settings(engine="litert"))
+    assert (wine.name, wine.version) == ("wine", 1)
+    assert wine.verification.startswith("verified")
+    (tmp_path / "x.keras").touch()
+    with pytest.raises(ModelError, match=r"`horngate-trainer import \S+/x.keras --name x`"):
+        loader.inspect(tmp_path / "x.keras", Settings())
+
+
 @pytest.mark.parametrize(("allowed", "refused"), [(0.2, False), (0.05, True), (None, False)])
 def test_recorded_attributions_sum_to_what_they_explain(allowed: float | None, refused: bool) -> None:
     """As near as the manifest says; where it says nothing, nothing is checked."""

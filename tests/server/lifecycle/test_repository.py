@@ -88,8 +88,16 @@ def test_a_manifest_that_is_none_is_the_models_fault(tmp_path: Path, manifest: s
             id="weights",
         ),
         pytest.param({"wine.tflite": "x"}, "it has only wine.tflite: .* is called .*/model.tflite", id="litert"),
-        pytest.param({"mnist.keras": "x"}, "it has only mnist.keras, which Keras alone can read; .*export", id="keras"),
-        pytest.param({"mnist.h5": "x"}, "it has only mnist.h5, which Keras alone can read", id="h5"),
+        pytest.param(
+            {"mnist.keras": "x"}, "it has only mnist.keras; .*horngate-trainer import .*/mnist.keras --name mnist",
+            id="keras",
+        ),
+        pytest.param({"mnist.h5": "x"}, "it has only mnist.h5; .* Keras alone can read it", id="h5"),
+        pytest.param(
+            {"model.savedmodel/saved_model.pb": "x"}, "that is Triton's layout: .*move what is in model.savedmodel up",
+            id="triton",
+        ),
+        pytest.param({"model.onnx": "x"}, "it has only model.onnx; Horngate serves SavedModels", id="onnx"),
         pytest.param({"saved_model.pbtxt": "x"}, "it has saved_model.pbtxt, the text form", id="text"),
         pytest.param(
             {"mnist/saved_model.pb": "x"}, "mnist/saved_model.pb is one level too low: move what is in mnist up",
@@ -124,6 +132,9 @@ def test_a_listed_file_that_is_a_pointer_is_called_one(tmp_path: Path) -> None:
         ("m/x/1/saved_model.pb", "m", "x/1/saved_model.pb is too low"),
         ("m/mnist.keras", "m", "it has only mnist.keras"),
         ("model.tflite", "", "is a model for LiteRT itself: its model.tflite is two levels too high"),
+        ("wine.keras", "wine.keras", "`horngate-trainer import .*/wine.keras --name wine`"),
+        ("proper/v2/saved_model.pb", "proper/v2", "it is no version: expected a whole number"),
+        ("m/config.pbtxt", "m", "it has Triton's config.pbtxt and no version"),
         ("m/model.tflite", "m", "its model.tflite is one level too high: expected .*/m/<integer version>/model.tflite"),
     ],
 )

@@ -3,7 +3,7 @@
 Everything that owns a C handle frees it; no other room sees one.
 """
 
-from horngate_server.runtimes.litert.capi import available
+from horngate_server.runtimes.litert.capi import available, library
 from horngate_server.runtimes.litert.model import MODEL, LiteRTModel, load
 
-__all__ = ["MODEL", "LiteRTModel", "available", "load"]
+__all__ = ["MODEL", "LiteRTModel", "available", "library", "load"]

@@ -33,7 +33,7 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     """Load a .tflite file, with all of its signatures that can be served.
 
     Args:
-        path: the version's folder, which holds ``model.tflite``.
+        path: the version's folder, which holds ``model.tflite``; or a ``.tflite`` file.
         device: "auto" or "cpu".
         threads: how many threads one operation may use; 0 is one per core, and at most four.
         signature: the default one's name; ``serving_default``, the only one, ``predict``, or the first, if empty.
@@ -44,7 +44,7 @@ def load(path: Path, *, device: str = "auto", threads: int = 0, signature: str =
     """
     if device == "gpu":
         raise DeviceUnavailable("--device gpu, but LiteRT computes on the CPU here: use the TensorFlow engine")
-    where = path / MODEL
+    where = path if path.is_file() else path / MODEL
     memory = _mapped(where)
     try:
         contents = file.read(memory.data)

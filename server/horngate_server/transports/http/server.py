@@ -14,7 +14,7 @@ import uvicorn
 from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from horngate_server.core.errors import SettingsError
+from horngate_server.core import addresses
 from horngate_server.telemetry.metrics import CONTENT_TYPE
 from horngate_server.transports.http.concurrency import JSON, App, Message, Page, Receive, Room, Send, respond
 from horngate_server.transports.http.console_files import ConsoleFile, headers
@@ -148,11 +148,11 @@ class HttpServer:
             self._socket.bind(str(self._path))
             self._thread.start()
             return 0
+        family, address = addresses.numeric(host)
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._socket = socket.create_server(self._address, family=family)
+            self._socket = socket.create_server((address, port), family=family)
         except OSError as error:
-            raise SettingsError(f"--host, --http-port: cannot listen on {host}:{port}: {error.strerror}") from error
+            raise addresses.cannot_listen(host, port, "--http-port", error) from error
         # asyncio does so only for sockets that say that they are TCP's: 40 ms an answer, for Nagle and delayed ACK.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._thread.start()

@@ -61,7 +61,8 @@ export class Versions {
       const batching = loaded?.batching ? Object.values(loaded.batching)[0] : null;
       const why = now.reason ? h("span", { class: "reason" }, now.reason) : "";
       const texts = [
-        null, null, now.labels.map((label) => label || "everyone").join(", ") || "–", age(now.age_seconds), short(now.rows),
+        null, null, now.labels.map((label) => label || "everyone").join(", ") || "–",
+        isIgnored(now) ? "–" : age(now.age_seconds), isIgnored(now) ? "–" : short(now.rows),
         loaded ? [loaded.device, ENGINES[loaded.engine]].filter(Boolean).join(", ") : "–", loaded ? batching?.mode === "whole" ? "one request" : `up to ${loaded.max_batch_rows} rows` : "–",
         loaded?.verification ?? "–", loaded ? bytes(loaded.memory_bytes) : "–",
       ];
@@ -73,7 +74,7 @@ export class Versions {
       const digest = loaded?.digest ?? "";
       if (shownReport !== `${digest}!`) {
         shownReport = `${digest}!`;
-        cells[0].textContent = `${now.name} ${now.version}`;
+        cells[0].textContent = isIgnored(now) ? now.name : `${now.name} ${now.version}`;
         below.hidden = !loaded;
         below.firstChild.replaceChildren(...(loaded ? [report] : []));
         if (loaded) report.lastChild.replaceChildren(loadReport(loaded));
@@ -90,7 +91,7 @@ export class Versions {
   }
 
   actions(state) {
-    if (!this.mayChange) return [];
+    if (!this.mayChange || isIgnored(state)) return [];
     const button = (text, change) => h("button", { type: "button", "aria-label": `${text} ${state.name} ${state.version}`, onclick: () => this.ask(change) }, text);
     const promotion = !state.labels.includes(STABLE) ? [button("Promote", promote(state, this.models))] : [];
     return state.state === "ready" ? [...promotion, button("Unload", unload(state, this.models))] : [...promotion, button("Load", load(state))];
@@ -119,6 +120,8 @@ export class Versions {
   }
 }
 
+/** Whether it is no version but a path that looks like one, with the reason why it is not served. */
+const isIgnored = ({ state }) => state === "ignored";
 const key = ({ name, version }) => `${name} ${version}`;
 const path = (name, what) => `/v2/repository/models/${encodeURIComponent(name)}/${what}`;
 
