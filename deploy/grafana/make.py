@@ -105,7 +105,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
               "Loading, verifying and warming."),
         Panel("Memory of a version", "bytes",
               ((f"horngate_model_memory_bytes{ONE}", "{{instance}} {{model}} {{version}}"),),
-              "By how much the process grew."),
+              "What it took when it was loaded."),
         Panel("Configuration is good", "bool", ((f"horngate_config_valid{ALL}", "{{instance}}"),), "0: see the log."),
     ),
     "Drift": (
