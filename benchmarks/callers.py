@@ -1,6 +1,7 @@
 """Callers in a process of their own, so that they do not hold each other up more than the machine does."""
 
 import asyncio
+import itertools
 import multiprocessing
 import statistics
 import time
@@ -28,8 +29,10 @@ class Calls:
         body: a ModelInferRequest.
         callers: how many call at once, each with one call after the other.
         pause_s: from an answer to the next call.
-        checked: every so many answers, one is held against the first (its first output, float32); 0 for none.
+        checked: every so many answers, one is held against the first to its body (its first output, float32); 0 for
+            none.
         metadata: of each call.
+        others: bodies that are sent too, in turn with the first one.
     """
 
     target: str
@@ -38,6 +41,7 @@ class Calls:
     pause_s: float = 0.0
     checked: int = 1
     metadata: tuple[tuple[str, str], ...] = ()
+    others: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -135,13 +139,19 @@ async def _call(calls: Calls, seconds: float) -> Seen:
     async with grpc.aio.insecure_channel(calls.target, options=sizes) as channel:
         infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
         await channel.channel_ready()
-        first = _output(await infer(calls.body, timeout=TIMEOUT_S, metadata=calls.metadata)) if calls.checked else b""
+        bodies = (calls.body, *calls.others)
+        firsts = [
+            _output(await infer(body, timeout=TIMEOUT_S, metadata=calls.metadata)) if calls.checked else b""
+            for body in bodies
+        ]
+        turns = itertools.cycle(zip(bodies, firsts, strict=True))
         began = time.perf_counter()
 
         async def caller() -> None:
             while (sent := time.perf_counter()) < began + seconds:
+                body, first = next(turns)
                 try:
-                    answer = await infer(calls.body, timeout=TIMEOUT_S, metadata=calls.metadata)
+                    answer = await infer(body, timeout=TIMEOUT_S, metadata=calls.metadata)
                 except grpc.aio.AioRpcError as error:
                     code = error.code().name
                     seen.messages.setdefault(code, error.details() or "")

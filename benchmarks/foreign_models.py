@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 CLASSES = 32_000
+WORDS, WIDTH = 2000, 128
 
 
 def embed(folder: str) -> None:
@@ -67,9 +68,48 @@ def classes32k(folder: str) -> None:
     keras.Sequential(layers).export(folder, verbose=False)
 
 
+def transformer(folder: str) -> None:
+    """Write six layers of attention over texts of any length up to 512, padded with 0."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    there = keras.ops.not_equal(ids, 0)
+    x = Positions()(keras.layers.Embedding(WORDS, WIDTH)(ids))
+    for _ in range(6):
+        seen = keras.layers.MultiHeadAttention(4, WIDTH // 4)(x, x, attention_mask=there[:, None, :])
+        x = keras.layers.LayerNormalization()(x + seen)
+        wide = keras.layers.Dense(4 * WIDTH, activation="gelu")(x)
+        x = keras.layers.LayerNormalization()(x + keras.layers.Dense(WIDTH)(wide))
+    pooled = keras.layers.GlobalAveragePooling1D()(x, mask=there)
+    keras.Model(ids, keras.layers.Dense(8, name="logits")(pooled)).export(folder, verbose=False)
+
+
+def lstm(folder: str) -> None:
+    """Write an LSTM over texts of any length, padded with 0."""
+    layers = [
+        keras.Input((None,), dtype="int32", name="ids"),
+        keras.layers.Embedding(WORDS, WIDTH, mask_zero=True),
+        keras.layers.LSTM(WIDTH),
+        keras.layers.Dense(8),
+    ]
+    keras.Sequential(layers).export(folder, verbose=False)
+
+
+def mlp(folder: str) -> None:
+    """Write the reference model's kind: small images to ten classes, in a fraction of a millisecond."""
+    layers = [
+        keras.Input((28, 28)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(10, activation="softmax"),
+    ]
+    keras.Sequential(layers).export(folder, verbose=False)
+
+
 MODELS: dict[str, Callable[[str], None]] = {
-    each.__name__: each for each in (embed, freeaxes, same, mobilenet, resnet50, image256, image512, classes32k)
-}
+    each.__name__: each
+    for each in (
+        embed, freeaxes, same, mobilenet, resnet50, image256, image512, classes32k, transformer, lstm, mlp,
+    )
+}  # fmt: skip
 
 
 def main() -> None:
@@ -84,6 +124,18 @@ def main() -> None:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+class Positions(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Adds a learned vector for each place, up to the 512th."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = self.add_weight(shape=(512, WIDTH), initializer="random_normal")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Add them."""
+        return x + tf.gather(self.table, tf.range(tf.shape(x)[1]))
 
 
 def _image_to_image(side: int) -> keras.Model:

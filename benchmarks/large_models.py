@@ -3,8 +3,9 @@
 python benchmarks/large_models.py [--rounds 3] [--seconds 10] [--only NAME,...] [--transports NAME,...] [--models DIR]
 
 Each alone in a fresh server, on the fast and on the grpcio transport: seconds until /readyz is 200, the process's
-largest and kept memory, and rows a second with 32 requests of one row in flight. Beside these TensorFlow's own Python
-signature, called one after the other in a process of its own with every core, with one row and with 32. One contestant
+largest and kept memory, and rows a second with 32 requests of one row in flight (texts of different lengths, where a
+model takes these). Beside these TensorFlow's own Python signature in a process of its own with every core: called one
+after the other, with one row and with 32, and from eight threads at once with one row. One contestant
 runs at a time, in turn; ratios are the medians of the rounds' own. Where there is the right to make a cgroup (version
 2), the server is killed above its limit; elsewhere its memory is only measured. Ends with 1 if a call failed, an
 answer was wrong, or a limit was passed.
@@ -21,20 +22,25 @@ from typing import Any
 
 import grpc
 import harness
-import numpy as np
+import sequences
 from callers import Callers, Calls, infer_body
 from memory_limit import limited
 from serving_process import HERE, Server, alone, foreign, status_mb
 
+from horngate_protos.datatypes import BY_NAME
 from horngate_protos.open_inference_pb2 import ModelMetadataRequest, ModelMetadataResponse
 
-LIMITS_MB = {"mobilenet": 3000, "resnet50": 3000, "image256": 2500, "image512": 2500, "classes32k": 2500}
+LIMITS_MB = {
+    "mobilenet": 3000, "resnet50": 3000, "image256": 2500, "image512": 2500, "classes32k": 2500,
+    "transformer": 2500, "lstm": 2500, "mlp": 2500,
+}  # fmt: skip
 IN_FLIGHT = 32
 START_S = 300.0
 CHECKED = 8
 """Every so many answers, one is compared: with megabytes each, comparing would be the load."""
 TENSORFLOW = "TensorFlow"
-ONE, MANY = "rows/s, 1 a call", "rows/s, 32 a call"
+THREADS = 8
+ONE, MANY, AT_ONCE = "rows/s, 1 a call", "rows/s, 32 a call", f"rows/s, {THREADS} threads"
 ROWS = "rows/s, 32 in flight"
 Figures = dict[str, float]
 
@@ -61,7 +67,8 @@ def serve(name: str, transport: str, models: Path, seconds: float, *, about: dic
         about["batching"], about["rungs"] = _batching(server)
         kept = status_mb(server.process.pid, "VmRSS")
         loading = server.peak_mb()
-        calls = Calls(server.grpc, _body(server.grpc, name), IN_FLIGHT, checked=CHECKED)
+        body, *others = _bodies(server.grpc, name)
+        calls = Calls(server.grpc, body, IN_FLIGHT, checked=CHECKED, others=tuple(others))
         callers.call(calls, min(2.0, seconds))
         seen = callers.call(calls, seconds)
         return {
@@ -80,9 +87,9 @@ def serve(name: str, transport: str, models: Path, seconds: float, *, about: dic
 def tensorflow(name: str, models: Path, seconds: float) -> Figures:
     """Measure TensorFlow's own signature."""
     program = HERE / "tensorflow_rate.py"
-    _, text = harness.timed([sys.executable, program, models / name / "1", seconds, 1, IN_FLIGHT])
+    _, text = harness.timed([sys.executable, program, models / name / "1", seconds, THREADS, 1, IN_FLIGHT])
     rates = json.loads(text)
-    return {ONE: rates["1"], MANY: rates[str(IN_FLIGHT)]}
+    return {ONE: rates["1"], MANY: rates[str(IN_FLIGHT)], AT_ONCE: rates["threads"]}
 
 
 def main() -> int:
@@ -110,7 +117,9 @@ def main() -> int:
                     TENSORFLOW: partial(tensorflow, name, models, asked.seconds),
                 },
             )
-            about["ratios"] = {each: {of: _ratio(figures, each, of) for of in (ONE, MANY)} for each in transports}
+            about["ratios"] = {
+                each: {of: _ratio(figures, each, of) for of in (ONE, MANY, AT_ONCE)} for each in transports
+            }
             about["figures"] = figures
             content["models"][name] = about
             print(f"  {about['batching']}; memory {'limited' if about['limited'] else 'only measured'}")
@@ -140,8 +149,8 @@ def _batching(server: Server) -> tuple[str, dict[int, float]]:
     return f"{most}: {batching['why']}", {each["rows"]: each["ms"] for each in report["rungs"]}
 
 
-def _body(target: str, name: str) -> bytes:
-    """Write a request with a row of noise, as the model's metadata say."""
+def _bodies(target: str, name: str) -> list[bytes]:
+    """Write requests with a row, as the model's metadata say."""
     with grpc.insecure_channel(target) as channel:
         ask: grpc.UnaryUnaryMultiCallable[ModelMetadataRequest, ModelMetadataResponse] = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelMetadata",
@@ -149,8 +158,8 @@ def _body(target: str, name: str) -> bytes:
             response_deserializer=ModelMetadataResponse.FromString,
         )
         [tensor] = ask(ModelMetadataRequest(name=name)).inputs
-    shape = (1, *tensor.shape[1:])
-    return infer_body(name, tensor.name, "FP32", shape, np.random.default_rng(1).random(shape, np.float32).tobytes())
+    made = sequences.inputs(BY_NAME[tensor.datatype].numpy, tensor.shape[1:], 1)
+    return [infer_body(name, tensor.name, tensor.datatype, each.shape, each.tobytes()) for each in made]
 
 
 def _ratio(figures: dict[str, dict[str, list[float]]], transport: str, of: str) -> float:

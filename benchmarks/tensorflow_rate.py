@@ -1,34 +1,58 @@
-"""TensorFlow's own Python signature, called one after the other, with every core.
+"""TensorFlow's own Python signature, with every core: called one after the other, and from several threads at once.
 
-python benchmarks/tensorflow_rate.py VERSION_FOLDER SECONDS ROWS...
+python benchmarks/tensorflow_rate.py VERSION_FOLDER SECONDS THREADS ROWS...
 
-Prints rows a second for each number of rows, as JSON.
+Prints rows a second for each number of rows, called one after the other, and for calls with one row from so many
+threads at once ("threads"), as JSON. Inputs with a free axis are `sequences.lengths` long, in turn.
 """
 
 import json
 import os
 import sys
+import threading
 import time
+from itertools import count
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-import numpy as np
+import sequences
 import tensorflow as tf
 
 loaded = tf.saved_model.load(sys.argv[1])
 serve = loaded.signatures["serving_default"]
 [(name, spec)] = serve.structured_input_signature[1].items()
-seconds = float(sys.argv[2])
-rates = {}
-for rows in map(int, sys.argv[3:]):
-    given = tf.constant(np.random.default_rng(1).random((rows, *spec.shape[1:]), np.float32))
-    for _ in range(3):
-        serve(**{name: given})
-    calls = 0
+seconds, threads = float(sys.argv[2]), int(sys.argv[3])
+
+
+def requests(rows: int) -> list[tf.Tensor]:
+    """Return what is asked for in turn."""
+    return [tf.constant(each) for each in sequences.inputs(spec.dtype.as_numpy_dtype, spec.shape[1:], rows)]
+
+
+def rate(rows: int, callers: int) -> float:
+    """Return rows a second."""
+    given = requests(rows)
+    for each in given:
+        serve(**{name: each})
+    calls = [0] * callers
     began = time.perf_counter()
-    while (took := time.perf_counter() - began) < seconds:
-        for answer in serve(**{name: given}).values():
-            answer.numpy()
-        calls += 1
-    rates[rows] = calls * rows / took
+
+    def call(place: int) -> None:
+        for number in count(place):
+            if time.perf_counter() - began > seconds:
+                return
+            for answer in serve(**{name: given[number % len(given)]}).values():
+                answer.numpy()
+            calls[place] += 1
+
+    workers = [threading.Thread(target=call, args=(place,)) for place in range(callers)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(calls) * rows / (time.perf_counter() - began)
+
+
+rates: dict[str, float] = {str(rows): rate(int(rows), 1) for rows in sys.argv[4:]}
+rates["threads"] = rate(1, threads)
 print(json.dumps(rates))
