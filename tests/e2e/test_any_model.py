@@ -111,16 +111,18 @@ def test_tensorflow_serving_api(server: ServerProcess, any_models: Path) -> None
 
 
 def test_what_is_batched_is_what_may_be(server: ServerProcess) -> None:
-    """The metrics say for each signature whether its requests share runs, and it is right."""
+    """The report says of each signature whether its requests, and those of all lengths, share runs, and it is right."""
     with urllib.request.urlopen(f"{server.http}/models", timeout=10) as response:
         found = {each["name"]: each for each in json.load(response)}
     for name, kind in KINDS.items():
         report = found[name]["report"]
         assert report["proved"] == (name not in UNPROVED), name
+        default = kind.options.get("signature", "serving_default")
+        batching = report["batching"].get(default, next(iter(report["batching"].values())))
         if kind.batching:
-            default = kind.options.get("signature", "serving_default")
-            mode = report["batching"].get(default, next(iter(report["batching"].values())))["mode"]
-            assert mode == kind.batching, (name, report["batching"])
+            assert batching["mode"] == kind.batching, (name, batching)
+        if kind.lengths:
+            assert batching["lengths"]["mode"] == kind.lengths, (name, batching)
 
 
 def test_a_callers_bad_values_are_its_own(server: ServerProcess) -> None:

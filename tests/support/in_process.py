@@ -157,8 +157,10 @@ class InProcessServer:
         pad: bool = True,
         observers: Sequence[RequestObserver] = (),
         batching: Batching | None = None,
+        others: Sequence[FakeModel] = (),
     ) -> None:
         self.model = model or FakeModel()
+        self.others = others
         self.clock = clock
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
@@ -185,6 +187,7 @@ class InProcessServer:
             on_death=self.died.append,
             quick_s=quick_s,
             pad=pad,
+            others=others,
         )
         self.models.route("m", Servable(self.info, self.executor))
         self.metrics.watch(lambda: [self.executor])
@@ -194,7 +197,8 @@ class InProcessServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.model.gate.set()
+        for model in (self.model, *self.others):
+            model.gate.set()
         self.executor.stop(WAIT_S)
         self.executor.close()
 

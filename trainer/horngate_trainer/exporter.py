@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Card = Mapping[str, Any]
 
 BATCHING = ("auto", "rows", "whole")
+LENGTHS = ("auto", "padded", "apart")
 
 
 def export(
@@ -41,6 +42,7 @@ def export(
     classes_of: str | None = None,
     tolerance: Tolerance | None = None,
     batching: str = "auto",
+    lengths: str = "auto",
     explain: bool = False,
     baseline: Any = "black",
     describe: Callable[[Predict], Card] | None = None,
@@ -73,6 +75,8 @@ def export(
         tolerance: how near a server's answers must come to the golden ones.
         batching: how a server is to run it: "rows" (requests share runs), "whole" (one request, one run), or "auto",
             which leaves it to the server to find out.
+        lengths: how a server is to run requests of different lengths: "padded" (with 0, in one run), "apart" (in runs
+            by length), or "auto", as for ``batching``.
         explain: write a second signature, ``explain``: integrated gradients of the entries of ``classes_of`` by the
             model's only input. It takes the input and ``target``, int64 [N], the class to explain, -1 for the predicted
             one; it answers ``attributions``, float32 of the input's shape, which sum to ``score`` less
@@ -100,7 +104,7 @@ def export(
         ExportError: the model cannot be served this way, or the folder cannot be written. Nothing was published.
         VerificationError: the written model does not answer as the Keras model does. Nothing was published.
     """
-    _check(name, root, tolerance, batching)
+    _check(name, root, tolerance, batching, lengths)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
     explainer = explaining.explainer(served, baseline, rows) if explain else None
@@ -120,7 +124,7 @@ def export(
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
             records = {SIGNATURE: _pairs(proof.requests, proof.answers)}
             allowed = tolerance or (HALF if served.half else Tolerance())
-            manifest = _manifest(name, allowed, card, proof, batching)
+            manifest = _manifest(name, allowed, card, proof, {"batching": batching, "lengths": lengths})
             if explained:
                 records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
                 manifest["explanation"] = _plain(explained.card)
@@ -146,7 +150,7 @@ def export(
 # --- private ---------------------------------------------------------------------------------------------------------
 
 
-def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
+def _check(name: Any, root: Any, tolerance: Any, batching: Any, lengths: Any) -> None:
     """Refuse options of the wrong kind in words, rather than where they happen to be used first."""
     if not isinstance(name, str) or not publish.NAME.fullmatch(name):
         raise ExportError(f"the model's name must be a plain folder name, not {name!r}")
@@ -158,6 +162,8 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any) -> None:
         raise ExportError(f"tolerance must be a horngate_trainer.Tolerance, not {tolerance!r}")
     if batching not in BATCHING:
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
+    if lengths not in LENGTHS:
+        raise ExportError(f"lengths must be one of {', '.join(LENGTHS)}, not {lengths!r}")
 
 
 def _pairs(requests: Sequence[Tensors], answers: Sequence[Tensors] | None) -> Sequence[tuple[Tensors, Tensors | None]]:
@@ -190,7 +196,7 @@ def _plain(value: Any) -> Any:
     raise ExportError(f"describe returned a {type(value).__name__}, which JSON does not have: {value!r}")
 
 
-def _manifest(name: str, tolerance: Tolerance, card: Card, proof: Proof, batching: str) -> dict[str, Any]:
+def _manifest(name: str, tolerance: Tolerance, card: Card, proof: Proof, asked: Mapping[str, str]) -> dict[str, Any]:
     """The manifest but for what publication fills in: version and files."""
     return {
         "schema": 1,
@@ -205,7 +211,7 @@ def _manifest(name: str, tolerance: Tolerance, card: Card, proof: Proof, batchin
         "tolerance": asdict(tolerance),
         "deterministic": proof.answers is not None,
         "independent_rows": proof.independent,
-        **({} if batching == "auto" else {"batching": batching}),
+        **{key: way for key, way in asked.items() if way != "auto"},
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
+import numpy as np
+
 from horngate_server.core.signature import Batching, Signature
 
 Buffer = bytes | memoryview
@@ -117,25 +119,43 @@ class Outputs:
         data: per output, all of its elements.
         row_sizes: per output, how much of its data a row has, in bytes, or in elements of BYTES; None for an output
             that has no rows: every request gets all of it.
-        uniform: every output has rows of numbers.
+        uniform: every output has rows of numbers, all as long.
+        lengths: of requests that were padded, how long each row was before; empty where none was.
+        cut: per output, the axes that are cut back to that; the batch's is 0.
     """
 
     shapes: Sequence[tuple[int, ...]]
     data: Sequence[memoryview | list[bytes]]
     row_sizes: Sequence[int | None]
     uniform: bool = True
+    lengths: Sequence[int] = ()
+    cut: Sequence[tuple[int, ...]] = ()
 
     def rows(self, start: int, stop: int) -> Sequence[Data]:
-        """Return the data of some rows, per output, without copying."""
-        return [
+        """Return the data of some rows of one request, per output; without copying where nothing is cut."""
+        mine = [
             data if size is None else data[start * size : stop * size]
             for data, size in zip(self.data, self.row_sizes, strict=True)
         ]
-
-    def shapes_of(self, rows: int) -> Sequence[tuple[int, ...]]:
-        """Return the whole shape of every output of a request with so many rows."""
+        if not self.lengths:
+            return mine
+        length, rows = self.lengths[start], stop - start
         return [
+            _cut(data, (rows, *shape), axes, length) if axes and shape[axes[0] - 1] != length else data
+            for data, shape, axes in zip(mine, self.shapes, self.cut, strict=True)
+        ]
+
+    def shapes_of(self, rows: int, start: int = 0) -> Sequence[tuple[int, ...]]:
+        """Return the whole shape of every output of a request with so many rows, which begin at ``start``."""
+        shapes = [
             shape if size is None else (rows, *shape) for shape, size in zip(self.shapes, self.row_sizes, strict=True)
+        ]
+        if not self.lengths:
+            return shapes
+        length = self.lengths[start]
+        return [
+            tuple(length if place in axes else axis for place, axis in enumerate(shape))
+            for shape, axes in zip(shapes, self.cut, strict=True)
         ]
 
 
@@ -156,3 +176,19 @@ class InferenceResult:
     outputs: Sequence[Data]
     queue_s: float
     compute_s: float
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _cut(data: Data, shape: tuple[int, ...], axes: tuple[int, ...], length: int) -> Data:
+    """Return a tensor's elements, of these axes only those before ``length``."""
+    kept = tuple(slice(length) if place in axes else slice(None) for place in range(len(shape)))
+    if isinstance(data, list):
+        elements = np.empty(len(data), object)
+        elements[:] = data
+        texts: list[bytes] = elements.reshape(shape)[kept].reshape(-1).tolist()
+        return texts
+    if not len(data):
+        return data
+    return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(*shape, -1)[kept]).reshape(-1).data

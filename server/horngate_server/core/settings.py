@@ -20,6 +20,8 @@ ENGINES = (AUTO, TENSORFLOW, LITERT)
 """What an operator may say of what computes a model."""
 BATCHING = ("rows", "whole", AUTO)
 """What an operator may say of how requests are batched."""
+LENGTHS = ("padded", "apart", AUTO)
+"""What an operator may say of how requests of different lengths are computed."""
 MEMORY_SHARE = 0.2
 MOST_MEMORY_BYTES = 1 << 30
 """Of `default_model_memory`."""
@@ -66,6 +68,7 @@ class Limits:
         model_memory_bytes: bytes that one run may need, its inputs and outputs included.
         queue_bytes: bytes of requests that may wait.
         batching: whether requests share runs: "rows", "whole" (one request, one run), or "auto", which finds out.
+        lengths: whether requests of different lengths share runs: "padded", "apart", or "auto", which finds out.
         tags: of the MetaGraph that is loaded; empty for TensorFlow's usual one.
         signature: the one that answers callers who name none; empty for the usual one.
         engine: what computes it: "tensorflow", "litert", or "auto", which chooses.
@@ -79,6 +82,7 @@ class Limits:
     model_memory_bytes: int = 1 << 30
     queue_bytes: int = 1 << 30
     batching: str = AUTO
+    lengths: str = AUTO
     tags: tuple[str, ...] = ()
     signature: str = ""
     engine: str = AUTO
@@ -233,7 +237,8 @@ class Settings:
     )
     compute_threads: int = _option(
         0,
-        "threads that one operation of a model may use; 0 for one per core less the one that serves",
+        "threads that one operation of a model may use, one batch at a time; 0 finds out while loading: every core, "
+        "all but the one that serves, or a batch on each",
         parsing.whole(0, 1024),
         "N",
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from horngate_protos.datatypes import Datatype
 from horngate_server.core.errors import ModelError
+from horngate_server.core.padding import Padding
 
 FREE = -1
 """An axis of any length."""
@@ -150,6 +151,8 @@ def default_name(known: Collection[str], asked: str) -> str:
 
 ROWS = "rows"
 WHOLE = "whole"
+PADDED = "padded"
+APART = "apart"
 
 
 class Growth(NamedTuple):
@@ -189,6 +192,8 @@ class Batching:
         row_bytes: bytes that a row's outputs have at least.
         memory_bytes: what one run may need.
         aside: its requests are computed beside those for the default signature, which a run of them would hold up.
+        padding: how requests of different lengths share a run; None where they do not.
+        lengths: how that is known; empty where the question does not arise.
     """
 
     mode: str = ROWS
@@ -201,11 +206,23 @@ class Batching:
     row_bytes: float = 0.0
     memory_bytes: float = inf
     aside: bool = False
+    padding: Padding | None = None
+    lengths: str = ""
 
     @property
     def whole(self) -> bool:
         """Whether each request has a run of its own."""
         return self.mode == WHOLE
 
+    @property
+    def of_lengths(self) -> str:
+        """How requests of different lengths are computed, and how that is known; empty where there are none."""
+        if not self.lengths:
+            return ""
+        if self.padding is None:
+            return f"lengths {APART} ({self.lengths})"
+        return f"lengths {PADDED} up to {self.padding.longest} ({self.lengths})"
+
     def __str__(self) -> str:
-        return f"{self.mode}{', aside' * self.aside} ({self.why})"
+        of_lengths = self.of_lengths and f"; {self.of_lengths}"
+        return f"{self.mode}{', aside' * self.aside} ({self.why}){of_lengths}"

@@ -16,13 +16,14 @@ A request whose plan is ``whole`` is a batch of its own, however many rows it ha
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
+from threading import Lock
 from typing import NamedTuple
 
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull, RequestError
-from horngate_server.core.inference import Data, InferenceRequest, ModelInfo, Outputs
+from horngate_server.core.inference import Data, InferenceRequest, ModelInfo
 from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Reply
 from horngate_server.engine.validation import Plan
@@ -69,23 +70,33 @@ class Work(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """How far a work has come that is larger than a batch; only the executor's thread and the line touch it.
+    """How far a work has come that is larger than a batch; its parts may be computed at the same time.
 
     Attributes:
         work: the request.
         taken: rows handed out in batches so far.
-        started: when its first batch began; 0 before.
+        started: when the first batch began that is over; 0 before.
         compute_s: seconds in the model so far.
-        parts: per batch that it was in so far, its outputs, and the request's own rows of them.
+        parts: per batch that it was in so far, its first row there, the shapes of the request's outputs, and its rows.
         over: it has been answered, whatever is left of it.
+        computed: rows in the parts.
+        lock: held by who adds to it, or ends it.
     """
 
     work: Work
     taken: int
     started: float
     compute_s: float
-    parts: list[tuple[Outputs, Sequence[Data]]]
+    parts: list[tuple[int, Sequence[tuple[int, ...]], Sequence[Data]]]
     over: bool
+    computed: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def ends(self) -> bool:
+        """Let it be over; whether it was not before, so that it is for the one who asks to answer it."""
+        with self.lock:
+            ends, self.over = not self.over, True
+            return ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +117,8 @@ class Batch:
         whole: requests with all their rows, in the order in which these lie: first.
         slices: parts of larger requests, in the order in which their rows lie: after those.
         rows: their sum.
-        shapes: per input, the axes after the first, the same for all; all axes where it is ``alone``.
+        shapes: per input, the axes after the first, the first request's and the same for all that are not padded
+            (`engine.lengths`); all axes where it is ``alone``.
         dropped: who needs no computing any more, with the reason.
         alone: it is one request that has the run for itself.
         kind: which requests these are, for what it costs.
@@ -154,7 +166,9 @@ class Batch:
         whole = [each for each in items if isinstance(each, Work)]
         slices = [each for each in items if isinstance(each, Slice)]
         rows = sum(work.plan.rows for work in whole) + sum(part.stop - part.start for part in slices)
-        return replace(self, whole=whole, slices=slices, rows=rows, dropped=())
+        first = [*whole, *(part.progress.work for part in slices)][:1]
+        shapes = first[0].plan.shapes if first and not self.alone else self.shapes
+        return replace(self, whole=whole, slices=slices, rows=rows, shapes=shapes, dropped=())
 
 
 class BatchQueue:
@@ -283,8 +297,7 @@ class BatchQueue:
                 item = lane.waiting.popleft()
                 if isinstance(item, Work):
                     yield item
-                elif not item.over:
-                    item.over = True
+                elif item.ends():
                     yield item.work
             lane.rows = lane.bytes = 0
 
@@ -390,8 +403,5 @@ class _Taking:
         return self._room, self._bulk_room
 
     def _drop(self, work: Work, large: Progress | None, now: float) -> None:
-        if large is None:
+        if large is None or large.ends():
             self._dropped.append((work, work.abandoned(now)))
-        elif not large.over:
-            self._dropped.append((work, work.abandoned(now)))
-            large.over = True

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from horngate_server.core.errors import InputRefused, ModelFailed, NotInRows, OutOfMemory, RequestError
@@ -12,6 +13,7 @@ from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.engine.batch_queue import Batch, Slice, Work
 from horngate_server.engine.batching import join, joined, outputs
 from horngate_server.engine.cost_model import CostModel
+from horngate_server.engine.lengths import apart
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,18 @@ class BatchRunner:
         clock: monotonic seconds.
         pad: compute batches of the ladder's sizes only.
         shrink: called with the rows that batches may have from now on, after a larger one found no memory.
+        not_in_rows: functions that were taken to answer row by row, and did not: their requests run alone from then on.
     """
 
     def __init__(
-        self, model: Model, costs: CostModel, clock: Callable[[], float], *, pad: bool, shrink: Callable[[int], None]
+        self,
+        model: Model,
+        costs: CostModel,
+        clock: Callable[[], float],
+        *,
+        pad: bool,
+        shrink: Callable[[int], None],
+        not_in_rows: set[str],
     ) -> None:
         self._model = model
         self._costs = costs
@@ -70,8 +80,7 @@ class BatchRunner:
         self._pad = pad
         self._shrink = shrink
         self._limited_log = RateLimitedLog(log, clock)
-        self.not_in_rows: set[str] = set()
-        """Functions that were taken to answer row by row, and did not: their requests run alone from then on."""
+        self._not_in_rows = not_in_rows
 
     def run(self, batch: Batch) -> Iterator[tuple[Sequence[Outcome], BatchReport | None]]:
         """Compute a batch, in parts where it fails as one; yield what came of each, as soon as it has.
@@ -114,8 +123,8 @@ class BatchRunner:
     def _begin(self, batch: Batch) -> list[Batch]:
         """Return what to run for a batch, the first last: all of it, unless its rows are known to need runs alone."""
         assert batch.info is not None
-        if batch.alone or batch.info.signature.function not in self.not_in_rows:
-            return [batch]
+        if batch.alone or batch.info.signature.function not in self._not_in_rows:
+            return [*reversed(apart(batch))]
         return [*reversed(_alone(batch))]
 
     def _results(self, batch: Batch, began: float) -> tuple[Sequence[Outcome], BatchReport]:
@@ -132,7 +141,7 @@ class BatchRunner:
         feed = join(batch, signature, self._model, rows)
         run_at = self._clock()
         arrays = self._model.run(feed)
-        computed = outputs(arrays, info, rows, alone=batch.alone)
+        computed = outputs(arrays, info, rows, alone=batch.alone, padded=batch if info.batching.padding else None)
         now = self._clock()
         self._costs.measured(batch.kind, rung, now - run_at, now)
         ended = []
@@ -153,7 +162,7 @@ class BatchRunner:
         if signature.writes:  # it may have changed what the model remembers: a second run would do so again
             return ()
         if isinstance(error, NotInRows) and not batch.alone:
-            self.not_in_rows.add(signature.function)
+            self._not_in_rows.add(signature.function)
             log.warning(
                 "model %s version %s, signature %s, is not batched any more: %s",
                 batch.info.name, batch.info.version, signature.name, str(error),
@@ -186,10 +195,7 @@ class BatchRunner:
 def _alone(batch: Batch) -> list[Batch]:
     """Return a run of its own for each request; one that was to be cut into slices starts over, whole."""
     works = list(batch.whole)
-    for part in batch.slices:
-        if not part.progress.over:
-            part.progress.over = True
-            works.append(part.progress.work)
+    works += [part.progress.work for part in batch.slices if part.progress.ends()]
     return [Batch.alone_of(work) for work in works]
 
 
@@ -207,8 +213,8 @@ def _without_abandoned(batch: Batch, now: float) -> tuple[Batch, list[Outcome]]:
         if progress.over:
             continue
         if progress.work.is_abandoned(now):
-            progress.over = True
-            gone.append(Outcome(progress.work, progress.work.abandoned(now)))
+            if progress.ends():
+                gone.append(Outcome(progress.work, progress.work.abandoned(now)))
         else:
             left.append(part)
     return (batch.of(left) if len(left) < len(batch.whole) + len(batch.slices) else batch), gone
@@ -217,32 +223,31 @@ def _without_abandoned(batch: Batch, now: float) -> tuple[Batch, list[Outcome]]:
 def _failures(batch: Batch, error: RequestError) -> list[Outcome]:
     """Answer everyone in a batch with an error, once; what is left of them in the line is over."""
     failed = [Outcome(work, error) for work in batch.whole]
-    for part in batch.slices:
-        if not part.progress.over:
-            part.progress.over = True
-            failed.append(Outcome(part.progress.work, error))
+    failed += [Outcome(part.progress.work, error) for part in batch.slices if part.progress.ends()]
     return failed
 
 
 def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: float) -> Outcome | None:
     """Give a large request its rows of a batch; its outcome once it has them all, or once nobody waits for it."""
-    progress = part.progress
-    if progress.over:
-        return None
-    work = progress.work
-    if not part.start:
-        progress.started = began
-    progress.compute_s += now - began
-    if work.is_abandoned(now):
-        progress.over = True
+    progress, work, rows = part.progress, part.progress.work, part.stop - part.start
+    shapes = computed.shapes_of(work.plan.rows, row)
+    with progress.lock:
+        if progress.over:
+            return None
+        progress.started = min(progress.started or began, began)
+        progress.compute_s += now - began
+        progress.computed += rows
+        progress.parts.append((part.start, shapes, computed.rows(row, row + rows)))
+        gone = work.is_abandoned(now)
+        progress.over = gone or progress.computed == work.plan.rows
+        if not progress.over:
+            return None
+    if gone:
         return Outcome(work, work.abandoned(now))
-    progress.parts.append((computed, computed.rows(row, row + part.stop - part.start)))
-    if part.stop < work.plan.rows:
-        return None
-    progress.over = True
-    if any(outputs.shapes != computed.shapes for outputs, _ in progress.parts):
+    progress.parts.sort(key=itemgetter(0))
+    if any(each != shapes for _, each, _ in progress.parts):
         return Outcome(work, ModelFailed("the model's output shapes vary from batch to batch; send fewer rows"))
-    pieces = zip(*(data for _, data in progress.parts), strict=True)
+    pieces = zip(*(data for _, _, data in progress.parts), strict=True)
     mine = [
         joined(each) if size is not None else each[0] for each, size in zip(pieces, computed.row_sizes, strict=True)
     ]
@@ -250,7 +255,7 @@ def _advance(part: Slice, computed: Outputs, row: int, *, began: float, now: flo
         work,
         InferenceResult(
             rows=work.plan.rows,
-            shapes=computed.shapes_of(work.plan.rows),
+            shapes=shapes,
             outputs=mine,
             queue_s=progress.started - work.arrived,
             compute_s=progress.compute_s,

@@ -10,6 +10,7 @@ from horngate_server.core.errors import ModelFailed, NotInRows
 from horngate_server.core.inference import Buffer, Data, ModelInfo, Outputs, numbers, strings
 from horngate_server.core.model import Array, Feed, Model
 from horngate_server.core.signature import Signature
+from horngate_server.engine import lengths
 from horngate_server.engine.batch_queue import Batch, Slice
 
 SMALL_BYTES = 8192
@@ -36,18 +37,24 @@ def join(batch: Batch, signature: Signature, model: Model, rows: int) -> Feed:
         for place, array in enumerate(feed.arrays):
             _write(array, [batch.whole[0].data[place]], array.size if array.dtype.hasobject else array.nbytes)
         return feed
-    feed = model.feed(signature, [(rows, *shape) for shape in batch.shapes])
+    longest = lengths.longest(batch)
+    feed = model.feed(signature, [(rows, *shape) for shape in longest or batch.shapes])
+    if longest is not None:
+        lengths.write(batch, feed.arrays)
     for place, array in enumerate(feed.arrays):
-        row_size = array.size // rows * (1 if array.dtype.hasobject else array.dtype.itemsize)
-        parts = [work.data[place] for work in batch.whole]
-        parts += [_rows(part, place, row_size) for part in batch.slices]
-        _write(array, parts, batch.rows * row_size)
+        if longest is None:
+            row_size = array.size // rows * (1 if array.dtype.hasobject else array.dtype.itemsize)
+            parts = [work.data[place] for work in batch.whole]
+            parts += [_rows(part, place, row_size) for part in batch.slices]
+            _write(array, parts, batch.rows * row_size)
         if rows > batch.rows:
             array[batch.rows :] = array[0]  # any other padding could be what the model refuses
     return feed
 
 
-def outputs(arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool = False) -> Outputs:
+def outputs(
+    arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool = False, padded: Batch | None = None
+) -> Outputs:
     """Check that the model answered for every row, with what its signature promises.
 
     Args:
@@ -55,9 +62,10 @@ def outputs(arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool 
         info: the model, with the signature.
         rows: how many it was given.
         alone: one request had the run for itself, and gets all of it as it is.
+        padded: the batch, where its requests may have different lengths.
 
     Raises:
-        ModelFailed: another number of outputs than expected.
+        ModelFailed: another number of outputs than expected, or an output that does not end where the inputs did.
         NotInRows: another number of rows; nobody may get another's answer.
     """
     signature, shared = info.signature, info.batching.shared
@@ -72,13 +80,16 @@ def outputs(arrays: Sequence[Array], info: ModelInfo, rows: int, *, alone: bool 
                 f"the model returned shape {list(array.shape)} for output {spec.name!r}; "
                 f"expected {rows} rows, as many as it was given"
             )
-    if not shared and not any(isinstance(data, list) for data in flat):
+    cut = None if padded is None else lengths.to_cut(padded, arrays)
+    if not shared and cut is None and not any(isinstance(data, list) for data in flat):
         return Outputs([array.shape[1:] for array in arrays], flat, [len(data) // rows for data in flat])
     return Outputs(
         shapes=[array.shape if place in shared else array.shape[1:] for place, array in enumerate(arrays)],
         data=flat,
         row_sizes=[None if place in shared else len(data) // rows for place, data in enumerate(flat)],
         uniform=False,
+        lengths=cut.lengths if cut else (),
+        cut=cut.axes if cut else (),
     )
 
 

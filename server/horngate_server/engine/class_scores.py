@@ -31,8 +31,9 @@ class Scores(NamedTuple):
 
 def of(report: BatchReport) -> Scores | None:
     """Return a batch's scores; None where its signature has no probabilities, or other ones than a row's classes."""
-    for spec, array in zip(report.info.signature.outputs, report.arrays, strict=False):
-        if spec.name == PROBABILITIES:
+    padding = report.info.batching.padding
+    for place, (spec, array) in enumerate(zip(report.info.signature.outputs, report.arrays, strict=False)):
+        if spec.name == PROBABILITIES and not (padding and padding.cut[place]):
             return _of(array, report)
     return None
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from threading import Lock
 
 WEIGHT = 0.1
 """How much the newest measurement counts: one hiccup must not make the server refuse what it can do."""
@@ -25,6 +26,7 @@ class CostModel:
         self.rungs = tuple(rungs)
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._row_seconds = inf
+        self._measuring = Lock()  # several batches may end at once
 
     def rung(self, rows: int) -> int:
         """Return the smallest batch size that holds so many rows; beyond the ladder, the next power of two."""
@@ -41,22 +43,8 @@ class CostModel:
             seconds: what it took.
             now: when, in monotonic seconds.
         """
-        mine = self._kinds.get(kind)
-        if mine is None:
-            mine = self._kinds[kind] = _Kind()
-            if len(self._kinds) > KINDS:
-                self._kinds.popitem(last=False)
-        elif len(self._kinds) > KINDS // 2:
-            self._kinds.move_to_end(kind)
-        mine.last[rung] = seconds
-        mine.at = now
-        before = mine.mean.get(rung, seconds)
-        mine.mean[rung] = before + WEIGHT * (seconds - before)
-        best, mine.row_seconds = mine.row_seconds, min(mean / size for size, mean in mine.mean.items())
-        if mine.row_seconds < self._row_seconds:
-            self._row_seconds = mine.row_seconds
-        elif best == self._row_seconds:
-            self._row_seconds = min(each.row_seconds for each in self._kinds.values())
+        with self._measuring:
+            self._take_in(kind, rung, seconds, now)
 
     def expected(self, kind: Hashable, rows: int) -> float:
         """Return the seconds that a batch of so many rows is likely to take; infinite while none of its size ran."""
@@ -83,6 +71,26 @@ class CostModel:
         if now - mine.at > RECENT_S:
             return None
         return min(mine.mean.get(rung, 0.0), mine.last.get(rung, 0.0))
+
+    # --- private --------------------------------------------------------------------------------------
+
+    def _take_in(self, kind: Hashable, rung: int, seconds: float, now: float) -> None:
+        mine = self._kinds.get(kind)
+        if mine is None:
+            mine = self._kinds[kind] = _Kind()
+            if len(self._kinds) > KINDS:
+                self._kinds.popitem(last=False)
+        elif len(self._kinds) > KINDS // 2:
+            self._kinds.move_to_end(kind)
+        mine.last[rung] = seconds
+        mine.at = now
+        before = mine.mean.get(rung, seconds)
+        mine.mean[rung] = before + WEIGHT * (seconds - before)
+        best, mine.row_seconds = mine.row_seconds, min(mean / size for size, mean in mine.mean.items())
+        if mine.row_seconds < self._row_seconds:
+            self._row_seconds = mine.row_seconds
+        elif best == self._row_seconds:
+            self._row_seconds = min(each.row_seconds for each in self._kinds.values())
 
 
 # --- private ------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ Finish = Callable[[ModelInfo, Sequence[Outcome], BatchReport | None], None]
 class Executor:
     """The owner of a model, its waiting line and its lock: one batch at a time, on its own thread or a submitter's.
 
+    With ``others``, as many batches at once as there are models.
+
     Args:
         info: which model it is.
         model: computes; only this executor calls it after `start`, one batch at a time.
@@ -39,6 +41,7 @@ class Executor:
         begin: called first by its thread.
         aside: computes requests for signatures that are to be computed aside (`signature.Batching.aside`), at the same
             time, on a thread of its own; this executor starts, stops and closes it.
+        others: more of the same model, for as many batches at once, each on a thread of its own.
     """
 
     def __init__(
@@ -55,12 +58,17 @@ class Executor:
         quick_s: float = QUICK_S,
         begin: Callable[[], None] = lambda: None,
         aside: "Executor | None" = None,
+        others: Sequence[Model] = (),
     ) -> None:
         self.info = info
         self.costs = costs
-        self._model = model
-        self._runner = BatchRunner(model, costs, clock, pad=pad, shrink=self._shrink)
-        self._not_in_rows = self._runner.not_in_rows
+        self._models = (*others, model)
+        self._not_in_rows: set[str] = set()
+        self._free = [
+            BatchRunner(each, costs, clock, pad=pad, shrink=self._shrink, not_in_rows=self._not_in_rows)
+            for each in self._models
+        ]
+        """Those that compute nothing at this moment."""
         self._queue = queue
         self._finish = finish
         self._clock = clock
@@ -70,8 +78,10 @@ class Executor:
         self._aside = aside
         self._changed = threading.Condition()
         self._closed = False
-        self._computing = False
-        self._thread = threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"executor-{info.name}-{info.version}", daemon=True)
+            for _ in self._models
+        ]
 
     @property
     def queue_rows(self) -> Mapping[str, int]:
@@ -93,6 +103,11 @@ class Executor:
         return self._queue.max_batch_rows
 
     @property
+    def at_once(self) -> int:
+        """Batches that are computed at the same time at most."""
+        return len(self._models)
+
+    @property
     def delay_s(self) -> float:
         """How long a request may be kept waiting for others."""
         return self._queue.delay_s
@@ -100,13 +115,14 @@ class Executor:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed, at this moment; what is computed aside does not count."""
-        return not self._computing and not self._queue
+        return len(self._free) == len(self._models) and not self._queue
 
     def start(self) -> None:
         """Begin to compute."""
         if self._aside is not None:
             self._aside.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, works: Sequence[Work]) -> Sequence[Outcome]:
         """Put works in the line; return those that are refused, with the reason. Callable from any thread.
@@ -115,7 +131,7 @@ class Executor:
         by the answers costs more than such a batch. What arrives meanwhile waits in the transport, and is the next.
         """
         refused: list[Outcome] = []
-        batch = None
+        taken = None
         if self._aside is not None and any(work.plan.info.batching.aside for work in works):
             refused += self._aside.submit([work for work in works if work.plan.info.batching.aside])
             works = [work for work in works if not work.plan.info.batching.aside]
@@ -125,16 +141,16 @@ class Executor:
                     self._admit(work)
                 except RequestError as error:
                     refused.append(Outcome(work, error.bare()))
-            if not self._computing and (due := self._queue.due()) is not None:
+            if self._free and (due := self._queue.due()) is not None:
                 if due <= (now := self._clock()) and self._expected() <= self._quick_s:
-                    self._computing = True
-                    batch = self._queue.take(now)
+                    taken = self._free.pop(), self._queue.take(now)
                 else:
                     self._changed.notify()
-        if batch is not None:
-            self._guarded(lambda: self._compute(batch))
+        if taken is not None:
+            runner, batch = taken
+            self._guarded(lambda: self._compute(runner, batch))
             with self._changed:
-                self._computing = False
+                self._free.append(runner)
                 if self._queue or self._closed:
                     self._changed.notify()
         return refused
@@ -145,7 +161,7 @@ class Executor:
             self._aside.refuse()
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def stop(self, timeout_s: float | None) -> bool:
         """Refuse new work, compute what waits, and end. False if that took too long: the rest is answered then."""
@@ -154,10 +170,9 @@ class Executor:
         in_time = True
         if self._aside is not None:
             in_time = self._aside.stop(timeout_s)
-        if timeout_s is not None:
-            timeout_s = max(0.0, timeout_s - (self._clock() - began))
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        for thread in self._threads:
+            thread.join(None if timeout_s is None else max(0.0, timeout_s - (self._clock() - began)))
+        if any(thread.is_alive() for thread in self._threads):
             with self._changed:
                 left = [Outcome(work, NotReady("the server stopped before its turn")) for work in self._queue.drain()]
             self._finish(self.info, left, None)
@@ -165,10 +180,11 @@ class Executor:
         return in_time
 
     def close(self) -> None:
-        """Close the model; after `stop`."""
+        """Close the models; after `stop`."""
         if self._aside is not None:
             self._aside.close()
-        self._model.close()
+        for model in self._models:
+            model.close()
 
     # --- private --------------------------------------------------------------------------------------
 
@@ -193,13 +209,17 @@ class Executor:
             least = self.costs.least(work.plan.alike, min(work.plan.rows, self._queue.max_batch_rows), work.arrived)
             if least is not None:  # only a run of its own kind can tell what it takes
                 waiting = self._queue.ahead(work)
-                needed = self.costs.wait(waiting) + least
+                needed = self._wait(waiting) + least
                 if needed > remaining:
                     raise DeadlineExpired(
                         f"cannot be met: {waiting} rows wait, which takes {needed:.3f} s; "
                         f"the deadline is in {remaining:.3f} s"
                     )
-        self._queue.put(work, self.costs.wait)
+        self._queue.put(work, self._wait)
+
+    def _wait(self, rows: int) -> float:
+        """Return the least seconds in which so many rows can be computed."""
+        return self.costs.wait(rows) / len(self._models)
 
     def _shrink(self, rows: int) -> None:
         """Let batches have so many rows at most from now on."""
@@ -217,12 +237,13 @@ class Executor:
 
     def _step(self) -> bool:
         """Compute the next batch, when there is one; False once stopped and empty. Nothing is kept of it meanwhile."""
-        batch = self._next()
-        if batch is None:
+        taken = self._next()
+        if taken is None:
             return False
-        self._compute(batch)
+        runner, batch = taken
+        self._compute(runner, batch)
         with self._changed:
-            self._computing = False
+            self._free.append(runner)
         return True
 
     def _guarded(self, run: Callable[[], None]) -> None:
@@ -236,30 +257,33 @@ class Executor:
             self._finish(self.info, left, None)
             self._on_death(error)
 
-    def _next(self) -> Batch | None:
-        """Wait until a batch is due and nobody computes, and take it; None once stopped and empty."""
+    def _next(self) -> tuple[BatchRunner, Batch] | None:
+        """Wait until a batch is due and somebody is free to compute it; None once stopped and empty."""
         with self._changed:
             while True:
                 timeout = None
-                if not self._computing:
+                if self._free:
                     due = self._queue.due()
                     if due is None:
                         if self._closed:
+                            self._changed.notify_all()
                             return None
                     else:
                         now = self._clock()
                         if due <= now or self._closed:
-                            self._computing = True
-                            return self._queue.take(now)
+                            taken = self._free.pop(), self._queue.take(now)
+                            if self._free and self._queue:
+                                self._changed.notify()
+                            return taken
                         timeout = due - now
                 self._changed.wait(timeout)
 
-    def _compute(self, batch: Batch) -> None:
+    def _compute(self, runner: BatchRunner, batch: Batch) -> None:
         """Run one batch and answer it; whatever the model does, the loop goes on."""
         ended: Sequence[Outcome] = [Outcome(work, reason) for work, reason in batch.dropped]
         if not batch.rows:
             self._finish(self.info, ended, None)
             return
-        for outcomes, report in self._runner.run(batch):
+        for outcomes, report in runner.run(batch):
             self._finish(self.info, [*ended, *outcomes], report)
             ended = ()

@@ -33,7 +33,7 @@ class Plan:
         rows: its length along the batch axis; where there is none, 1.
         order: per input of the signature, its place in the request.
         sizes: per input of the signature, what fills its shape: bytes, or elements of BYTES.
-        shapes: per input of the signature, the axes after the first; all of them where it is ``whole``.
+        shapes: per input of the signature, the axes after the first, as they came; all where it is ``whole``.
         alike: requests for which it is equal share a batch, and cost the same.
         whole: it has a run of its own, and is never cut.
         max_rows: rows of its kind that one run takes at most.
@@ -75,7 +75,8 @@ def alike(
 
     Args:
         signature: theirs.
-        shapes: per input, the axes after the first, or all of them where it is ``whole``.
+        shapes: per input, the axes after the first, up to which they may be padded (`Padding.shared`); or all of them
+            where it is ``whole``.
         whole: each has a run of its own.
     """
     return (signature.function, whole, tuple(shapes))
@@ -112,10 +113,11 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
     rows = max(1, rows)
     shapes = tuple(tensor.shape if whole else tensor.shape[1:] for tensor in given)
     sizes = tuple(spec.size(tensor.shape) for spec, tensor in zip(signature.inputs, given, strict=True))
-    size = sum(size for spec, size in zip(signature.inputs, sizes, strict=True) if not spec.datatype.numpy.hasobject)
+    size = _size(signature, [tensor.shape for tensor in given])
     most = rows if whole else batching.max_rows
+    shared = shapes if whole or batching.padding is None else batching.padding.shared(shapes)
     if not whole and any(spec.is_open for spec in signature.inputs):
-        row = max(1, size // rows)
+        row = max(1, _size(signature, shared))
         fits = batching.memory_bytes / max(1.0, batching.memory.of(row))
         most = max(1, int(min(most, fits, batching.batch_bytes / row)))
     run_bytes, runs = (size, 1) if whole else (size // rows, rows)
@@ -129,7 +131,7 @@ def plan(header: Header, info: ModelInfo, max_rows: int) -> Plan:
         order=order,
         sizes=sizes,
         shapes=shapes,
-        alike=alike(signature, shapes, whole=whole),
+        alike=alike(signature, shared, whole=whole),
         whole=whole,
         max_rows=most,
         answer_bytes=answer_bytes,
@@ -184,6 +186,15 @@ def _check(spec: TensorSpec, tensor: InputHeader) -> None:
             f"input {spec.name!r} has shape {list(shape)}, which has no elements; expected a product of its other axes "
             f"of at most {EMPTY_ELEMENTS}"
         )
+
+
+def _size(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the bytes of a signature's inputs with these shapes, but for strings."""
+    return sum(
+        spec.size(shape)
+        for spec, shape in zip(signature.inputs, shapes, strict=True)
+        if not spec.datatype.numpy.hasobject
+    )
 
 
 def _expected(spec: TensorSpec) -> str:

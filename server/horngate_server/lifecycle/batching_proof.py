@@ -12,12 +12,15 @@ from horngate_server.core.settings import Limits
 from horngate_server.core.signature import FREE, ROWS, WHOLE, Batching, Signature
 from horngate_server.engine.validation import alike
 from horngate_server.lifecycle.batch_ladder import climb, scale
+from horngate_server.lifecycle.length_proof import prove_padding
 from horngate_server.lifecycle.probe_inputs import SIZES, Guess, Rows, guesses
 from horngate_server.lifecycle.row_independence import ALONE_ROWS, Doubt, Seen, rows_alone, without_rows
 from horngate_server.lifecycle.trial_runs import TrialRuns, size_of
 
 LARGER = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096, 8192)
 """Lengths of free axes at which memory and time are measured, as far as these are bearable."""
+USUAL = (64, 32, 16)
+"""Of these, free axes have the first that is accepted where one request is to stand for all."""
 MOST_ELEMENTS = 1 << 22
 """Larger inputs than these are not made up."""
 
@@ -52,12 +55,14 @@ class Bench:
         limits: how large and long runs may be, and what the operator says about batching.
         clock: seconds, of time or of this thread's computing.
         asked: "auto", or how the operator or the model's maker wants it batched.
+        lengths: "auto", or how they want requests of different lengths.
         gpu: the device is one.
     """
 
     limits: Limits
     clock: Callable[[], float]
     asked: str = "auto"
+    lengths: str = "auto"
     gpu: bool = False
 
 
@@ -92,18 +97,18 @@ def prove(model: Model, signature: Signature, recorded: Sequence[Rows], bench: B
         return _whole(runs, recorded, bench, str(doubt))
 
 
-def seconds_of_one(model: Model, signature: Signature, recorded: Sequence[Rows], bench: Bench) -> float:
-    """Return what one request takes, warm; 0 where no input is found that the signature accepts.
+def usual_request(model: Model, signature: Signature, recorded: Sequence[Rows], bench: Bench) -> Rows | None:
+    """Return a request of the usual size, one row of it; None where no input is found that the signature accepts.
 
     Args: those of `prove`.
     """
     runs = TrialRuns(model, signature, bench.clock)
-    for request, _ in _requests(signature, recorded):
-        if runs.tried(request) is not None:
-            began = runs.clock()
-            runs.tried(request)
-            return runs.clock() - began
-    return 0.0
+    for request, guess in _requests(signature, recorded):
+        if runs.tried(request) is None:
+            continue
+        larger = [] if guess is None else [replace(guess, size=size).draw(1) for size in USUAL if size > guess.size]
+        return next((each for each in larger if runs.tried(each) is not None), request)
+    return None
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -137,17 +142,21 @@ def _in_rows(runs: TrialRuns, seen: Seen, bench: Bench) -> Proof:
     row_bytes = size_of([array for place, array in enumerate(seen.answers[0]) if place not in shared])
     batching = Batching(ROWS, why, shared, max_rows=rungs.top, row_bytes=row_bytes)
     if any(spec.is_open for spec in runs.signature.inputs):
-        found = scale(runs, _larger(seen.rows[0], seen.guess, rows=False), limits)
+        grown = scale(runs, _larger(seen.rows[0], seen.guess, rows=False), limits)
         tried = size_of(seen.rows[0]) * rungs.top
-        pays = limits.target_batch_s / found.byte_seconds if found.byte_seconds else 0.0
+        pays = limits.target_batch_s / grown.byte_seconds if grown.byte_seconds else 0.0
         batching = replace(
             batching,
             batch_bytes=max(tried, pays),
-            memory=found.memory,
-            answer=found.answer,
+            memory=grown.memory,
+            answer=grown.answer,
             memory_bytes=limits.model_memory_bytes,
         )
-    kind = alike(runs.signature, [array.shape[1:] for array in seen.rows[0]], whole=False)
+    recorded = seen.rows if seen.guess is None else ()
+    found = prove_padding(runs, recorded, shared, asked=bench.lengths, gpu=bench.gpu)
+    batching = replace(batching, padding=found.padding, lengths=found.why)
+    shapes = [array.shape[1:] for array in seen.rows[0]]
+    kind = alike(runs.signature, found.padding.shared(shapes) if found.padding else shapes, whole=False)
     return Proof(batching, True, kind, rungs.seconds)
 
 

@@ -1,7 +1,7 @@
 """The engines that can compute a version: which of them are tried, and which of them then serves each signature."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from horngate_server.core.model import Array, Feed, LoadedModel, Model
 from horngate_server.core.settings import AUTO, LITERT, TENSORFLOW, Limits, Settings
 from horngate_server.core.signature import Signature
 from horngate_server.lifecycle.batching_proof import Proof
+from horngate_server.lifecycle.compute_threads import Threads
 from horngate_server.lifecycle.repository import FILES, file_of
 from horngate_server.lifecycle.verification import VERIFIED
 from horngate_server.runtimes import litert, tensorflow
@@ -32,6 +33,7 @@ class Tried:
         proofs: by signature, what is known of it.
         verification: "verified (N rows)", or why it is not.
         float32: it computes what the version's recorded answers were computed with: nothing was quantized.
+        threads: how it computes.
     """
 
     engine: str
@@ -39,6 +41,7 @@ class Tried:
     proofs: Mapping[str, Proof]
     verification: str
     float32: bool = True
+    threads: Threads = field(default_factory=Threads)
 
     @property
     def is_verified(self) -> bool:
@@ -56,6 +59,7 @@ class Choice:
         why: why it is the default signature's.
         proofs: by signature.
         verification: of the default signature's engine.
+        threads: of that engine too.
     """
 
     model: LoadedModel
@@ -63,6 +67,7 @@ class Choice:
     why: str
     proofs: Mapping[str, Proof]
     verification: str
+    threads: Threads = field(default_factory=Threads)
 
 
 class CombinedModel:
@@ -169,7 +174,8 @@ def second(model: LoadedModel, signature: str) -> Model | None:
 
 def only(tried: Tried, why: str) -> Choice:
     """Let one engine serve everything that it can."""
-    return Choice(tried.model, dict.fromkeys(tried.proofs, tried.engine), why, tried.proofs, tried.verification)
+    engine_of = dict.fromkeys(tried.proofs, tried.engine)
+    return Choice(tried.model, engine_of, why, tried.proofs, tried.verification, tried.threads)
 
 
 def choose(full: Tried, lite: Tried) -> Choice:
@@ -198,6 +204,7 @@ def choose(full: Tried, lite: Tried) -> Choice:
         why,
         {name: each.proofs[name] for name, each in chosen.items()},
         chosen[default].verification,
+        chosen[default].threads if len(serving) == 1 else replace(chosen[default].threads, at_once=1),
     )
 
 

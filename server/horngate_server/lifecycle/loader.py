@@ -14,7 +14,7 @@ from horngate_server.core.errors import ModelError
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.model import Array, LoadedModel, Model
 from horngate_server.core.settings import TENSORFLOW, Limits, Settings
-from horngate_server.core.signature import Batching
+from horngate_server.core.signature import APART, PADDED, Batching
 from horngate_server.engine.batch_queue import BatchQueue
 from horngate_server.engine.batching import ladder
 from horngate_server.engine.cost_model import CostModel
@@ -22,6 +22,7 @@ from horngate_server.engine.executor import Executor, Finish
 from horngate_server.engine.routing import Servable
 from horngate_server.lifecycle import engines, folder_hints, recorded_requests, repository
 from horngate_server.lifecycle.batching_proof import Proof
+from horngate_server.lifecycle.compute_threads import Threads
 from horngate_server.lifecycle.engines import Choice
 from horngate_server.lifecycle.folder_hints import GRAPH, KERAS, LITE
 from horngate_server.lifecycle.model_places import Kind, recognised
@@ -71,6 +72,7 @@ class LoadReport:
         engine: what computes the default signature: "tensorflow" or "litert".
         why_engine: why that one.
         engines: by signature, what computes it.
+        threads: how many compute, and how many batches at once.
     """
 
     name: str
@@ -91,12 +93,14 @@ class LoadReport:
     engine: str = TENSORFLOW
     why_engine: str = ""
     engines: Mapping[str, str] = field(default_factory=dict)
+    threads: Threads = field(default_factory=Threads)
 
     def json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         facts = asdict(self)
         facts["batching"] = {
-            name: {"mode": each.mode, "why": each.why, "aside": each.aside} for name, each in self.batching.items()
+            name: {"mode": each.mode, "why": each.why, "aside": each.aside, **_lengths(each)}
+            for name, each in self.batching.items()
         }
         return facts
 
@@ -111,6 +115,7 @@ class LoadReport:
             f"engine       {self.engine} ({self.why_engine})",
             *(f"             {name}: {each}" for name, each in self.engines.items() if each != self.engine),
             f"device       {self.device} ({self.why})",
+            f"threads      {self.threads}",
             f"verification {self.verification}",
             f"loaded in    {self.seconds:.2f} s",
             f"memory       {self.memory_bytes / 1e6:.0f} MB",
@@ -222,7 +227,9 @@ def load(
     if second is not None:
         dear = [proof for proof in proofs.values() if proof.batching.aside]
         aside = executor_of(second, dear, share, quick_s=0.0, begin=stand_back)
-    executor = executor_of(model, proofs.values(), limits.queue_bytes - (share if aside else 0), aside)
+    more = [engines.second(model, info.signature.name) for _ in range(choice.threads.at_once - 1)]
+    others = [each for each in more if each is not None]
+    executor = executor_of(model, proofs.values(), limits.queue_bytes - (share if aside else 0), aside, others=others)
     report = LoadReport(
         name=version.name,
         version=version.number,
@@ -235,6 +242,7 @@ def load(
         engine=choice.engines[info.signature.name],
         why_engine=choice.why,
         engines=choice.engines,
+        threads=choice.threads,
         verification=choice.verification,
         seconds=clock() - began,
         memory_bytes=max(0, process_memory.anonymous() - memory),
@@ -299,6 +307,15 @@ def _inspected(path: Path) -> tuple[Path, tuple[str, int] | None]:
         hint = hint or f"expected <model>/<integer version>/{GRAPH} or {LITE}"
         raise ModelError(f"{repository.shown(path)} is no version and has none: {hint}")
     return versions[max(versions)], None
+
+
+def _lengths(batching: Batching) -> dict[str, Any]:
+    """Say how requests of different lengths are computed; nothing where there are none."""
+    if not batching.lengths:
+        return {}
+    padding = batching.padding
+    facts = {"longest": padding.longest, "values": padding.values} if padding else {}
+    return {"lengths": {"mode": PADDED if padding else APART, "why": batching.lengths, **facts}}
 
 
 def _aside(choice: Choice) -> tuple[Mapping[str, Proof], Model | None]:

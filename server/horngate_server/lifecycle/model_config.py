@@ -8,6 +8,8 @@
     any_signature = true                     # let a version with other inputs or outputs take over: callers may break
     engine = "litert"                        # what computes it: as --engine
     batching = "whole"                       # one request, one run; "rows": requests share runs; "auto" finds out
+    lengths = "padded"                       # the shorter requests of a run are filled up; "apart": only those of one
+                                             # length share runs; "auto" finds out
     signature = "predict"                    # answers callers who name none; default: serving_default, or the only one
     tags = ["serve", "gpu"]                  # of the MetaGraph to load; default: ["serve"]
     max_batch_rows = 256                     # these five: as the flags, for this model
@@ -28,7 +30,7 @@ from typing import Any, TypeVar
 
 from horngate_server.core import parsing
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.settings import BATCHING, ENGINES, LITERT, TENSORFLOW, Limits, Settings
+from horngate_server.core.settings import BATCHING, ENGINES, LENGTHS, LITERT, TENSORFLOW, Limits, Settings
 
 STABLE = "stable"
 """The label whose version answers those who ask for none."""
@@ -151,8 +153,8 @@ class _Place:
 
 def _model(at: _Place, settings: Settings) -> ModelConfig:
     at.only(
-        "latest", "versions", "labels", "shadow", "any_signature", "engine", "batching", "signature", "tags",
-        "max_batch_rows", "queue_rows", "max_queue_delay", "target_batch_time", "model_memory",
+        "latest", "versions", "labels", "shadow", "any_signature", "engine", "batching", "lengths", "signature",
+        "tags", "max_batch_rows", "queue_rows", "max_queue_delay", "target_batch_time", "model_memory",
     )  # fmt: skip
     versions = at.content.get("versions")
     if versions is not None and "latest" in at.content:
@@ -201,6 +203,7 @@ def _limits(at: _Place, shadow: _Place, settings: Settings) -> Limits:
         model_memory_bytes=at.parsed("model_memory", parsing.memory, base.model_memory_bytes),
         queue_bytes=base.queue_bytes,
         batching=at.parsed("batching", parsing.one_of(*BATCHING), base.batching),
+        lengths=at.parsed("lengths", parsing.one_of(*LENGTHS), base.lengths),
         tags=_tags(at),
         signature=at.text("signature"),
         engine=at.parsed("engine", parsing.one_of(*ENGINES), base.engine),

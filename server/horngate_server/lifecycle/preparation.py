@@ -10,19 +10,19 @@ from time import monotonic, thread_time
 from horngate_protos.control_groups import cores
 from horngate_server.core.errors import ModelError
 from horngate_server.core.model import Array, Feed, LoadedModel, Model
-from horngate_server.core.settings import AUTO, Limits, Settings
+from horngate_server.core.settings import AUTO, LENGTHS, Limits, Settings
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature
 from horngate_server.lifecycle import engines, repository
-from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
+from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, usual_request
+from horngate_server.lifecycle.compute_threads import LARGE_S, LONG_S, SOON_S, Threads, best_way, rate, seconds_of
 from horngate_server.lifecycle.engines import Choice, Tried
+from horngate_server.lifecycle.probe_inputs import Rows
 from horngate_server.lifecycle.repository import Version
 from horngate_server.lifecycle.verification import Record, Records, is_float32, records, verify
 from horngate_server.runtimes import process_memory
 
 log = logging.getLogger(__name__)
 
-LARGE_S = 0.005
-"""A model that computes longer for one request gets every core, also the one that takes requests in."""
 OTHERS_SHARE = 5
 """Batches of other signatures than the default one may take one part in so many of --target-batch-time."""
 
@@ -100,7 +100,7 @@ class _Preparation:
         self._aside = aside
         self._beside = beside
         self._alive = alive
-        self._asked = _asked(version, limits)
+        self._asked, self._lengths = _asked(version, limits), _lengths(version, limits)
         self._few = settings.compute_threads or max(1, cores() - 1)
         self.recorded: Sequence[Record] = ()
 
@@ -110,15 +110,14 @@ class _Preparation:
         Raises:
             ModelError: it cannot be loaded, fails, or does not reproduce the recorded answers.
         """
-        few, mode = self._few, self._settings.verify
-        model = self._opened(engine, few)
+        mode = self._settings.verify
+        threads = Threads(self._few, why="asked for" if self._settings.compute_threads else "every core")
+        model = self._opened(engine, threads.each)
         try:
             recorded, unread = _recorded(self.version, model, mode)
             self.recorded = recorded.get(model.signature.name, ())
-            if not self._settings.compute_threads and few < cores() and self._seconds(model, recorded) > LARGE_S:
-                few = cores()
-                model.close()
-                model = self._opened(engine, few)
+            if self._few < cores() and not self._settings.compute_threads:
+                model, threads = self._threaded(engine, model, recorded)
             watched = _Watched(model, self._alive)
             proofs = self._aside.submit(_prove, watched, recorded, partial(self._bench, model)).result()
             batchings = {name: proof.batching for name, proof in proofs.items()}
@@ -127,11 +126,11 @@ class _Preparation:
             )
             if any(model.signatures[name].writes for name in proofs):
                 model.close()  # what it remembers begins with the first caller
-                model = self._opened(engine, few)
+                model = self._opened(engine, threads.each)
         except BaseException:
             model.close()
             raise
-        return Tried(engine, model, proofs, verification, float32=is_float32(self.version, engine))
+        return Tried(engine, model, proofs, verification, float32=is_float32(self.version, engine), threads=threads)
 
     def along(self, choice: Choice) -> LoadedModel | None:
         """Open the version with the engine that is to compute along; None where there is none, or it cannot."""
@@ -163,15 +162,61 @@ class _Preparation:
         asked, limits = self._asked.get(signature.name, self._asked[""]), self._limits
         if signature is not model.signature:  # the default one's callers wait for it, or share the processor with it
             limits = replace(limits, target_batch_s=limits.target_batch_s / OTHERS_SHARE)
-        return Bench(limits, clock, asked, gpu=model.device.kind != "CPU")
+        return Bench(limits, clock, asked, self._lengths, gpu=model.device.kind != "CPU")
 
-    def _seconds(self, model: LoadedModel, recorded: Records) -> float:
-        """Return what one request takes."""
-        requests = [each.inputs for each in recorded.get(model.signature.name, ())]
-        watched = _Watched(model, self._alive)
-        return self._aside.submit(
-            seconds_of_one, watched, model.signature, requests, self._bench(model, model.signature)
-        ).result()
+    def _threaded(self, engine: str, model: LoadedModel, recorded: Records) -> tuple[LoadedModel, Threads]:
+        """Find out with how many threads a model computes best, and how many batches at once; return it opened so.
+
+        Args:
+            engine: its.
+            model: opened with few threads; closed where another is returned.
+            recorded: requests that it should take.
+        """
+        signature = model.signature
+        recorded_rows = [each.inputs for each in recorded.get(signature.name, ())]
+
+        def usual() -> tuple[Rows | None, float]:
+            watched, bench = _Watched(model, self._alive), self._bench(model, signature)
+            request = usual_request(watched, signature, recorded_rows, bench)
+            return request, 0.0 if request is None else seconds_of(watched, signature, request, bench.clock)
+
+        def at_once(opened: LoadedModel, count: int, request: Rows) -> float:
+            others = [engines.second(opened, signature.name) for _ in range(count - 1)]
+            models = [opened, *(each for each in others if each is not None)]
+            try:
+                return rate(models, signature, request) if len(models) == count else 0.0
+            finally:
+                for each in models[1:]:
+                    each.close()
+
+        request, took = self._aside.submit(usual).result()
+        said = f"a usual request takes {took * 1e3:.1f} ms"
+        usual_way = Threads(self._few if took <= LARGE_S else cores(), why=said)
+        if request is None or took <= SOON_S:
+            return model, usual_way
+        ways = [usual_way]
+        if model.device.kind == "CPU" and took <= LONG_S:
+            ways += [Threads(cores())] * (usual_way.each < cores())
+            ways += [Threads(1, cores())] * (not any(each.writes for each in model.signatures.values()))
+        opened, threads, rates = model, self._few, {}
+        try:
+            for way in sorted(ways, key=lambda way: way.each) if len(ways) > 1 else ():
+                opened, threads = self._reopened(engine, opened, threads, way.each)
+                rates[way] = self._aside.submit(at_once, opened, way.at_once, request).result()
+            best, gain = best_way(usual_way, rates)
+            opened, _ = self._reopened(engine, opened, threads, best.each)
+        except BaseException:
+            opened.close()
+            raise
+        why = said if best == usual_way else f"{said}; {gain:.1f} times as many a second as otherwise"
+        return opened, replace(best, why=why)
+
+    def _reopened(self, engine: str, model: LoadedModel, has: int, wants: int) -> tuple[LoadedModel, int]:
+        """Return a model with as many threads as wanted; the one that is given is closed if it has others."""
+        if has == wants:
+            return model, has
+        model.close()
+        return self._opened(engine, wants), wants
 
 
 def _chosen(preparation: _Preparation, first: str, second: str) -> Choice:
@@ -241,6 +286,22 @@ def _asked(version: Version, limits: Limits) -> Mapping[str, str]:
                 f"{version.path / repository.MANIFEST} has batching {way!r}; expected auto, {ROWS} or {WHOLE}"
             )
     return {"": limits.batching} if limits.batching != "auto" else made
+
+
+def _lengths(version: Version, limits: Limits) -> str:
+    """Return how the operator, or else the model's maker, wants requests of different lengths.
+
+    Raises:
+        ModelError: the manifest says what is no way.
+    """
+    if limits.lengths != AUTO:
+        return limits.lengths
+    made = (version.manifest or {}).get("lengths", AUTO)
+    if made not in LENGTHS:
+        raise ModelError(
+            f"{version.path / repository.MANIFEST} has lengths {made!r}; expected one of {', '.join(LENGTHS)}"
+        )
+    return str(made)
 
 
 def _prove(model: Model, recorded: Records, bench: Callable[[Signature], Bench]) -> Mapping[str, Proof]:

@@ -131,10 +131,10 @@ def compare(
     """
     for place, (spec, got) in enumerate(zip(signature.outputs, answers, strict=True)):
         alone = [each[place] for each in seen.answers]
-        tolerance = _tolerance(spec, alone, gpu=gpu)
+        near = tolerance(spec, alone, gpu=gpu)
         if place in shared:
             if any(
-                got.shape != each.shape or first_difference(got, each, spec.datatype, tolerance) is not None
+                got.shape != each.shape or first_difference(got, each, spec.datatype, near) is not None
                 for each in alone
             ):
                 raise Doubt(f"output {spec.name!r} has no rows, and depends on all that is computed together")
@@ -145,8 +145,19 @@ def compare(
         if got.shape != (len(order), *row_shape):
             raise Doubt(f"output {spec.name!r} has shape {list(got.shape)} for {len(order)} rows")
         wanted = np.concatenate([alone[row] for row in order])
-        if first_difference(got, wanted, spec.datatype, tolerance) is not None:
+        if first_difference(got, wanted, spec.datatype, near) is not None:
             raise Doubt(f"output {spec.name!r} of a row is another among {len(order)} than alone")
+
+
+def tolerance(spec: TensorSpec, answers: Sequence[Array], *, gpu: bool) -> Tolerance:
+    """Return how far an output may be from itself, by the largest of these answers."""
+    relative = TOLERANCES.get(spec.datatype.name, GPU_TOLERANCE if gpu else TOLERANCE)
+    largest = 0.0
+    if spec.datatype.numpy.kind in "fc" or spec.datatype.name == "BF16":
+        numbers = np.abs(np.concatenate([as_numbers(each, spec.datatype).reshape(-1) for each in answers]))
+        finite = numbers[np.isfinite(numbers)]
+        largest = float(finite.max()) if finite.size else 0.0
+    return Tolerance(atol=largest * relative / 10, rtol=relative)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -202,8 +213,8 @@ def _same_twice(runs: TrialRuns, seen: Seen, *, gpu: bool) -> None:
     again = runs.run(seen.rows[0])
     for place, (spec, got) in enumerate(zip(runs.signature.outputs, again, strict=True)):
         wanted = seen.answers[0][place]
-        tolerance = _tolerance(spec, [each[place] for each in seen.answers], gpu=gpu)
-        if got.shape != wanted.shape or first_difference(got, wanted, spec.datatype, tolerance) is not None:
+        near = tolerance(spec, [each[place] for each in seen.answers], gpu=gpu)
+        if got.shape != wanted.shape or first_difference(got, wanted, spec.datatype, near) is not None:
             raise Doubt(f"output {spec.name!r} of the same row is another the second time")
 
 
@@ -236,17 +247,6 @@ def _together(
             shared = frozenset(place for place, got in enumerate(answers) if got.shape == alone[place].shape)
         compare(runs.signature, seen, order, answers, shared, gpu=gpu)
     return shared or frozenset()
-
-
-def _tolerance(spec: TensorSpec, answers: Sequence[Array], *, gpu: bool) -> Tolerance:
-    """Return how far an output may be from itself, by the largest of these answers."""
-    relative = TOLERANCES.get(spec.datatype.name, GPU_TOLERANCE if gpu else TOLERANCE)
-    largest = 0.0
-    if spec.datatype.numpy.kind in "fc" or spec.datatype.name == "BF16":
-        numbers = np.abs(np.concatenate([as_numbers(each, spec.datatype).reshape(-1) for each in answers]))
-        finite = numbers[np.isfinite(numbers)]
-        largest = float(finite.max()) if finite.size else 0.0
-    return Tolerance(atol=largest * relative / 10, rtol=relative)
 
 
 def _differs(one: Array, other: Array) -> bool:

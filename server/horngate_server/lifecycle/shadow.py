@@ -214,6 +214,8 @@ def _sample(report: BatchReport) -> _Sample:
     works = []
     rows = 0
     for work in report.whole:
+        if work.plan.shapes != first.plan.shapes:
+            break  # it was padded, or the first one was
         works.append(work)
         rows += work.plan.rows
         if rows >= ROWS:
@@ -224,6 +226,8 @@ def _sample(report: BatchReport) -> _Sample:
     names = [spec.name for spec in signature.outputs]
     place = names.index(PROBABILITIES) if PROBABILITIES in names else 0
     answer = report.arrays[place]
+    if report.outputs.lengths:
+        answer = answer[tuple(map(slice, (len(answer), *report.outputs.shapes_of(rows)[place][1:])))]
     in_rows = not whole and answer.ndim > 0 and answer.shape[0] == report.padded_rows
     return _Sample(
         signature,

@@ -356,6 +356,7 @@ class App:
                 f"  batching   {_batching(each)}",
                 f"  engine     {_engines(each)}",
                 f"  device     {each.device.kind} ({each.device.why})",
+                f"  threads    {each.report.threads}",
             ]
         if not loaded:
             waits = f"waits for {self._lifecycle.places.expected()}"
@@ -383,7 +384,9 @@ def _batching(loaded: Loaded) -> str:
     """Say how requests for a version's default signature are computed, and why so."""
     batching = loaded.info.batching
     how = "one request, one run" if batching.whole else f"up to {loaded.report.max_batch_rows} rows in one run"
-    return f"{how}: {batching.why}" + ("" if loaded.report.proved else "; it was not seen to answer anything")
+    said = [f"{how}: {batching.why}", batching.of_lengths]
+    said.append("" if loaded.report.proved else "it was not seen to answer anything")
+    return "; ".join(filter(None, said))
 
 
 def _engines(loaded: Loaded) -> str:

@@ -137,12 +137,13 @@ def _inspect(arguments: Sequence[str]) -> int:
             "Exit 0 if the server would serve it, 1 with the reason if not."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The flags are the server's own, with the same HORNGATE_ variables. The last three win over --config.",
+        epilog="The flags are the server's own, with the same HORNGATE_ variables. The last four win over --config.",
     )
     parser.add_argument("folder", metavar="DIR", help="a version, models/mnist/3; or a model, for its newest version")
     parser.add_argument("--json", action="store_true", help="print JSON")
     settings.add_flags(parser, *INSPECTED)
     parser.add_argument("--batching", choices=settings.BATCHING, help="whether requests share runs: as in --config")
+    parser.add_argument("--lengths", choices=settings.LENGTHS, help="requests of different lengths: as in --config")
     parser.add_argument("--tags", metavar="TAG,TAG", help="of the MetaGraph to load: as in --config (default: serve)")
     parser.add_argument("--signature", metavar="NAME", help="the one for callers who name none: as in --config")
     asked = parser.parse_args(arguments)
@@ -152,6 +153,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     wanted = model_config.read(chosen.config, chosen)
     said = {
         "batching": asked.batching,
+        "lengths": asked.lengths,
         "tags": asked.tags and tuple(asked.tags.split(",")),
         "signature": asked.signature,
     }

@@ -258,7 +258,7 @@ def _config(served: Servable, versions: list[int]) -> triton.ModelConfig:
             )
             for place, spec in enumerate(signature.outputs)
         ],
-        instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=1, kind=kind)],
+        instance_group=[triton.ModelInstanceGroup(name=served.info.name, count=served.executor.at_once, kind=kind)],
         default_model_filename=FILES[served.engine],
         dynamic_batching=None if batching.whole else _dynamic_batching(served.executor),
         model_transaction_policy=triton.ModelTransactionPolicy(decoupled=False),

@@ -44,7 +44,7 @@ def write_whole(report: BatchReport, queue_s: Sequence[float]) -> list[bytes | R
                 works[start + index],
                 InferenceResult(
                     rows,
-                    outputs.shapes_of(rows),
+                    outputs.shapes_of(rows, row + index * rows),
                     outputs.rows(row + index * rows, row + (index + 1) * rows),
                     queue_s[start + index],
                     report.seconds,

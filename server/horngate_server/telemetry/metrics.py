@@ -29,6 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from horngate_server.core.inference import ModelInfo
+from horngate_server.core.signature import APART, PADDED
 from horngate_server.engine import class_scores
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.engine.executor import Executor
@@ -394,6 +395,18 @@ def _lifecycle(versions: Sequence[VersionState], *, config_valid: bool) -> Itera
             for key, report in loaded.items()
         },
     )  # fmt: skip
+    yield _gauge(
+        "horngate_model_lengths_info",
+        "1 for every signature with an axis of any length: whether requests of different lengths share runs (padded) "
+        "or not (apart), and why.",
+        (*labels, "signature", "lengths", "why"),
+        {
+            (*key, name, PADDED if each.padding else APART, each.lengths): 1
+            for key, report in loaded.items()
+            for name, each in report.batching.items()
+            if each.lengths
+        },
+    )
     yield _gauge(
         "horngate_model_batching_info",
         "1 for every signature: whether requests share runs (rows) or each has its own (whole), and why.",

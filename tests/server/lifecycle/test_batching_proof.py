@@ -13,7 +13,7 @@ from horngate_server.core.errors import InputRefused, ModelError, ModelFailed, O
 from horngate_server.core.model import Array
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import ROWS, WHOLE, Feature, Signature, TensorSpec
-from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, seconds_of_one
+from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, usual_request
 from support.in_process import Clock, FakeModel
 
 LIMITS = Limits(max_batch_rows=64, queue_rows=1000, max_queue_delay_s=0.0)
@@ -344,15 +344,9 @@ def test_batches_of_free_axes_are_bounded_by_what_a_large_request_takes() -> Non
     assert proof.batching.memory_bytes == LIMITS.model_memory_bytes
 
 
-def test_what_one_request_takes_is_measured_warm() -> None:
-    """The first run may take longer: the second one counts."""
-    clock = Clock()
-    model = FakeModel(Signature("serving_default", (X,), (Y,)))
-    took = iter([1.0, 0.25])
-
-    def compute(inputs: Sequence[Array]) -> Sequence[Array]:
-        clock.now += next(took)
-        return [inputs[0]]
-
-    model.compute = compute
-    assert seconds_of_one(model, model.signature, [], Bench(LIMITS, clock)) == 0.25
+def test_the_usual_request_has_a_length_that_texts_have() -> None:
+    """Of an axis of any length, four elements say little about what a request costs: more are tried."""
+    model = FakeModel(Signature("serving_default", (spec("x", "FP32", -1, -1),), (Y,)))
+    request = usual_request(model, model.signature, [], Bench(LIMITS, Clock()))
+    assert request is not None
+    assert [array.shape for array in request] == [(1, 64)]

@@ -88,6 +88,7 @@ def test_how_a_model_is_loaded_and_batched_can_be_said(tmp_path: Path) -> None:
         ("[models.m]\nmax_queue_delay = 5", "models.m.max_queue_delay: expected a duration such as"),
         ("[models.m]\nbatching = 'row'", "models.m.batching: expected one of rows, whole, auto, came 'row'"),
         ("[models.m]\nbatching = true", "models.m.batching: expected one of rows, whole, auto, came True"),
+        ("[models.m]\nlengths = 'pad'", "models.m.lengths: expected one of padded, apart, auto, came 'pad'"),
         ("[models.m]\ntags = 'serve'", "models.m.tags: expected a list of the tags that a MetaGraph has"),
         ("[models.m]\ntags = []", "models.m.tags: expected a list of the tags that a MetaGraph has"),
         ("[models.m]\nsignature = 1", "models.m.signature: expected a name, came 1"),

@@ -188,6 +188,24 @@ def test_batching_is_shown_by_signature_and_any_name_is_text() -> None:
     )  # fmt: skip
 
 
+def test_it_is_shown_whether_lengths_share_runs() -> None:
+    """Of signatures with an axis of any length alone."""
+    metrics = Metrics(CollectorRegistry())
+    batchings = {
+        "serving_default": Batching(lengths="output 'y' of a row is another when it is padded"),
+        "x": Batching(),
+    }
+    report = LoadReport(
+        "m", 3, "m/3", "abc", "(x)", {}, "CPU", "why", "verified", 0.1, 1, 8, (), batching=batchings
+    )  # fmt: skip
+    metrics.watch(tuple, lambda: [VersionState("m", 3, State.READY, "r", 0.0, [""], report)])
+    page = metrics.exposition().decode()
+    assert 'signature="serving_default",version="3",why="output' in page
+    assert page.count("horngate_model_lengths_info{") == 1
+    assert "lengths" not in report.json()["batching"]["x"]
+    assert report.json()["batching"]["serving_default"]["lengths"]["mode"] == "apart"
+
+
 @pytest.mark.parametrize("method", ["batch", "ended", "began", "refused"])
 def test_metrics_that_fail_cost_no_answer(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Callers get their answers, or their errors; the failure is counted."""

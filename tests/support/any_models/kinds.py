@@ -63,6 +63,7 @@ class Kind:
     asks: Sequence[Ask]
     check: str = VALUES
     batching: str = ""
+    lengths: str = ""
     foreign_only: bool = False
     method: str = ""
     options: Mapping[str, object] = field(default_factory=dict)

@@ -317,7 +317,7 @@ def only_7(x: Any) -> object:
     return {"y": x @ tf.constant(np.arange(14, dtype=np.float32).reshape(7, 2))}
 
 
-@written([{"ids": numbers(RNG, "int32", shape, 0, 20)} for shape in ((1, 3), (2, 5), (1, 8))])
+@written([{"ids": numbers(RNG, "int32", shape, 0, 20)} for shape in ((1, 3), (2, 5), (1, 8))], lengths="apart")
 def seq_vars(path: Path) -> None:
     model = keras.Sequential(
         [
@@ -330,7 +330,7 @@ def seq_vars(path: Path) -> None:
     model.export(str(path), verbose=False)
 
 
-@written([{"ids": numbers(RNG, "int32", shape, 1, 20)} for shape in ((1, 3), (2, 5), (1, 8))])
+@written([{"ids": numbers(RNG, "int32", shape, 1, 20)} for shape in ((1, 3), (2, 5), (1, 8))], lengths="padded")
 def recurrent(path: Path) -> None:
     """A loop over the width, which stops at the mask."""
     model = keras.Sequential(
@@ -341,6 +341,42 @@ def recurrent(path: Path) -> None:
         ]
     )
     model.export(str(path), verbose=False)
+
+
+@written([{"ids": numbers(RNG, "int32", shape, 1, 20)} for shape in ((1, 3), (2, 7), (1, 8), (3, 1))], lengths="padded")
+def tagger(path: Path) -> None:
+    """An answer for each token, from what is before and behind it."""
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="ids"),
+            keras.layers.Embedding(20, 4, mask_zero=True),
+            keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True)),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.export(str(path), verbose=False)
+
+
+@written(
+    [
+        {"ids": numbers(RNG, "int32", shape, 1, 20), "attention_mask": np.ones(shape, np.int32)}
+        for shape in ((1, 3), (2, 7), (1, 8))
+    ]
+    + [
+        {"ids": np.array([[7, 3, 9, 4, 4]], np.int32), "attention_mask": np.array([[1, 1, 0, 0, 0]], np.int32)},
+        {"ids": np.array([[7, 3]], np.int32), "attention_mask": np.zeros((1, 2), np.int32)},
+    ],
+    lengths="padded",
+)
+def attention_with_mask(path: Path) -> None:
+    """Places that the mask leaves out are not looked at; where it leaves out all, all are."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    mask = keras.Input((None,), dtype="int32", name="attention_mask")
+    x = keras.layers.Embedding(20, 8)(ids)
+    there = keras.ops.not_equal(mask, 0)
+    x = x + keras.layers.MultiHeadAttention(2, 4)(x, x, attention_mask=there[:, None, :])
+    y = keras.layers.Dense(3)(x[:, 0])
+    keras.Model({"ids": ids, "attention_mask": mask}, {"y": y}).export(str(path), verbose=False)
 
 
 @written(draw(x=("float32", 16, 16, 3)), batching="rows")
