@@ -285,7 +285,8 @@ def test_how_it_is_to_be_batched_is_in_the_manifest(
 ) -> None:
     """As a server reads it; nothing there means that the server finds out. What was seen to be wrong is said."""
     model = outputs(lambda a: {"share": ops.softmax(a, axis=0)}, x(2))
-    assert check_whole(export(model, tmp_path, name="m", batching=batching))["batching"] == batching
+    manifest = check_whole(export(model, tmp_path, name="m", batching=batching, lengths="apart"))
+    assert (manifest["batching"], manifest["lengths"]) == (batching, "apart")
     assert ("batching='rows' tells servers to mix its requests nevertheless" in caplog.text) == (batching == "rows")
     with pytest.raises(ExportError, match="batching must be one of auto, rows, whole, not 'row'"):
         export(model, tmp_path, name="m", batching="row")
