@@ -5,7 +5,10 @@ import threading
 import numpy as np
 import pytest
 
+from horngate_protos.datatypes import BY_NAME
 from horngate_server.core.errors import ModelFailed
+from horngate_server.core.padding import Padding
+from horngate_server.core.signature import Batching, Signature, TensorSpec
 from horngate_server.engine.batch_runner import BatchReport
 from horngate_server.lifecycle.shadow import ROWS, WAITING, Shadow
 from support.in_process import FakeModel, InProcessServer
@@ -109,3 +112,27 @@ def test_no_more_than_a_few_rows_of_a_batch_are_computed() -> None:
         shadow.stop()
     assert [len(ran) for ran in model.ran] == [ROWS]
     assert shadow.report.agreed == ROWS
+
+
+def test_a_batch_of_several_lengths_is_compared_at_its_first_requests_own() -> None:
+    """The shadow is given the requests that are as long as the first, and its answers are as long as theirs."""
+    signature = Signature(
+        "serving_default",
+        (TensorSpec("x", BY_NAME["INT32"], (-1, -1)),),
+        (TensorSpec("double", BY_NAME["INT64"], (-1, -1)), TensorSpec("total", BY_NAME["FP32"], (-1,))),
+    )
+    padding = Padding((1,), (0,), ((1,), ()), frozenset(), frozenset(), longest=8)
+    model = FakeModel(signature)
+    with InProcessServer(FakeModel(signature), batching=Batching(padding=padding), pad=False) as server:
+        shadow = Shadow("m version 4", model, server.executor, 1.0, server.clock)
+        attach(server, shadow)
+        server.hold()
+        replies = [server.ask(x) for x in ([[1]], [[5]], [[2, 3, 4]])]
+        server.model.gate.set()
+        assert [reply.status() for reply in replies] == ["OK"] * 3
+        assert server.model.ran[1].tolist() == [[1, 0, 0], [5, 0, 0], [2, 3, 4]]
+        shadow.start()
+        until(lambda: shadow.report.rows == 3)
+        shadow.stop()
+    assert [ran.tolist() for ran in model.ran] == [[[0, 0]], [[1], [5]]]
+    assert shadow.report.agreed == 3
