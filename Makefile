@@ -86,7 +86,7 @@ engines: setup  ## TensorFlow and LiteRT beside each other behind the same serve
 	@$(BIN)/python benchmarks/engines.py
 	@$(BIN)/python benchmarks/render.py
 
-large: setup  ## large models at default settings, 20 minutes: time to ready, memory, throughput beside TensorFlow's own
+large: setup  ## large models at default settings, 30 minutes: time to ready, memory, throughput beside TensorFlow's own
 	@$(BIN)/python benchmarks/large_models.py
 	@$(BIN)/python benchmarks/render.py
 
