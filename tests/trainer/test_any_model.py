@@ -169,7 +169,9 @@ def test_free_axes_get_a_length_that_the_model_accepts(model: Any, recorded: lis
 def test_a_model_that_accepts_no_noise_asks_for_examples(tmp_path: Path) -> None:
     """The error names the option, and has the model's own words."""
     model = chain(x(None, 2), layers.Reshape((100, 2)))
-    with pytest.raises(ExportError, match=r"give some rows as examples=... \(it says: .*reshape"):
+    with pytest.raises(
+        ExportError, match=r"give some rows as examples=... or --examples FILE.npz \(it says: .*reshape"
+    ):
         export(model, tmp_path, name="m")
     version = export(model, tmp_path, name="m", examples=np.ones((4, 100, 2), "f"))
     assert [shape(log.request.inputs["x"])[0] for log in records(version)] == [1, 7, 32]
@@ -194,7 +196,7 @@ def test_requests_are_recorded_at_numbers_of_rows_that_the_model_takes(
 def test_answers_that_are_nan_equal_themselves_and_are_mentioned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Values that give NaN are used only where no others were found; the Keras model's must be in the same places."""
+    """Values that give NaN are used only where no others were found; the original's must be in the same places."""
     version = export(outputs(lambda a: {"y": ops.log(a)}, x(3)), tmp_path, name="m")  # of uniform noise, a number
     assert np.isfinite(np.frombuffer(records(version)[0].response.outputs["y"].tensor_content, "f")).all()
     assert not caplog.text

@@ -45,6 +45,45 @@ def test_without_tensorflow_it_says_which_pythons_have_it(tmp_path: Path) -> Non
     assert "pip install 'horngate[trainer]' on Python 3.11 to 3.13; this is 3." in done.stderr
 
 
+@pytest.mark.parametrize("module", ["matplotlib", "tensorboard"])
+def test_what_a_report_lacks_is_said_before_anything_is_loaded(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the last epoch; the extra is named, and what to do without it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["--data", "none.npz"]) == cli.FAILED
+    said = capsys.readouterr().err
+    assert said == (
+        f"horngate-trainer: a report needs {module}, which is not installed: "
+        "pip install 'horngate[trainer]', or --report none\n"
+    )
+    assert cli.main(["--data", "none.npz", "--report", "none"]) == cli.USAGE
+
+
+@pytest.mark.parametrize(
+    ("module", "said"), [("numpy", ""), ("tensorflow", "reading   m.tflite: a .tflite file, 0 kB\n")]
+)
+def test_ctrl_c_while_modules_are_loaded_is_quiet(module: str, said: str, tmp_path: Path) -> None:
+    """Exit code 130, and not a word: a traceback from the middle of somebody's module would tell nobody anything."""
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == sys.argv[1]:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from horngate_trainer import cli\n"
+        "sys.exit(cli.main(['import', 'm.tflite']))\n"
+    )
+    (tmp_path / "m.tflite").write_bytes(b"....TFL3")
+    done = subprocess.run(
+        [sys.executable, "-c", script, module],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=WAIT_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", said)
+
+
 def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> None:
     """The newest one's folder is the last line on stdout, as if it had just been made; no TensorFlow is imported."""
     for number in ("2", "10"):
@@ -57,8 +96,9 @@ def test_once_does_nothing_where_there_is_a_version_already(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: Path, write_data: Any) -> None:
-    """The last line on stdout is the version's path; pictures, JSON and TensorBoard logs are in the report."""
-    file = write_data(side=10, classes=4)
+    """The last line on stdout is the version's path; pictures, JSON, TensorBoard logs and names are in the report."""
+    names = np.array(["ant", "bee", "cat", "dog"])  # in their order, so that labels are as without names
+    file = write_data(side=10, classes=4, y_train=names[np.arange(300) % 4], y_test=names[np.arange(90) % 4])
     done = run(tmp_path, "--data", file, "--name", "bands", "--epochs", 12, "--min-accuracy", "0.5", "--seed", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "models/bands/1\n"
@@ -73,6 +113,8 @@ def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: P
     for name in shown:
         assert (page.parent / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert "horngate-server --models models" in page.read_text()
+    assert "<td>ant</td>" in page.read_text()
+    assert (tmp_path / "models/bands/1/assets.extra/labels.txt").read_text().split() == names.tolist()
     assert list(report.glob("tensorboard/*/events.out.tfevents*"))
     card = json.loads((page.parent / "evaluation.json").read_text())
     manifest = json.loads((tmp_path / "models/bands/1/assets.extra/horngate.json").read_text())
@@ -81,6 +123,7 @@ def test_a_training_on_any_data_set_ends_with_an_export_and_a_report(tmp_path: P
     assert np.sum(card["confusion"]) == card["evaluation"]["total"] == 90
     assert manifest["training"]["seed"] == 1
     assert manifest["data"]["image_shape"] == [10, 10]
+    assert manifest["data"]["names"] == names.tolist()
     assert sum(manifest["baseline"]["confidence_histogram"]["counts"]) == 90
     assert not (tmp_path / "models/bands/.training").exists()
 
@@ -175,6 +218,8 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(
         (["--architecture", "rnn"], {}, "--architecture"),
         ([], {"HORNGATE_EPOCHS": "many"}, "--epochs (from HORNGATE_EPOCHS)"),
         (["--epoch", "3"], {}, "unrecognized arguments: --epoch 3"),
+        (["wine.keras"], {}, "`horngate-trainer import wine.keras` takes over a trained model"),
+        (["--image-size", "0x3"], {}, "--image-size: a height and a width in pixels, such as 64x48"),
     ],
 )
 def test_wrong_settings_name_the_flag(arguments: list[str], environment: dict[str, str], said: str) -> None:

@@ -57,8 +57,23 @@ ZEROS = np.zeros((300, 8, 8), np.uint8)
         pytest.param({"x_train": ZEROS[:0], "y_train": np.zeros(0, int)}, "x_train is empty", id="empty"),
         pytest.param({"x_train": ZEROS[:299]}, "x_train has 299 images but y_train has 300 labels", id="lengths"),
         pytest.param({"x_train": ZEROS.reshape(300, 64)}, r"x_train must be \[N, height, width\]", id="rank"),
-        pytest.param({"x_train": ZEROS.astype(float)}, "x_train must be uint8 .*not float64", id="dtype"),
+        pytest.param({"x_train": ZEROS.astype(complex)}, "x_train must be numbers .*not complex128", id="dtype"),
+        pytest.param({"x_train": ZEROS - 1.0}, "float64 from -1 to -1; floats must be from 0 to 1", id="normalised"),
+        pytest.param({"x_train": ZEROS * np.nan}, "floats must be from 0 to 1", id="nan"),
+        pytest.param({"x_train": ZEROS + np.int32(70000)}, "int32 from 70000 to 70000; pixels are", id="range"),
         pytest.param({"y_train": np.full(300, 0.5)}, "y_train must be whole numbers, not float64", id="label-dtype"),
+        pytest.param({"y_train": np.ones((300, 3))}, r"y_train is \(300, 3\), and row 0 is not one-hot", id="one-hot"),
+        pytest.param(
+            {"y_train": np.array(["a", "b"] * 150)}, "has texts, and the other labels are numbers", id="mixed"
+        ),
+        pytest.param(
+            {"y_train": np.array(["a", "b"] * 150), "y_test": np.array(["c"] * 90)},
+            "label 'c' in y_test does not occur in y_train",
+            id="unknown-name",
+        ),
+        pytest.param(
+            {"y_train": np.array(["a", "b\n"] * 150), "y_test": np.array(["a"] * 90)}, "texts of one line", id="lines"
+        ),
         pytest.param({"y_train": np.arange(300) % 3 - 1}, "label -1 in y_train is out of range", id="negative"),
         pytest.param({"y_test": np.full(90, 7)}, "label 7 in y_test is out of range: y_train has 0 to 2", id="unknown"),
         pytest.param({"y_train": np.arange(300) % 2 * 9}, "label 9 in y_train is out of range", id="gap"),
@@ -72,6 +87,40 @@ def test_bad_data_get_one_clear_line(write_data: Any, replaced: dict[str, Any], 
     with pytest.raises(DataError, match=said) as refused:
         data.load(str(write_data(**replaced)))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "pixels"),
+    [
+        pytest.param(np.linspace(0, 1, 6, dtype="f"), [0, 51, 102, 153, 204, 255], id="fractions"),
+        pytest.param(np.array([0, 0, 0, 1, 1, 1], bool), [0, 0, 0, 255, 255, 255], id="bool"),
+        pytest.param(np.array([0, 1, 2, 3, 254, 255], np.int64), [0, 1, 2, 3, 254, 255], id="int64"),
+        pytest.param(np.array([0, 257, 514, 300, 65534, 65535], np.uint16), [0, 1, 2, 1, 255, 255], id="16-bit"),
+        pytest.param(np.array([0, 1, 2, 3, 254, 255], np.uint16), [0, 1, 2, 3, 254, 255], id="8-bit-in-16"),
+    ],
+)
+def test_pixels_may_come_as_other_numbers(write_data: Any, given: np.ndarray, pixels: list[int]) -> None:
+    """Fractions of white, black and white, wider whole numbers, 16 bits of grey: they become pixels of 8 bits."""
+    images = np.resize(given, (300, 2, 3))
+    dataset = data.load(str(write_data(x_train=images, x_test=images[:90])))
+    assert dataset.x_train.dtype == np.uint8
+    assert dataset.x_train[0].ravel().tolist() == dataset.x_test[0].ravel().tolist() == pixels
+
+
+@pytest.mark.parametrize("kind", ["U", "S", "one-hot"])
+def test_labels_may_be_texts_or_one_hot(write_data: Any, kind: str) -> None:
+    """Texts are counted in their order, and stay the classes' names; one-hot rows are the places of their ones."""
+    numbers = {"y_train": np.arange(300) % 3, "y_test": np.arange(90) % 3}
+    names = np.array(["eel", "cat", "dög"])
+    given = {
+        key: np.eye(3)[each] if kind == "one-hot" else np.char.encode(names[each]) if kind == "S" else names[each]
+        for key, each in numbers.items()
+    }
+    dataset = data.load(str(write_data(**given)))
+    place = np.arange(3) if kind == "one-hot" else np.array([2, 0, 1])
+    assert dataset.y_train.tolist() == place[numbers["y_train"]].tolist()
+    assert dataset.y_test.tolist() == place[numbers["y_test"]].tolist()
+    assert dataset.names == (None if kind == "one-hot" else ["cat", "dög", "eel"])
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path, write_data: Any) -> None:

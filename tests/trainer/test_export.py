@@ -138,7 +138,7 @@ def test_a_written_model_that_computes_something_else_is_not_published(
     monkeypatch.setattr(
         Servable, "predict", lambda _, tensors: {"scores": np.full((len(tensors["images"]), 3), 0.5, "f")}
     )
-    with pytest.raises(VerificationError, match="does not compute what the Keras model computes: scores"):
+    with pytest.raises(VerificationError, match="does not compute what the original computes: scores"):
         export(classifier(), tmp_path, name="tiny")
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == []
 

@@ -7,10 +7,10 @@
 Importing this package loads no TensorFlow; using ``export`` does.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own is not imported: the command is to be quiet on Ctrl-C from its first moment
 if TYPE_CHECKING:
+    from typing import Any
+
     from horngate_trainer.errors import ExportError, TrainerError, VerificationError
     from horngate_trainer.exporter import export
     from horngate_trainer.golden import Tolerance
@@ -21,7 +21,9 @@ __all__ = ["ExportError", "Tolerance", "TrainerError", "VerificationError", "exp
 _ROOMS = {"export": "exporter", "Tolerance": "golden", "upload": "remote"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - as for typing
+
     return getattr(importlib.import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tensorflow.core.protobuf import saved_model_pb2
 
-GRAPH = "saved_model.pb"
+from horngate_trainer.model_files import GRAPH
 
 
 def rewrite(folder: Path, names: Mapping[str, str]) -> None:

@@ -1,22 +1,19 @@
 """The training data: where they come from, and the checks that they pass before anything else happens."""
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from horngate_trainer.errors import DataError, DownloadError, first_line
+from horngate_trainer import image_folder, npz, pixels
+from horngate_trainer.errors import DataError, DownloadError
 from horngate_trainer.memory import Size
-
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
+from horngate_trainer.pixels import Images, Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +21,14 @@ class Dataset:
     """A checked image classification data set.
 
     Attributes:
-        source: ``builtin``, ``keras`` or the file's name.
+        source: ``builtin``, ``keras``, or the file's or folder's name.
         digest: SHA-256 over names, dtypes, shapes and bytes of the four arrays.
         x_train: uint8 [N, height, width] or [N, height, width, channels].
         y_train: int32 [N], from 0; every class occurs.
         x_test: as x_train, the same image shape.
         y_test: as y_train.
         classes: how many classes there are.
+        names: of the classes, by label; None where they have none but their numbers.
     """
 
     source: str
@@ -40,125 +38,97 @@ class Dataset:
     x_test: Images
     y_test: Labels
     classes: int
+    names: Sequence[str] | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return self.x_train.shape[1:]
 
+    def name(self, label: int) -> str:
+        """What a class is called."""
+        return str(label) if self.names is None else self.names[label]
 
-def load(source: str, before: Callable[[Size], None] = lambda _: None) -> Dataset:
-    """Load ``builtin``, ``keras`` or an .npz file in Keras's layout.
+
+def load(
+    source: str, before: Callable[[Size], None] = lambda _: None, image_size: tuple[int, int] | None = None
+) -> Dataset:
+    """Load ``builtin``, ``keras``, an .npz file in Keras's layout, or a folder of images with a folder for each class.
 
     Args:
         source: which.
-        before: told how large a file's data are before images are read; an exception that it raises passes through.
+        before: told how large the data are before images are read, again where more is known; an exception that it
+            raises passes through.
+        image_size: height and width that a folder's images are brought to.
 
     Raises:
         DataError: the data are missing or not in that layout; the text is one line.
         DownloadError: ``keras`` was asked for and could not be downloaded.
     """
+    path = Path(source)
+    if source not in {"builtin", "keras"} and path.is_dir():
+        found = image_folder.load(path, before, image_size)
+        return _check(path.resolve().name, str(path), found.arrays, found.names)
+    if image_size is not None:
+        raise DataError(f"--image-size is for a folder of images, and {source} is none")
     if source == "keras":
-        return _check(source, source, _download())
+        before(_MNIST)
+        return _check(source, source, *_converted(source, _download()))
     if source == "builtin":
-        dataset = _check(source, "the built-in MNIST", _read(_BUILTIN, before))
+        dataset = _check(source, "the built-in MNIST", *_read(_BUILTIN, before))
         if dataset.digest != _BUILTIN_DIGEST:
             raise DataError(f"{_BUILTIN} is damaged: its SHA-256 digest is not MNIST's; reinstall horngate")
         return dataset
-    path = Path(source)
-    return _check(path.name, str(path), _read(path, before))
+    return _check(path.name, str(path), *_read(path, before))
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
 
+_Arrays = dict[str, npt.NDArray[Any]]
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
-_HEADERS: dict[tuple[int, int], Any] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 _BUILTIN = Path(__file__).parent / "data" / "mnist.npz"
 # Of the arrays whose own digests data/LICENSE lists, as _digest computes it.
 _BUILTIN_DIGEST = "7da774073f6a8ee20617c6ec7c8aa9b97cd9aca43a85becc5548c015da2ac5ee"
+_MNIST = Size(train=60_000, test=10_000, image_shape=(28, 28), classes=10, loading_bytes=2 * 70_000 * 28 * 28)
 
 
-def _read(path: Path, before: Callable[[Size], None]) -> dict[str, npt.NDArray[np.generic]]:
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise DataError(f"{path} is not an .npz file (a zip of NumPy arrays)")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                missing = [key for key in _KEYS if key not in archive]
-                if missing:
-                    raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}")
-                headers = {key: _header(path, file, key) for key in _KEYS}
-                size = _size(path, headers, classes=2)
-                before(size)  # labels are small, but not those of a file that lies
-                labels = {key: _member(path, archive, key) for key in ("y_train", "y_test")}
-                before(replace(size, classes=max(2, len(np.unique(labels["y_train"])))))
-                return {key: labels[key] if key in labels else _member(path, archive, key) for key in _KEYS}
-    except OSError as exc:
-        raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
-        raise DataError(f"{path} is damaged: {exc}") from exc
+def _read(path: Path, before: Callable[[Size], None]) -> tuple[_Arrays, Sequence[str] | None]:
+    """Read a file's images as pixels, and its labels as numbers, with the names that these stand for."""
+    with npz.opened(path) as archive:
+        missing = [key for key in _KEYS if key not in archive.names]
+        if missing:
+            raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.names) or 'nothing'}")
+        size = _size(path, {key: archive.header(key) for key in _KEYS})
+        before(size)  # labels are small, but not those of a file that lies
+        labels, names = pixels.labels(str(path), {key: archive.read(key) for key in ("y_train", "y_test")})
+        before(replace(size, classes=max(2, len(np.unique(labels["y_train"])))))
+        images = pixels.images(str(path), {key: archive.read(key) for key in ("x_train", "x_test")})
+        return {**images, **labels}, names
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """What an array in a file will be."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran: bool
+def _converted(where: str, arrays: _Arrays) -> tuple[_Arrays, Sequence[str] | None]:
+    labels, names = pixels.labels(where, {key: arrays[key] for key in ("y_train", "y_test")})
+    return {**pixels.images(where, {key: arrays[key] for key in ("x_train", "x_test")}), **labels}, names
 
 
-def _header(path: Path, file: BinaryIO, key: str) -> _Header:
-    """Read what an array will be, and nothing of it.
-
-    Raises:
-        DataError: it is no NumPy array.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
-            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
-    except KeyError as exc:
-        raise DataError(f"{path}: {key} is not a NumPy array, or of a version that is not known") from exc
-    except (ValueError, SyntaxError) as exc:
-        raise DataError(f"{path}: {key} is not a NumPy array: {first_line(exc)}") from exc
-    return _Header(dtype, shape, fortran)
-
-
-def _size(path: Path, headers: Mapping[str, _Header], classes: int) -> Size:
-    """Return how large the data will be.
+def _size(path: Path, headers: Mapping[str, npz.Header]) -> Size:
+    """Return how large the data will be, as far as that is known before labels are read.
 
     Raises:
         DataError: the images are not what they must be.
     """
     for key in ("x_train", "x_test"):
-        _check_images(str(path), key, headers[key].dtype, headers[key].shape)
+        pixels.check(str(path), key, headers[key].dtype, headers[key].shape)
     # What lies in Fortran's order is copied into C's while the other is still there; labels are sorted and cast.
     copies = {key: 1 + header.fortran if key.startswith("x") else 3 for key, header in headers.items()}
-    sizes = {key: prod(header.shape) * header.dtype.itemsize for key, header in headers.items()}
+    made = [prod(header.shape) for key, header in headers.items() if key.startswith("x") and header.dtype != np.uint8]
     return Size(
         train=headers["x_train"].shape[0],
         test=headers["x_test"].shape[0],
         image_shape=headers["x_train"].shape[1:],
-        classes=classes,
-        loading_bytes=sum(copies[key] * sizes[key] for key in headers),
+        classes=2,
+        loading_bytes=sum(copies[key] * headers[key].size_bytes for key in headers) + sum(made),
     )
-
-
-def _member(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> npt.NDArray[np.generic]:
-    try:
-        array = archive[key]
-    except (ValueError, SyntaxError) as exc:
-        reason = "it holds pickled Python objects" if "allow_pickle" in str(exc) else str(exc).splitlines()[0]
-        raise DataError(f"{path}: {key} cannot be used: {reason}") from exc
-    except MemoryError as exc:
-        raise DataError(f"{path}: {key} does not fit into memory") from exc
-    if not isinstance(array, np.ndarray):  # a member that is not in NumPy's format comes back as bytes
-        raise DataError(f"{path}: {key} is not a NumPy array")
-    return array
 
 
 def _download() -> dict[str, npt.NDArray[np.generic]]:
@@ -171,17 +141,20 @@ def _download() -> dict[str, npt.NDArray[np.generic]]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _check(source: str, where: str, arrays: dict[str, npt.NDArray[np.generic]]) -> Dataset:
-    images = {key: _images(where, key, arrays[key]) for key in ("x_train", "x_test")}
-    labels = {key: _labels(where, key, arrays[key]) for key in ("y_train", "y_test")}
+def _check(source: str, where: str, arrays: _Arrays, names: Sequence[str] | None) -> Dataset:
+    """Check pixels and labels against each other.
+
+    Raises:
+        DataError: they do not fit.
+    """
     for part in ("train", "test"):
-        x, y = images[f"x_{part}"], labels[f"y_{part}"]
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(x) != len(y):
             raise DataError(f"{where}: x_{part} has {len(x)} images but y_{part} has {len(y)} labels")
-    if images["x_train"].shape[1:] != images["x_test"].shape[1:]:
-        shapes = f"{images['x_train'].shape[1:]} and {images['x_test'].shape[1:]}"
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        shapes = f"{arrays['x_train'].shape[1:]} and {arrays['x_test'].shape[1:]}"
         raise DataError(f"{where}: images of x_train and x_test differ in shape: {shapes}")
-    known = np.unique(labels["y_train"])
+    known = np.unique(arrays["y_train"])
     # Counted up to the number of labels that occur, so that one stray label never asks for a network of its size.
     absent = np.flatnonzero(known != np.arange(len(known)))
     if len(absent):
@@ -191,49 +164,23 @@ def _check(source: str, where: str, arrays: dict[str, npt.NDArray[np.generic]]) 
         )
     if len(known) < 2:
         raise DataError(f"{where}: y_train has only one class; there is nothing to learn")
-    if labels["y_test"].max() >= len(known):
+    if arrays["y_test"].max() >= len(known):
         raise DataError(
-            f"{where}: label {labels['y_test'].max()} in y_test is out of range: y_train has 0 to {len(known) - 1}"
+            f"{where}: label {arrays['y_test'].max()} in y_test is out of range: y_train has 0 to {len(known) - 1}"
         )
     return Dataset(
         source=source,
-        digest=_digest({**images, **labels}),
-        x_train=images["x_train"],
-        y_train=labels["y_train"],
-        x_test=images["x_test"],
-        y_test=labels["y_test"],
+        digest=_digest(arrays),
+        x_train=arrays["x_train"],
+        y_train=arrays["y_train"],
+        x_test=arrays["x_test"],
+        y_test=arrays["y_test"],
         classes=len(known),
+        names=names,
     )
 
 
-def _images(where: str, key: str, array: npt.NDArray[np.generic]) -> Images:
-    _check_images(where, key, array.dtype, array.shape)
-    return np.ascontiguousarray(array, np.uint8)
-
-
-def _check_images(where: str, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    if dtype != np.uint8 and not dtype.hasobject:
-        raise DataError(f"{where}: {key} must be uint8 (pixels from 0 to 255), not {dtype}")
-    if len(shape) not in (3, 4):
-        raise DataError(f"{where}: {key} must be [N, height, width] or [N, height, width, channels], not {shape}")
-    if not prod(shape):
-        raise DataError(f"{where}: {key} is empty: {shape}")
-
-
-def _labels(where: str, key: str, array: npt.NDArray[np.generic]) -> Labels:
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: {key} must be whole numbers, not {array.dtype}")
-    if array.ndim != 1 and array.shape[1:] != (1,):
-        raise DataError(f"{where}: {key} must be [N], not {array.shape}")
-    if array.size == 0:
-        raise DataError(f"{where}: {key} is empty")
-    least, most = int(array.min()), int(array.max())
-    if least < 0 or most > np.iinfo(np.int32).max:
-        raise DataError(f"{where}: label {least if least < 0 else most} in {key} is out of range; labels count from 0")
-    return np.ascontiguousarray(array.reshape(-1), np.int32)
-
-
-def _digest(arrays: dict[str, Images | Labels]) -> str:
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     whole = hashlib.sha256()
     for key in _KEYS:
         array = arrays[key]

@@ -4,12 +4,14 @@ TrainerError
 ├── InputError             what the caller gave cannot be used
 │   ├── SettingsError      a flag or variable
 │   ├── DataError          the training data
+│   ├── SourceError        the model that is to be imported
+│   ├── ExamplesError      the rows that it is to be tried with (an ExportError, too)
 │   └── ResumeError        the checkpoint belongs to another training
 ├── CheckpointError        the checkpoint is damaged
 ├── DownloadError          Keras's own download failed
 ├── AccuracyError          the trained model is worse than --min-accuracy
 └── ExportError            the model could not be written, verified or published
-    └── VerificationError  what was written does not compute what the Keras model computes
+    └── VerificationError  what was written does not compute what the original computes
 """
 
 import re
@@ -29,6 +31,10 @@ class SettingsError(InputError):
 
 class DataError(InputError):
     """The training data are not what Keras's layout asks for."""
+
+
+class SourceError(InputError):
+    """The model that is to be imported is none, or cannot be loaded as things are."""
 
 
 class ResumeError(InputError):
@@ -51,8 +57,12 @@ class ExportError(TrainerError):
     """The model could not be written, verified or published. Nothing was published."""
 
 
+class ExamplesError(ExportError, InputError):
+    """The rows that the model is to be tried with do not fit it. Nothing was published."""
+
+
 class VerificationError(ExportError):
-    """The written SavedModel does not compute what the Keras model computes."""
+    """The written model does not compute what the original computes."""
 
 
 def first_line(exc: BaseException) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from horngate_trainer.errors import ExportError, first_line
+from horngate_trainer.errors import ExamplesError, ExportError, first_line
 from horngate_trainer.savedmodel import Input
 from horngate_trainer.written import Tensors
 
@@ -80,24 +80,25 @@ def given(inputs: Sequence[Input], examples: Any) -> Request:
     """Check what a caller gave: a dict by name, a list or tuple in the order of inputs, or an array for the only input.
 
     Raises:
-        ExportError: they do not fit; the text says what was expected and what came.
+        ExamplesError: they do not fit; the text says what was expected and what came.
     """
     arrays = {each.name: _as_array(each, value) for each, value in _by_input(inputs, examples)}
     rows = {len(arrays[each.name]) if arrays[each.name].ndim else 0 for each in inputs if each.in_rows}
     if len(rows) > 1 or 0 in rows:
-        raise ExportError("examples need one number of rows, at least one, for all inputs")
+        raise ExamplesError("examples need one number of rows, at least one, for all inputs")
     for each in inputs:
         array = arrays[each.name]
         sizes = zip(each.shape[1:], array.shape[1:], strict=False)
         fits = array.ndim == len(each.shape) and all(want in (None, have) for want, have in sizes)
         if not fits or array.dtype != _numpy(each):
             kind = "string" if array.dtype.hasobject else array.dtype
-            raise ExportError(
-                f"examples for {each.name} are {kind} {array.shape}; the input is {each.dtype} {each.shape}"
+            cast = "" if array.dtype.kind not in "biuf" or not fits else f" (.astype({each.dtype!r}) makes it one)"
+            raise ExamplesError(
+                f"examples for {each.name} are {kind} {array.shape}; the input is {each.dtype} {each.shape}{cast}"
             )
         fixed = each.shape[0] if each.shape else None
         if fixed is not None and (len(array) != fixed if rows else not len(array) or len(array) % fixed):
-            raise ExportError(f"examples for {each.name} are {array.shape}; the model takes {fixed} of them at once")
+            raise ExamplesError(f"examples for {each.name} are {array.shape}; the model takes {fixed} of them at once")
     return arrays
 
 
@@ -158,7 +159,7 @@ def _by_input(inputs: Sequence[Input], examples: Any) -> list[tuple[Input, Any]]
     names = ", ".join(each.name for each in inputs)
     if isinstance(examples, Mapping):
         if set(examples) != {each.name for each in inputs}:
-            raise ExportError(f"examples are for {', '.join(map(str, examples))}; the model's inputs are {names}")
+            raise ExamplesError(f"examples are for {', '.join(map(str, examples))}; the model's inputs are {names}")
         return [(each, examples[each.name]) for each in inputs]
     # A list of one is one array, or the one row of the only input.
     if (
@@ -169,7 +170,7 @@ def _by_input(inputs: Sequence[Input], examples: Any) -> list[tuple[Input, Any]]
         return list(zip(inputs, examples, strict=True))
     if len(inputs) == 1:
         return [(inputs[0], examples)]
-    raise ExportError(
+    raise ExamplesError(
         f"examples must be a dict with an array for each input ({names}), not a {type(examples).__name__}"
     )
 
@@ -189,7 +190,7 @@ def _as_array(each: Input, value: Any) -> npt.NDArray[Any]:
             return _as_bytes(np.asarray(value) if hasattr(value, "__array__") else np.asarray(value, object))
         return np.asarray(value, order="C") if hasattr(value, "__array__") else np.asarray(value, wanted)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise ExportError(f"examples for {each.name} are no {each.dtype} array: {first_line(exc)}") from exc
+        raise ExamplesError(f"examples for {each.name} are no {each.dtype} array: {first_line(exc)}") from exc
 
 
 def _as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

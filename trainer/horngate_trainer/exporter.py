@@ -3,7 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -16,12 +16,14 @@ import tensorflow as tf
 import horngate_protos
 from horngate_trainer import explaining, further_formats, golden, publish
 from horngate_trainer.errors import ExportError
-from horngate_trainer.examples import given
-from horngate_trainer.formats import Judge
+from horngate_trainer.examples import Request, given
+from horngate_trainer.explaining import Explainer
+from horngate_trainer.formats import Format, Judge
 from horngate_trainer.golden import HALF, Tolerance
 from horngate_trainer.proving import Proof, prove
 from horngate_trainer.savedmodel import servable
-from horngate_trainer.written import SIGNATURE, Predict, Tensors, reload
+from horngate_trainer.sources import Source
+from horngate_trainer.written import Predict, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,39 @@ Card = Mapping[str, Any]
 
 BATCHING = ("auto", "rows", "whole")
 LENGTHS = ("auto", "padded", "apart")
+LABELS = Path("assets.extra") / "labels.txt"
+"""The classes' names by index, one a line; Horngate's servers answer with them where a caller asks for classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What goes into a version beside the model; see `export`, whose arguments these are once they are checked.
+
+    Attributes:
+        rows: examples.
+        tolerance: None for the usual one.
+        batching: one of `BATCHING`.
+        lengths: one of `LENGTHS`.
+        explainer: of the model; None where it is not to explain itself.
+        describe: what else the manifest says.
+        formats: to be written beside the model.
+        by_name: they were asked for.
+        describe_format: what else the manifest says of each.
+        labels: the classes' names, by index.
+        progress: told of each step in a few words.
+    """
+
+    rows: Request | None = None
+    tolerance: Tolerance | None = None
+    batching: str = "auto"
+    lengths: str = "auto"
+    explainer: Explainer | None = None
+    describe: Callable[[Predict], Card] | None = None
+    formats: Sequence[Format] = ()
+    by_name: bool = False
+    describe_format: Judge | None = None
+    labels: Sequence[str] | None = None
+    progress: Callable[[str], None] = lambda _: None
 
 
 def export(
@@ -50,6 +85,8 @@ def export(
     quantize: str = "none",
     calibration: Any = None,
     describe_format: Judge | None = None,
+    labels: Sequence[str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write a Keras model as the next version of ``<root>/<name>/``, verified, atomically.
 
@@ -84,8 +121,8 @@ def export(
         baseline: the input that shows nothing, where explanations begin: "black" (0), "white" (255, or 1 of
             fractions), "mean" (of the examples), or a row as it is on the wire.
         describe: called with the written model's own predict function ({name: array} -> {name: array}); what it
-            returns becomes ``data``, ``evaluation``, ``training`` and ``baseline`` in the manifest; NaN and infinities
-            become null. An exception that it raises passes through, and nothing is published.
+            returns becomes ``data``, ``evaluation``, ``training``, ``baseline`` and ``imported`` in the manifest; NaN
+            and infinities become null. An exception that it raises passes through, and nothing is published.
         formats: what the version holds: "savedmodel", which is always there, "litert", a ``model.tflite`` for LiteRT,
             and "tfjs", a graph model for TF.js. One that cannot hold the model, or answers something else, is an
             error. Without ``formats``, LiteRT's is there if it can hold the model, and otherwise the manifest and a
@@ -96,6 +133,8 @@ def export(
             ``examples`` where there are none.
         describe_format: called with a format's name and its predict function; what it returns joins the manifest's
             section of the format. An exception that it raises passes through, and nothing is published.
+        labels: the classes' names by index; they become ``assets.extra/labels.txt``, which servers answer with.
+        progress: told of each step in a few words, before it begins.
 
     Returns:
         The folder of the published version, for example ``models/wine/3``.
@@ -104,39 +143,70 @@ def export(
         ExportError: the model cannot be served this way, or the folder cannot be written. Nothing was published.
         VerificationError: the written model does not answer as the Keras model does. Nothing was published.
     """
-    _check(name, root, tolerance, batching, lengths)
+    _check(name, root, tolerance, batching, lengths, labels)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
-    explainer = explaining.explainer(served, baseline, rows) if explain else None
     calibrating = given(served.inputs, calibration) if calibration is not None else rows
-    wanted = further_formats.wanted(formats, quantize, served.inputs, calibrating)
-    folder = Path(root) / name
+    plan = Plan(
+        rows=rows,
+        tolerance=tolerance,
+        batching=batching,
+        lengths=lengths,
+        explainer=explaining.explainer(served, baseline, rows) if explain else None,
+        describe=describe,
+        formats=further_formats.wanted(formats, quantize, served.inputs, calibrating),
+        by_name=formats is not None,
+        describe_format=describe_format,
+        labels=labels,
+        progress=progress,
+    )
+    return write_version(served, Path(root) / name, plan)
+
+
+def write_version(source: Source, folder: Path, plan: Plan) -> Path:
+    """Write a model as the next version in the model's folder, verified, atomically; see `export`.
+
+    Args:
+        source: the model.
+        folder: ``<root>/<name>``.
+        plan: what goes into the version beside the model.
+
+    Raises:
+        ExportError: it cannot be served, or the folder cannot be written. Nothing was published.
+        VerificationError: what was written does not answer as the original does. Nothing was published.
+    """
+    explainer = plan.explainer
     try:
         with publish.staging(folder) as staging:
-            effects = served.write(staging.path, {explaining.SIGNATURE: explainer.trace()} if explainer else {})
-            with reload(staging.path) as answer:
-                proof = prove(served, effects, answer, rows)
+            plan.progress("writing the model")
+            effects = source.write(staging.path, {explaining.SIGNATURE: explainer.trace()} if explainer else {})
+            with source.reload(staging.path) as answer:
+                plan.progress("asking what was written, and the original")
+                proof = prove(source, effects, answer, plan.rows)
                 definite = proof.answers is not None
                 explained = explainer and explaining.try_out(
-                    explainer, answer, rows or proof.requests[-1], definite=definite
+                    explainer, answer, plan.rows or proof.requests[-1], definite=definite
                 )
-                card = _card(describe(answer) if describe is not None else {})
+                card = _card(plan.describe(answer) if plan.describe is not None else {})
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
-            records = {SIGNATURE: _pairs(proof.requests, proof.answers)}
-            allowed = tolerance or (HALF if served.half else Tolerance())
-            manifest = _manifest(name, allowed, card, proof, {"batching": batching, "lengths": lengths})
+            records = {source.signature: _pairs(proof.requests, proof.answers)}
+            allowed = plan.tolerance or (HALF if source.half else Tolerance())
+            manifest = _manifest(folder.name, allowed, card, proof, {"batching": plan.batching, "lengths": plan.lengths})
             if explained:
                 records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
                 manifest["explanation"] = _plain(explained.card)
-            golden.write(staging.path / golden.FILE, name, records)
+            golden.write(staging.path / golden.FILE, folder.name, records)
+            if plan.labels is not None:
+                (staging.path / LABELS).write_text("".join(f"{each}\n" for each in plan.labels), encoding="utf-8")
+            plan.progress(", ".join(["recording answers", *(f"proving {each.file}" for each in plan.formats)]))
             written = further_formats.write(
-                wanted, staging.path, proof, allowed, describe_format, by_name=formats is not None
+                plan.formats, staging.path, proof, allowed, plan.describe_format, by_name=plan.by_name
             )
             manifest["formats"] = _plain(written)
             version = staging.publish(manifest)
     except OSError as exc:
         raise ExportError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
-    mixed = batching == "rows" and proof.independent is False
+    mixed = plan.batching == "rows" and proof.independent is False
     remarks = [
         *proof.remarks,
         *(explained.remarks if explained else ()),
@@ -150,7 +220,7 @@ def export(
 # --- private ---------------------------------------------------------------------------------------------------------
 
 
-def _check(name: Any, root: Any, tolerance: Any, batching: Any, lengths: Any) -> None:
+def _check(name: Any, root: Any, tolerance: Any, batching: Any, lengths: Any, labels: Any) -> None:
     """Refuse options of the wrong kind in words, rather than where they happen to be used first."""
     if not isinstance(name, str) or not publish.NAME.fullmatch(name):
         raise ExportError(f"the model's name must be a plain folder name, not {name!r}")
@@ -164,6 +234,9 @@ def _check(name: Any, root: Any, tolerance: Any, batching: Any, lengths: Any) ->
         raise ExportError(f"batching must be one of {', '.join(BATCHING)}, not {batching!r}")
     if lengths not in LENGTHS:
         raise ExportError(f"lengths must be one of {', '.join(LENGTHS)}, not {lengths!r}")
+    for label in labels or ():
+        if not isinstance(label, str) or label.splitlines() != [label]:
+            raise ExportError(f"a label must be a text of one line, not {label!r}")
 
 
 def _pairs(requests: Sequence[Tensors], answers: Sequence[Tensors] | None) -> Sequence[tuple[Tensors, Tensors | None]]:
@@ -207,6 +280,7 @@ def _manifest(name: str, tolerance: Tolerance, card: Card, proof: Proof, asked: 
         "data": card.get("data"),
         "evaluation": card.get("evaluation"),
         "training": card.get("training"),
+        **({"imported": card["imported"]} if "imported" in card else {}),
         "baseline": card.get("baseline"),
         "tolerance": asdict(tolerance),
         "deterministic": proof.answers is not None,

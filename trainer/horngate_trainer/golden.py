@@ -47,26 +47,25 @@ def compare(got: Tensors, golden: Tensors, tolerance: Tolerance | None) -> None:
 
     Args:
         got: what the written model answers.
-        golden: what the Keras model answers.
+        golden: what the original answers.
         tolerance: None where values cannot be compared, because there is not one right answer.
 
     Raises:
         VerificationError: they differ in names, shapes, dtypes or by more than the tolerance; the text says where.
     """
     if set(got) != set(golden):
-        raise VerificationError(f"the written model answers {sorted(got)}, the Keras model {sorted(golden)}")
+        raise VerificationError(f"the written model answers {sorted(got)}, the original {sorted(golden)}")
     for name, want in golden.items():
         have = got[name]
         if (have.shape, have.dtype) != (want.shape, want.dtype):
             raise VerificationError(
-                f"{name}: the written model answers {have.dtype} {have.shape}, "
-                f"the Keras model {want.dtype} {want.shape}"
+                f"{name}: the written model answers {have.dtype} {have.shape}, the original {want.dtype} {want.shape}"
             )
         close = np.ones(want.shape, bool) if tolerance is None else near(have, want, tolerance)
         if not close.all():
             at = tuple(int(index) for index in np.argwhere(~close)[0])
             raise VerificationError(
-                f"the written model does not compute what the Keras model computes: {name}{list(at)} is {have[at]} "
+                f"the written model does not compute what the original computes: {name}{list(at)} is {have[at]} "
                 f"but must be {want[at]}, and {np.count_nonzero(~close)} of {close.size} values differ"
             )
 

@@ -19,9 +19,10 @@ from horngate_protos.control_groups import cores
 from horngate_trainer import quiet
 from horngate_trainer.errors import ExportError, first_line
 from horngate_trainer.explaining import SIGNATURE as EXPLAIN
+from horngate_trainer.model_files import LITE
 from horngate_trainer.written import SIGNATURE, Predict, Tensors, as_array
 
-FILE = Path("model.tflite")
+FILE = Path(LITE)
 LIMIT_BYTES = (1 << 31) - 1
 """A flatbuffer, which a .tflite file is, can be no larger."""
 CALIBRATION_ROWS = 200
@@ -84,14 +85,14 @@ class LiteRT:
             ExportError: LiteRT cannot read or compute it, or its names are others than asked for.
         """
         with _refusals("LiteRT cannot read it"):
-            interpreter = _interpreter(path)
-            runner = interpreter.get_signature_runner(SIGNATURE)
+            reader = interpreter(path)
+            runner = reader.get_signature_runner(SIGNATURE)
 
         first = iter([True])
 
         def predict(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
             with _refusals("LiteRT cannot compute it", silent=next(first, False)):
-                answers = runner(**{name: _fixed_width(array) for name, array in tensors.items()})
+                answers = runner(**{name: fixed_width(array) for name, array in tensors.items()})
             return {name: as_array(answers[name]) for name in sorted(answers)}
 
         yield predict
@@ -118,6 +119,20 @@ class LiteRT:
     def _representative(self) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
         for row in self.calibration[:CALIBRATION_ROWS]:
             yield SIGNATURE, dict(row)
+
+
+def interpreter(path: Path) -> Any:
+    """Return LiteRT's own interpreter where it is installed, else the one that TensorFlow brings along."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - it need not be there
+    except ImportError:
+        Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class
+    return Interpreter(model_path=str(path), num_threads=cores())
+
+
+def fixed_width(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return texts as LiteRT's Python takes them."""
+    return array.astype(np.bytes_) if array.dtype.hasobject else array
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
@@ -164,17 +179,3 @@ def _signatures(saved_model: Path) -> set[str]:
 def _other_signatures(saved_model: Path) -> list[str]:
     names = _signatures(saved_model)
     return sorted(name for name in names if name not in (SIGNATURE, EXPLAIN) and not name.startswith("__"))
-
-
-def _interpreter(path: Path) -> Any:
-    """Return LiteRT's own interpreter where it is installed, else the one that TensorFlow brings along."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - it need not be there
-    except ImportError:
-        Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class
-    return Interpreter(model_path=str(path), num_threads=cores())
-
-
-def _fixed_width(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return texts as LiteRT's Python takes them."""
-    return array.astype(np.bytes_) if array.dtype.hasobject else array

@@ -187,6 +187,7 @@ def _export(
                 "train": len(dataset.y_train),
                 "test": len(dataset.y_test),
                 "classes": dataset.classes,
+                **({"names": list(dataset.names)} if dataset.names is not None else {}),
                 "image_shape": list(dataset.image_shape),
             },
             "evaluation": result.card(),
@@ -228,6 +229,7 @@ def _export(
         quantize=settings.quantize,
         calibration={INPUT: dataset.x_train[:CALIBRATION_ROWS]} if settings.quantize == "int8" else None,
         describe_format=judge,
+        labels=dataset.names,
     )
     ((result, card),) = results
     return path, result, {**card, "formats": publish.manifest(path)["formats"]}

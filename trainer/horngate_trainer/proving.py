@@ -1,4 +1,4 @@
-"""Does the written model answer as the Keras model does, the same each time, and each row whatever its neighbours?
+"""Does the written model answer as the original does, the same each time, and each row whatever its neighbours?
 
 The requests that are found here to be accepted are recorded; the answers only where there is one right answer.
 """
@@ -11,10 +11,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from horngate_trainer import examples, golden
-from horngate_trainer.errors import ExportError, VerificationError, first_line
+from horngate_trainer.errors import ExamplesError, ExportError, VerificationError, first_line
 from horngate_trainer.examples import FEW_ROWS, Request
 from horngate_trainer.golden import Tolerance
-from horngate_trainer.savedmodel import TRACING_ERRORS, Servable
+from horngate_trainer.savedmodel import TRACING_ERRORS
+from horngate_trainer.sources import Source
 from horngate_trainer.written import Effects, Predict, Tensors
 
 ALONE_ROWS = 8
@@ -40,18 +41,18 @@ class Proof:
     remarks: Sequence[str]
 
 
-def prove(served: Servable, effects: Effects, predict: Predict, given: Request | None) -> Proof:
-    """Try the written model, and hold it against the Keras model.
+def prove(served: Source, effects: Effects, predict: Predict, given: Request | None) -> Proof:
+    """Try the written model, and hold it against the original.
 
     Args:
-        served: the Keras model.
+        served: the original.
         effects: what the written graph does beside computing.
         predict: the written model's, freshly loaded.
         given: the caller's examples, checked; None for noise.
 
     Raises:
         ExportError: it accepts nothing that was tried.
-        VerificationError: it does not answer as the Keras model does.
+        VerificationError: it does not answer as the original does.
     """
     remarks: list[str] = []
     tried = _accepted(served, predict, given)
@@ -66,11 +67,11 @@ def prove(served: Servable, effects: Effects, predict: Predict, given: Request |
                 expected = served.predict(request)
             except _RUN_ERRORS as exc:
                 raise VerificationError(
-                    f"the written model accepts what the Keras model refuses: {first_line(exc)}"
+                    f"the written model accepts what the original refuses: {first_line(exc)}"
                 ) from exc
             golden.compare(answer, expected, None if why else tolerance)
     if any(_has_nan(answer) for answer in tried.answers):
-        remarks.append("some of its answers are NaN (no number); the Keras model's are too")
+        remarks.append("some of its answers are NaN (no number); the original's are too")
     if why:
         remarks.append(f"{why}: its requests are recorded without answers, which no server can check")
         return Proof(tried.requests, None, None, remarks)
@@ -103,7 +104,7 @@ class _Tried:
         return bool(self.requests), self.fit and not empty, numbers, len(self.requests)
 
 
-def _accepted(served: Servable, predict: Predict, given: Request | None) -> _Tried:
+def _accepted(served: Source, predict: Predict, given: Request | None) -> _Tried:
     """Find requests that the written model accepts.
 
     Raises:
@@ -112,7 +113,7 @@ def _accepted(served: Servable, predict: Predict, given: Request | None) -> _Tri
     if given is not None:
         tried = _try(served, predict, given)
         if not tried.requests:
-            raise ExportError(f"the model does not take the examples: {tried.refused}")
+            raise ExamplesError(f"the model does not take the examples: {tried.refused}")
         return tried
     best, size = _Tried(), 0
     for guess in examples.guesses(served.inputs):
@@ -128,12 +129,13 @@ def _accepted(served: Servable, predict: Predict, given: Request | None) -> _Tri
             break
     if not best.requests:
         raise ExportError(
-            f"no input was found that the model accepts; give some rows as examples=... (it says: {best.refused})"
+            "no input was found that the model accepts; give some rows as examples=... or --examples FILE.npz "
+            f"(it says: {best.refused})"
         )
     return best
 
 
-def _try(served: Servable, predict: Predict, rows: Request) -> _Tried:
+def _try(served: Source, predict: Predict, rows: Request) -> _Tried:
     tried = _run(predict, examples.cut(served.inputs, rows))
     if not tried.requests and any(each.in_rows for each in served.inputs):
         fewer = _run(predict, examples.cut(served.inputs, rows, FEW_ROWS))
@@ -176,7 +178,7 @@ def _indefinite(effects: Effects, first: Sequence[Tensors], second: Sequence[Ten
     return ""
 
 
-def _independent(served: Servable, predict: Predict, tried: _Tried, tolerance: Tolerance) -> tuple[bool | None, str]:
+def _independent(served: Source, predict: Predict, tried: _Tried, tolerance: Tolerance) -> tuple[bool | None, str]:
     """Ask for rows of a request alone; return whether the answers are the same, and what to say of it."""
     in_rows = [each.name for each in served.inputs if each.in_rows]
     several = [

@@ -1,5 +1,6 @@
-"""TensorFlow and its tools print about themselves; no setting of their own stops them."""
+"""TensorFlow and its tools print about themselves, and no setting of their own stops them."""
 
+import importlib.util
 import os
 import platform
 import sys
@@ -7,9 +8,28 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from horngate_trainer import interrupts
 from horngate_trainer.errors import TrainerError
 
 _CHATTER = ("WARNING: All log messages before absl::InitializeLog()", "I0000 ")
+
+
+def require(purpose: str, *modules: str, otherwise: str) -> None:
+    """See that modules are installed, before hours of work that need them in the end.
+
+    Args:
+        purpose: what needs them, for the message.
+        modules: their names.
+        otherwise: what else a person can do.
+
+    Raises:
+        TrainerError: one is missing; the text says how to get it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise TrainerError(
+                f"{purpose} needs {module}, which is not installed: pip install 'horngate[trainer]', or {otherwise}"
+            )
 
 
 @contextmanager
@@ -22,7 +42,7 @@ def imports() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with interrupts.Silent(), tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -117,7 +117,7 @@ def _pictures(trained: Trained) -> dict[str, Callable[[Any], None]]:
     worst = mistakes(evaluation, dataset)
     drawn: dict[str, Callable[[Any], None]] = {
         "curves": lambda figure: _curves(figure, trained.history),
-        "confusion": lambda figure: _confusion(figure, evaluation),
+        "confusion": lambda figure: _confusion(figure, evaluation, dataset),
         "mistakes": lambda figure: _mistakes(figure, evaluation, dataset, worst),
     }
     explain = trained.explain
@@ -181,8 +181,14 @@ def _table(trained: Trained) -> str:
     rows = []
     for number, counts in enumerate(confusion):
         others = np.where(np.arange(len(counts)) == number, 0, counts)
-        taken = f"{others.argmax()} ({others.max()})" if others.any() else ""
-        cells = [number, int(counts.sum()), _share(card["recall"][number]), _share(card["precision"][number]), taken]
+        taken = f"{escape(trained.dataset.name(int(others.argmax())))} ({others.max()})" if others.any() else ""
+        cells = [
+            escape(trained.dataset.name(number)),
+            int(counts.sum()),
+            _share(card["recall"][number]),
+            _share(card["precision"][number]),
+            taken,
+        ]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     heads = ("class", "images", "found", "rightly named", "most often taken for")
     head = "".join(f"<th>{each}</th>" for each in heads)
@@ -208,7 +214,7 @@ def _curves(figure: Any, history: Sequence[Epoch]) -> None:
         axes.locator_params(axis="x", integer=True)
 
 
-def _confusion(figure: Any, evaluation: Evaluation) -> None:
+def _confusion(figure: Any, evaluation: Evaluation, dataset: Dataset) -> None:
     """Colour what is wrong: beside a diagonal of hundreds, nobody would see a few."""
     axes = figure.subplots()
     matrix = evaluation.confusion
@@ -218,8 +224,9 @@ def _confusion(figure: Any, evaluation: Evaluation) -> None:
     picture = axes.imshow(wrong, cmap="Reds", vmin=0, vmax=most)
     figure.colorbar(picture, ax=axes, label="mistakes")
     if classes <= NUMBERED_CLASSES:
-        axes.set_xticks(range(classes))
-        axes.set_yticks(range(classes))
+        names = [dataset.name(label) for label in range(classes)]
+        axes.set_xticks(range(classes), names, rotation=90 if dataset.names is not None else 0)
+        axes.set_yticks(range(classes), names)
         for row, column in np.ndindex(matrix.shape):
             colour = "grey" if row == column else "white" if matrix[row, column] > most / 2 else "black"
             axes.text(column, row, matrix[row, column] or "", ha="center", va="center", color=colour)
@@ -239,7 +246,8 @@ def _mistakes(figure: Any, evaluation: Evaluation, dataset: Dataset, worst: npt.
         axes.axis("off")
     for axes, index in zip(grid, worst, strict=False):
         axes.imshow(_shown(dataset.x_test[index]), cmap="gray_r")
-        axes.set_title(f"{dataset.y_test[index]} as {evaluation.classes[index]} ({confidence[index]:.0%})", fontsize=9)
+        true, said = dataset.name(dataset.y_test[index]), dataset.name(evaluation.classes[index])
+        axes.set_title(f"{true} as {said} ({confidence[index]:.0%})", fontsize=9)
 
 
 def _explanations(
@@ -258,7 +266,8 @@ def _explanations(
     sheet = np.ones((lines * down, across * right, 3))
     axes = figure.subplots()  # one for all: a hundred take seconds to lay out
     axes.axis("off")
-    titles = [("it saw", f"{a}, it said", f"{b}, it is") for a, b in zip(said, true, strict=True)]
+    names = [(dataset.name(a), dataset.name(b)) for a, b in zip(said, true, strict=True)]
+    titles = [("it saw", f"{a}, it said", f"{b}, it is") for a, b in names]
     for number, image in enumerate(images):
         for place, cell in enumerate((_red_green_blue(image), *heats[number]), 3 * number):
             top, left = place // across * down + down - height, place % across * right

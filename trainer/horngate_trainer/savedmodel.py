@@ -6,6 +6,7 @@ The graph holds no Python function, no optimizer and no variable that it does no
 import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from horngate_trainer import canonical
 from horngate_trainer.errors import ExportError, first_line
-from horngate_trainer.written import SIGNATURE, Effects, Tensors, as_array, effects
+from horngate_trainer.written import SIGNATURE, Answers, Effects, Tensors, as_array, effects, reload
 
 TRACING_ERRORS = (tf.errors.OpError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 """What layers raise where they cannot compute what they are given."""
@@ -97,6 +98,15 @@ class Servable:
         kinds = {str(layer.compute_dtype) for layer in _layers(self.model)} | {str(x.dtype) for x in self.model.outputs}
         return bool(kinds & {"float16", "bfloat16"})
 
+    @property
+    def signature(self) -> str:
+        """The name of the signature that answers callers who name none."""
+        return SIGNATURE
+
+    def reload(self, path: Path) -> AbstractContextManager[Answers]:
+        """Read what was written back, and yield what answers for it."""
+        return reload(path)
+
     def arguments(self) -> tuple[Mapping[str, str], list[Any]]:
         """Return what the inputs are called in Python, with their own names, and TensorFlow's specs of them."""
         names = {_python_name(number, each.name): each.name for number, each in enumerate(self.inputs)}
@@ -123,11 +133,7 @@ class Servable:
         except TRACING_ERRORS as exc:
             raise ExportError(f"the model cannot be computed as a graph: {first_line(exc)}") from exc
         found = effects(concrete.graph)
-        if found.python:
-            raise ExportError(
-                f"the model calls a Python function ({', '.join(found.python)} in its graph), which no server has: "
-                "write it with TensorFlow's or Keras's operations"
-            )
+        found.refuse_python()
         module = tf.Module()
         # In the model's order: the graph's own is arbitrary, and equal models should be equal files.
         read = {id(variable): variable for variable in found.variables}
@@ -176,12 +182,19 @@ def servable(
         ExportError: it is no Keras model, declares no inputs, or an option names what it does not have.
     """
     if not isinstance(model, keras.Model):
-        what = f"the path {str(model)!r}" if isinstance(model, str | Path) else f"a {type(model).__name__}"
-        raise ExportError(f"a Keras model is needed, not {what}; keras.models.load_model reads one from a file")
+        if isinstance(model, str | Path):
+            raise ExportError(
+                f"a Keras model is needed, not the path {str(model)!r}: `horngate-trainer import {model}` exports what "
+                "lies there (.keras, .h5, a SavedModel, .tflite); keras.models.load_model reads a Keras file"
+            )
+        raise ExportError(f"a Keras model is needed, not a {type(model).__name__}")
     try:
         flat = keras.Model(model.inputs, model.outputs, name=model.name)  # a name of its own would count up
     except (AttributeError, TypeError, ValueError) as exc:
-        raise ExportError("the model declares no inputs: build it with keras.Input, or as a Sequential") from exc
+        raise ExportError(
+            "the model declares no inputs: build it with keras.Input, or as a Sequential; a model that is a class of "
+            "its own goes by its SavedModel: model.export('folder'), then `horngate-trainer import folder`"
+        ) from exc
     names = [str(tensor.name) for tensor in model.inputs]
     if len(set(names)) < len(names):
         raise ExportError(f"inputs share names ({', '.join(names)}): give each keras.Input a name of its own")

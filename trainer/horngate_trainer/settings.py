@@ -3,26 +3,29 @@
 A flag wins over its variable; an empty variable counts as unset. Nothing else reads the environment.
 """
 
-import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import horngate_protos
 from horngate_protos.stores import StoreUrl
-from horngate_trainer import remote
+from horngate_trainer import flags, remote
 from horngate_trainer.errors import SettingsError
-from horngate_trainer.publish import NAME
+from horngate_trainer.flags import FORMATS
 from horngate_trainer.recipes import RECIPES
 
 ARCHITECTURES = tuple(RECIPES)
 BASELINES = ("black", "white", "mean")
 """Images that show nothing, where explanations begin."""
 
-FORMATS = ("savedmodel", "litert", "tfjs")
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
+OUTPUT = {
+    "help": "folder of models; or one of an object store, s3://bucket/prefix or gs://bucket/prefix, which gets a copy "
+    "of what is made in models (pip install 'horngate[remote]')"
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,8 @@ class Settings:
         output: folder of models, as the server's --models takes it; or one of an object store.
         name: the model's name, a plain folder name inside ``output``.
         architecture: ``mlp`` or ``cnn``.
-        data: ``builtin``, ``keras`` or the path of an .npz file.
+        data: ``builtin``, ``keras``, the path of an .npz file, or of a folder of images.
+        image_size: height and width that a folder's images are brought to; None: they are taken as they are.
         epochs: passes over the training set, at least 1.
         seed: of weights, shuffling and dropout; None draws one.
         min_accuracy: share of the test set, 0 to 1, below which nothing is exported.
@@ -48,10 +52,7 @@ class Settings:
 
     output: Path | StoreUrl = field(
         default=remote.FOLDER,
-        metadata={
-            "help": "folder of models; or one of an object store, s3://bucket/prefix or gs://bucket/prefix, which gets "
-            "a copy of what is made in models (pip install 'horngate[remote]')"
-        },
+        metadata=OUTPUT,
     )
     name: str = field(default="mnist", metadata={"help": "the model's name, a folder in --output"})
     architecture: str = field(
@@ -61,9 +62,14 @@ class Settings:
     data: str = field(
         default="builtin",
         metadata={
-            "help": "builtin: the MNIST that ships with the trainer; keras: Keras's own download; or an .npz file "
-            "with x_train, y_train, x_test, y_test"
+            "help": "builtin: the MNIST that ships with the trainer; keras: Keras's own download; an .npz file with "
+            "x_train, y_train, x_test, y_test; or a folder of images with a folder for each class, or with such "
+            "folders in train and test"
         },
+    )
+    image_size: tuple[int, int] | None = field(
+        default=None,
+        metadata={"help": "bring the images of a folder to this size, such as 64x48", "shown": "as they are"},
     )
     epochs: int = field(default=10, metadata={"help": "passes over the training set"})
     seed: int | None = field(
@@ -119,20 +125,11 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         SettingsError: a value cannot be used; the text names the flag (or the variable) and what came.
         SystemExit: --help or --version was asked for and printed.
     """
-    given = vars(_parser().parse_args(arguments))
-    values: dict[str, Any] = {}
-    for setting in fields(Settings):
-        flag = _flag(setting.name)
-        text = given[setting.name]
-        if text is None:
-            text = environ.get(_variable(setting.name)) or None
-            flag = f"{flag} (from {_variable(setting.name)})"
-        if text is not None:
-            try:
-                values[setting.name] = _CONVERT[setting.name](text)
-            except ValueError as exc:
-                raise SettingsError(f"{flag}: {exc}") from exc
-    return Settings(**values)
+    if arguments and not arguments[0].startswith("-"):
+        raise SettingsError(
+            f"no flag begins with {arguments[0]!r}: `horngate-trainer import {arguments[0]}` takes over a trained model"
+        )
+    return flags.read(Settings, _parser().parse_args(arguments), environ, _CONVERT)
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
@@ -142,8 +139,10 @@ examples:
   horngate-trainer                                     train the digits model, export models/mnist/1
   horngate-trainer --architecture cnn --seed 7         the accurate one, reproducibly
   horngate-trainer --data fashion.npz --name fashion --min-accuracy 0.85
+  horngate-trainer --data photos --image-size 64 --name photos    a folder per class, as photos/cat, photos/dog
   horngate-trainer --resume                            go on after Ctrl-C or a crash
   horngate-trainer --output s3://bucket/models         publish to an object store
+  horngate-trainer import wine.keras --name wine       a model that is trained already: .keras, .h5, SavedModel, .tflite
   horngate-server --models models                      serve what was exported
 
 The last line on stdout is the path of the exported version; all else goes to stderr.
@@ -152,47 +151,21 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 Ctrl-C.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> flags.Parser:
+    parser = flags.Parser(
         prog="horngate-trainer",
+        usage="horngate-trainer [OPTIONS]\n"
+        "       horngate-trainer import MODEL [OPTIONS]   a model that is trained already; see import --help",
         description="Train a Keras image classifier, verify it, and export it as the next version of a model.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"horngate-trainer {horngate_protos.__version__}")
-    metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz"}
+    metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz|DIR", "image_size": "HxW"}
     metavars |= {"explain": "|".join([*BASELINES, "none"])}
     metavars |= {"formats": ",".join(FORMATS), "quantize": "|".join(QUANTIZATIONS), "max_accuracy_loss": "POINTS"}
     metavars |= {"output": "DIR|URL", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
-    for setting in fields(Settings):
-        shown = setting.metadata.get("shown", setting.default)
-        text = setting.metadata["help"] + f" ({shown})" * (setting.default is not False)
-        if setting.default is False:
-            parser.add_argument(_flag(setting.name), action="store_const", const="true", help=text)
-        else:
-            metavar = metavars.get(setting.name, setting.name.upper())
-            parser.add_argument(_flag(setting.name), dest=setting.name, metavar=metavar, help=text)
+    flags.add(parser, Settings, metavars)
     return parser
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _variable(name: str) -> str:
-    return "HORNGATE_" + name.upper()
-
-
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise ValueError(f"a plain folder name of letters, digits, '.', '_' and '-' is needed, not {text!r}")
-    return text
 
 
 def _architecture(text: str) -> str:
@@ -208,10 +181,19 @@ def _explain(text: str) -> str | None:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
-    if "savedmodel" not in names or not set(names) <= set(FORMATS):
+    names = flags.formats(text)
+    if "savedmodel" not in names:
         raise ValueError(f"savedmodel and any of {', '.join(FORMATS[1:])} are needed, not {text!r}")
     return names
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:[xX]([1-9]\d{0,4}))?", text)
+    if not match:
+        raise ValueError(
+            f"a height and a width in pixels, such as 64x48, or one number for both is needed, not {text!r}"
+        )
+    return int(match[1]), int(match[2] or match[1])
 
 
 def _quantize(text: str) -> str:
@@ -253,36 +235,24 @@ def _share(text: str) -> float:
     return number
 
 
-def _switch(text: str) -> bool:
-    switches = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
-    if text.lower() not in switches:
-        raise ValueError(f"true or false is needed, not {text!r}")
-    return switches[text.lower()]
-
-
-def _folder(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError(f"a folder is needed, not {text!r}")
-    return Path(text)
-
-
 def _source(text: str) -> str:
     if not text or "\0" in text:
-        raise ValueError(f"builtin, keras or an .npz file is needed, not {text!r}")
+        raise ValueError(f"builtin, keras, an .npz file or a folder is needed, not {text!r}")
     return text
 
 
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "output": remote.output,
-    "name": _name,
+    "name": flags.name,
     "architecture": _architecture,
     "data": _source,
+    "image_size": _size,
     "epochs": _whole(1, 1_000_000),
     "seed": _whole(0, 2**31 - 1),
     "min_accuracy": _share,
-    "once": _switch,
-    "resume": _switch,
-    "report": lambda text: None if text in {"", "none"} else _folder(text),
+    "once": flags.switch,
+    "resume": flags.switch,
+    "report": lambda text: None if text in {"", "none"} else flags.path(text),
     "explain": _explain,
     "formats": _formats,
     "quantize": _quantize,

@@ -22,8 +22,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tensorflow.python.grappler import tf_optimizer
 
 import horngate_protos
-from horngate_trainer.canonical import GRAPH
 from horngate_trainer.errors import ExportError, first_line
+from horngate_trainer.model_files import GRAPH
 from horngate_trainer.tfjs_operations import OPERATIONS
 from horngate_trainer.written import SIGNATURE, Predict, Tensors, as_array
 
@@ -201,7 +201,7 @@ def _frozen(saved_model: Path) -> _Frozen:
 def _keys(saved_model: Path) -> dict[str, str]:
     """Return, by the names of the signature's inputs, what TensorFlow's Python calls them."""
     saved = saved_model_pb2.SavedModel.FromString((saved_model / GRAPH).read_bytes())
-    (signature,) = [meta.signature_def[SIGNATURE] for meta in saved.meta_graphs if SIGNATURE in meta.signature_def]
+    (signature,) = [each.signature_def[SIGNATURE] for each in saved.meta_graphs if each.meta_info_def.tags == ["serve"]]
     names = {name: info.name.partition(":")[0] for name, info in signature.inputs.items()}
     return {name: node.removeprefix(f"{SIGNATURE}_") for name, node in names.items()}
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from horngate_trainer.errors import ExportError
+
 SIGNATURE = "serving_default"
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -42,6 +44,18 @@ class Effects:
     python: Sequence[str]
     variables: Sequence[Any]
 
+    def refuse_python(self) -> None:
+        """Refuse what only this process could run.
+
+        Raises:
+            ExportError: it calls a Python function.
+        """
+        if self.python:
+            raise ExportError(
+                f"the model calls a Python function ({', '.join(self.python)} in its graph), which no server has: "
+                "write it with TensorFlow's or Keras's operations"
+            )
+
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Give the model's variables the values back that they have now: some models change while they answer."""
@@ -68,17 +82,18 @@ def effects(graph: Any) -> Effects:
 
 
 @contextmanager
-def reload(path: Path) -> Iterator[Answers]:
+def reload(path: Path, default: str = SIGNATURE) -> Iterator[Answers]:
     """Read a SavedModel back as servers do, into a session, and yield what answers for it.
 
-    Its variables are as they were written when this begins; a model that remembers goes on from call to call.
+    Who names no signature is answered by ``default``. Its variables are as they were written when this begins; a model
+    that remembers goes on from call to call.
     """
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph)
     try:
         meta = _load(session, path)
 
-        def answer(tensors: Tensors, signature: str = SIGNATURE, /) -> dict[str, npt.NDArray[Any]]:
+        def answer(tensors: Tensors, signature: str = default, /) -> dict[str, npt.NDArray[Any]]:
             asked = meta.signature_def[signature]
             wanted = {name: info.name for name, info in sorted(asked.outputs.items())}
             answers = session.run(wanted, {asked.inputs[name].name: value for name, value in tensors.items()})
