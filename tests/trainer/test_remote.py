@@ -4,11 +4,13 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import obstore
 import pytest
 
+import horngate_trainer
 from horngate_trainer import ExportError, cli, publish, settings, upload
 from support import object_stores
 from support.object_stores import ObjectStore
@@ -93,6 +95,19 @@ def test_once_looks_for_whole_versions_in_the_store(
     assert cli.main(["--output", bucket.url, "--name", "m", "--once"]) == 0
     assert capsys.readouterr().out == "s3://bucket/team/models/m/1\n"
     assert settings.parse(["--output", bucket.url], {}).folder == Path("models")
+
+
+def test_an_import_goes_to_the_store_too(
+    bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its address there is the last line."""
+    (tmp_path / "m.tflite").write_bytes(b"....TFL3")
+    importing = SimpleNamespace(run=lambda *_: made(tmp_path))
+    monkeypatch.setitem(sys.modules, "horngate_trainer.importing", importing)
+    monkeypatch.setattr(horngate_trainer, "importing", importing, raising=False)
+    assert cli.main(["import", str(tmp_path / "m.tflite"), "--output", bucket.url]) == 0
+    assert capsys.readouterr().out == "s3://bucket/team/models/m/1\n"
+    assert "m/1/saved_model.pb" in listed(bucket)
 
 
 def test_a_store_that_refuses_is_one_line_without_a_secret_and_the_version_is_kept(
