@@ -143,7 +143,7 @@ def export(
         ExportError: the model cannot be served this way, or the folder cannot be written. Nothing was published.
         VerificationError: the written model does not answer as the Keras model does. Nothing was published.
     """
-    _check(name, root, tolerance, batching, lengths, labels)
+    _check(name, root, tolerance, batching=batching, lengths=lengths, labels=labels)
     served = servable(model, dtypes=dtypes or {}, divisors=divisors or {}, classes_of=classes_of)
     rows = given(served.inputs, examples) if examples is not None else None
     calibrating = given(served.inputs, calibration) if calibration is not None else rows
@@ -191,7 +191,8 @@ def write_version(source: Source, folder: Path, plan: Plan) -> Path:
             (staging.path / golden.FILE).parent.mkdir(exist_ok=True)
             records = {source.signature: _pairs(proof.requests, proof.answers)}
             allowed = plan.tolerance or (HALF if source.half else Tolerance())
-            manifest = _manifest(folder.name, allowed, card, proof, {"batching": plan.batching, "lengths": plan.lengths})
+            asked = {"batching": plan.batching, "lengths": plan.lengths}
+            manifest = _manifest(folder.name, allowed, card, proof, asked)
             if explained:
                 records[explaining.SIGNATURE] = _pairs(explained.requests, explained.answers)
                 manifest["explanation"] = _plain(explained.card)
@@ -220,7 +221,7 @@ def write_version(source: Source, folder: Path, plan: Plan) -> Path:
 # --- private ---------------------------------------------------------------------------------------------------------
 
 
-def _check(name: Any, root: Any, tolerance: Any, batching: Any, lengths: Any, labels: Any) -> None:
+def _check(name: Any, root: Any, tolerance: Any, *, batching: Any, lengths: Any, labels: Any) -> None:
     """Refuse options of the wrong kind in words, rather than where they happen to be used first."""
     if not isinstance(name, str) or not publish.NAME.fullmatch(name):
         raise ExportError(f"the model's name must be a plain folder name, not {name!r}")
