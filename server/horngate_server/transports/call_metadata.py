@@ -33,15 +33,18 @@ class MetadataReader(Generic[_Key]):
         self._sampler = sampler
         self.samples = sampler.wanted
 
-    def scheduling(self, metadata: Mapping[_Key, str | bytes], timeout_s: float | None) -> tuple[float, bool]:
-        """Return a call's deadline (infinite without a timeout), and whether it is bulk.
+    def deadline(self, timeout_s: float | None) -> float:
+        """Return the deadline of a call that comes now; infinite without a timeout."""
+        return inf if timeout_s is None else self._clock() + timeout_s
+
+    def bulk(self, metadata: Mapping[_Key, str | bytes]) -> bool:
+        """Return whether a call is bulk.
 
         Raises:
             InvalidRequest: its priority is none.
         """
         priority = metadata.get(self._priority)
-        deadline = inf if timeout_s is None else self._clock() + timeout_s
-        return deadline, priority is not None and bulk(priority)
+        return priority is not None and bulk(priority)
 
     def context(self, metadata: Mapping[_Key, str | bytes], client: str) -> RequestContext | None:
         """Return what its log line and its trace say of a request; None where it gets neither.
@@ -61,7 +64,8 @@ class MetadataReader(Generic[_Key]):
         Raises:
             InvalidRequest: its priority is none.
         """
-        return CallOptions(*self.scheduling(metadata, timeout_s), partial(self.context, metadata, client))
+        context = partial(self.context, metadata, client)
+        return CallOptions(self.deadline(timeout_s), self.bulk(metadata), context)
 
 
 def as_bytes(value: str | bytes | None) -> bytes:

@@ -17,7 +17,7 @@ ALL_LOGGED = Sampler(1.0, None, lambda: 0.0)
 def test_a_timeout_becomes_a_deadline_on_the_servers_clock() -> None:
     """None is no deadline; none left is one that has passed."""
     reader = MetadataReader(str, Clock(), NOTHING)
-    assert [reader.scheduling({}, timeout_s)[0] for timeout_s in (None, 5.0, 0.0)] == [inf, 1005.0, 1000.0]
+    assert [reader.deadline(timeout_s) for timeout_s in (None, 5.0, 0.0)] == [inf, 1005.0, 1000.0]
 
 
 @pytest.mark.parametrize("key", [str, str.encode], ids=["text", "bytes"])
@@ -32,7 +32,7 @@ def test_metadata_are_read_alike_on_every_transport(key: Callable[[str], str | b
     assert (deadline, bulk) == (1001.0, True)
     assert context() == RequestContext("alice", "mine", "", "", False, True)
     with pytest.raises(InvalidRequest, match="expected interactive or bulk"):
-        reader.scheduling({key("horngate-priority"): key("urgent")}, None)
+        reader.bulk({key("horngate-priority"): key("urgent")})
 
 
 def test_who_is_told_about_nobody_is_asked_nothing() -> None:

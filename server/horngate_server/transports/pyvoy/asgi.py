@@ -35,16 +35,25 @@ class Disconnected(Exception):
     """The caller went before its request was whole."""
 
 
+class NotGrpc(Exception):
+    """A request that is no gRPC call at all."""
+
+
 def send_status(send: Send, status: Status) -> None:
     """End a call that has no answer: headers alone."""
     send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *grpc_framing.trailers(status)]})
     send({"type": "http.response.body"})
 
 
-def send_unsupported(send: Send) -> None:
-    """Answer what is not gRPC at all."""
-    send({"type": "http.response.start", "status": 415, "headers": [(b"accept", b"application/grpc")]})
-    send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
+def send_error(send: Send, error: Exception) -> None:
+    """End a call that could not be taken in: any error at all, and its caller may have gone."""
+    if isinstance(error, NotGrpc):
+        _send_unsupported(send)
+    elif isinstance(error, RequestError):
+        send_status(send, status_of(error))
+    elif not isinstance(error, Disconnected):
+        log.error("a call could not be taken in", exc_info=error)
+        send_status(send, status_of(_bug(error)))
 
 
 async def stream(method: Stream, inbox: "Inbox", options: CallOptions, send: Send, streams: Streams) -> None:
@@ -140,7 +149,7 @@ class Inbox:
         end = grpc_framing.PREFIX_BYTES + length
         if len(self._pending) < end:
             return None
-        message, compressed = grpc_framing.unframe(bytes(self._pending[:end]))
+        message, compressed = grpc_framing.unframe(bytes(self._pending[:end]), self._max_message_bytes)
         del self._pending[:end]
         if compressed:
             message = grpc_framing.expand(message, self._encoding, self._max_message_bytes)
@@ -150,6 +159,15 @@ class Inbox:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _send_unsupported(send: Send) -> None:
+    send({"type": "http.response.start", "status": 415, "headers": [(b"accept", b"application/grpc")]})
+    send({"type": "http.response.body", "body": b"expected gRPC: content-type application/grpc\n"})
+
+
+def _bug(error: Exception) -> ModelFailed:
+    return ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")
 
 
 async def _stream(method: Stream, inbox: Inbox, options: CallOptions, send: Send, streams: Streams) -> None:
@@ -169,7 +187,7 @@ async def _stream(method: Stream, inbox: Inbox, options: CallOptions, send: Send
         raise
     except Exception as error:
         log.exception("a stream failed")
-        end = grpc_framing.trailers(status_of(ModelFailed(f"{type(error).__name__}: {error}. This is a bug.")))
+        end = grpc_framing.trailers(status_of(_bug(error)))
     finally:
         reader.cancel()
     await send({"type": "http.response.body"})

@@ -38,14 +38,21 @@ def length(prefix: bytes | bytearray | memoryview) -> int:
     return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
 
 
-def unframe(body: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
+def unframe(body: bytes | memoryview, max_bytes: int) -> tuple[bytes | memoryview, bool]:
     """Return the message of a body that holds exactly one frame, and whether it is compressed.
 
     A long message is a view of the body.
 
+    Args:
+        body: a call's.
+        max_bytes: what the message may have.
+
     Raises:
-        InvalidRequest: it does not.
+        MessageTooLarge: it has more.
+        InvalidRequest: it is not one frame.
     """
+    if len(body) > max_bytes + PREFIX_BYTES:
+        raise too_large(len(body) - PREFIX_BYTES, max_bytes)
     if len(body) < PREFIX_BYTES or length(body) != len(body) - PREFIX_BYTES or body[0] > 1:
         raise InvalidRequest(
             f"a body of {len(body)} bytes that begins with {bytes(body[:PREFIX_BYTES]).hex() or 'nothing'}; "

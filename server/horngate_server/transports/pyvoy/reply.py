@@ -11,20 +11,20 @@ class Reply:
         receive: ASGI's.
         send: ASGI's.
         memory: where the request's bytes are counted.
-        size: how many they are.
 
     Attributes:
+        size: how many they are; 0 until it has come.
         answered: an answer was given.
         gone: the caller was found to have disconnected.
     """
 
-    __slots__ = ("_receive", "answered", "gone", "memory", "send", "size")
+    __slots__ = ("answered", "gone", "memory", "receive", "send", "size")
 
-    def __init__(self, receive: Receive, send: Send, memory: ByteBudget, size: int) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, send: Send, memory: ByteBudget) -> None:
+        self.receive = receive
         self.send = send
         self.memory = memory
-        self.size = size
+        self.size = 0
         self.answered = False
         self.gone = False
 
@@ -34,5 +34,5 @@ class Reply:
 
     async def poll(self) -> None:
         """Find out whether the caller has gone: pyvoy's ``receive`` says so only when called afterwards."""
-        event = await self._receive()
+        event = await self.receive()
         self.gone = event["type"] == "http.disconnect"

@@ -8,25 +8,40 @@ from horngate_server.core.errors import InvalidRequest
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.pyvoy import grpc_framing
 from horngate_server.transports.pyvoy.asgi import Disconnected, Event, Receive
+from horngate_server.transports.pyvoy.reply import Reply
 
 
-async def rest(event: Event, receive: Receive, memory: ByteBudget, max_bytes: int) -> bytes | memoryview:
+async def message(event: Event, reply: Reply, encoding: bytes, max_bytes: int) -> bytes | memoryview:
+    """Return a message, once it is there whole and expanded.
+
+    Args:
+        event: the first piece of its body.
+        reply: of its call.
+        encoding: the value of ``grpc-encoding``.
+        max_bytes: what it may have, as it came and expanded.
+
+    Raises:
+        Disconnected: the caller has gone.
+        MessageTooLarge: it has more.
+        QueueFull: there is no memory for it.
+        InvalidRequest: it is not one frame, or not compressed as it should be.
+        NotImplementedHere: its compression is not ours.
+    """
+    body = event.get("body", b"")
+    if event.get("more_body"):
+        body = await _rest(event, reply.receive, reply.memory, max_bytes)
+    framed, compressed = grpc_framing.unframe(body, max_bytes)
+    return await _expanded(framed, encoding, reply.memory, max_bytes) if compressed else framed
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+async def _rest(event: Event, receive: Receive, memory: ByteBudget, max_bytes: int) -> bytes | memoryview:
     """Receive what is left of a body, and return all of it.
 
     It is bounded: its own size by its prefix, that of all bodies by the memory. Each piece is copied into its place as
     it comes: putting megabytes together at the end would hold up every other call.
-
-    Args:
-        event: its first piece.
-        receive: ASGI's.
-        memory: where it is counted meanwhile.
-        max_bytes: what its message may have.
-
-    Raises:
-        Disconnected: the caller has gone.
-        MessageTooLarge: its prefix announces more than that.
-        QueueFull: there is no memory for it.
-        InvalidRequest: more comes than its prefix announces.
     """
     body: bytes = event["body"]
     while len(body) < grpc_framing.PREFIX_BYTES and event.get("more_body"):
@@ -55,20 +70,13 @@ async def rest(event: Event, receive: Receive, memory: ByteBudget, max_bytes: in
         memory.give(size)
 
 
-async def expanded(message: bytes | memoryview, encoding: bytes, memory: ByteBudget, max_bytes: int) -> bytes:
-    """Decompress a message (`grpc_framing.expand`), off the loop; meanwhile it counts as it came.
-
-    Raises:
-        QueueFull: there is no memory for it.
-    """
+async def _expanded(message: bytes | memoryview, encoding: bytes, memory: ByteBudget, max_bytes: int) -> bytes:
+    """Decompress a message (`grpc_framing.expand`), off the loop; meanwhile it counts as it came."""
     memory.take(len(message))
     try:
         return await asyncio.to_thread(grpc_framing.expand, message, encoding, max_bytes)
     finally:
         memory.give(len(message))
-
-
-# --- private ------------------------------------------------------------------------------------------
 
 
 async def _next(receive: Receive) -> Event:

@@ -1,28 +1,29 @@
 """The fast transport: gRPC as an ASGI app inside Envoy (pyvoy), whose HTTP/2 runs outside the GIL.
 
-`envoy` starts the process; this is what answers in it. A call's coroutine only reads the request and ends; the service
-gets all that came in one turn of the loop together. Answers are sent in `answer_sending`; callers that wait long are
-polled in `caller_polling`.
+`envoy` starts the process; this is what answers in it. A call is read in callbacks, without a task of its own unless
+its body comes in pieces or compressed; the service gets all that came in one turn of the loop together. Answers are
+sent in `answer_sending`; callers that wait long are polled in `caller_polling`.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from horngate_server.core.clock import Clock
-from horngate_server.core.errors import HorngateError, NotImplementedHere, NotReady, RequestError
-from horngate_server.core.methods import HEALTH_BYTES
+from horngate_server.core.errors import HorngateError, NotImplementedHere, NotReady
+from horngate_server.core.request_context import RequestContext
 from horngate_server.core.rpc import Answer, Call, Service, Stream
-from horngate_server.protocols.grpc_status import status_of
 from horngate_server.telemetry.sampling import NOTHING, Sampler
 from horngate_server.transports.access.byte_budget import ByteBudget
-from horngate_server.transports.access.gate import OPEN, Gate
+from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.call_metadata import MetadataReader
 from horngate_server.transports.open_streams import Streams
 from horngate_server.transports.pyvoy import asgi, grpc_framing, request_body
 from horngate_server.transports.pyvoy.answer_sending import AnswerSender
-from horngate_server.transports.pyvoy.asgi import Disconnected, Event, Inbox, Receive, Send
-from horngate_server.transports.pyvoy.background_tasks import BackgroundTasks
+from horngate_server.transports.pyvoy.asgi import Event, Inbox, Receive, Send
+from horngate_server.transports.pyvoy.background_tasks import TAKEN, BackgroundTasks, Taken, task_factory
+from horngate_server.transports.pyvoy.call_head import Head, HeadReader
 from horngate_server.transports.pyvoy.caller_polling import CallerPolling
 from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
 from horngate_server.transports.pyvoy.reply import Reply
@@ -49,6 +50,7 @@ class FastTransport:
     """
 
     name = "fast"
+    _asgi_single_callable = True  # pyvoy takes what returns no coroutine for an app of ASGI 2
 
     def __init__(
         self,
@@ -62,18 +64,17 @@ class FastTransport:
     ) -> None:
         self._port = port
         self._admin = admin
-        self._max_message_bytes = max_message_bytes
-        self._max_bytes = dict.fromkeys(OPEN, min(HEALTH_BYTES, max_message_bytes))
         self._gate = gate
         self._clock = clock
         self._metadata = MetadataReader(str.encode, clock, sampler)
+        self._heads = HeadReader(self._metadata, max_message_bytes)
         self._polling = CallerPolling(clock)
         self._answers = AnswerSender(gate.memory)
         self._service: Service | None = None
         self._methods: frozenset[str] = frozenset()
         self._streams: Mapping[str, Stream] = {}
         self._open_streams = Streams()
-        self._stream_tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: list[Call] = []
         self.wanted = threading.Event()
@@ -102,60 +103,84 @@ class FastTransport:
         self._loop.call_soon_threadsafe(self._open_streams.end)
         return self._within(grace_s, lambda: not self._admin.unanswered())
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Taken:
         """Take one call (ASGI); return before it is answered."""
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.set_task_factory(task_factory)
         try:
-            call = await self._call(scope, receive, send)
-        except RequestError as error:
-            asgi.send_status(send, status_of(error))
-            return
-        except Disconnected:
-            return
-        if call is not None:
-            if not self._arrived:
-                self._loop = asyncio.get_running_loop()
-                self._loop.call_soon(self._hand_over)
-            self._arrived.append(call)
+            self._begin(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            asgi.send_error(send, error)
+        return TAKEN
 
     # --- private --------------------------------------------------------------------------------------
 
-    async def _call(self, scope: Event, receive: Receive, send: Send) -> Call | None:
-        """Read a unary call; None where it is no such thing and has been taken care of."""
-        method = scope["path"]
-        headers = dict(scope["headers"])
-        encoding = headers.get(b"grpc-encoding", b"")
-        max_bytes = self._max_bytes.get(method, self._max_message_bytes)
+    def _begin(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Read a call's headers, and ask for its body."""
+        method, headers, client = scope["path"], scope["headers"], scope["client"][0]
         gate = self._gate
         memory = gate.memory
         if not gate.wide_open:
-            memory = gate.enter(method, headers.get(b"authorization", b""), scope["client"][0])
-        if not grpc_framing.is_grpc(headers.get(b"content-type", b"")):
-            asgi.send_unsupported(send)
-            return None
+            memory = gate.enter(method, dict(headers).get(b"authorization", b""), client)
+            client = memory.name or client
         if method not in self._methods:
-            self._stream(scope, headers, Inbox(receive, encoding, max_bytes, memory), memory, send)
-            return None
-        timeout = headers.get(b"grpc-timeout")
-        timeout_s = grpc_framing.timeout(timeout) if timeout else None
-        deadline, bulk = self._metadata.scheduling(headers, timeout_s)
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise Disconnected
-        body: bytes | memoryview = event.get("body", b"")
-        if event.get("more_body"):
-            body = await request_body.rest(event, receive, memory, max_bytes)
-        elif len(body) > max_bytes + grpc_framing.PREFIX_BYTES:
-            raise grpc_framing.too_large(len(body) - grpc_framing.PREFIX_BYTES, max_bytes)
-        message, compressed = grpc_framing.unframe(body)
-        if compressed:
-            message = await request_body.expanded(message, encoding, memory, max_bytes)
-        context = None
-        if self._metadata.samples:
-            context = self._metadata.context(headers, memory.name or scope["client"][0])
-        memory.take(len(message))
-        return Call(method, message, deadline, Reply(receive, send, memory, len(message)), bulk, context)
+            self._stream(self._heads.read(method, headers), client, receive, memory, send)
+            return
+        head = self._heads.of(method, headers)
+        deadline = self._metadata.deadline(head.timeout_s)
+        origin = self._metadata.context(head.metadata, client) if self._metadata.samples else None
+        came = partial(self._body_came, head, deadline, origin, Reply(receive, send, memory))
+        asyncio.ensure_future(receive()).add_done_callback(came)
+
+    def _body_came(
+        self,
+        head: Head,
+        deadline: float,
+        origin: RequestContext | None,
+        reply: Reply,
+        received: "asyncio.Future[Event]",
+    ) -> None:
+        """Take a call whose body is there whole and uncompressed; see to what there is left to do for another."""
+        try:
+            event = received.result()
+            if not event.get("more_body"):
+                if event["type"] == "http.disconnect":
+                    return
+                message, compressed = grpc_framing.unframe(event.get("body", b""), head.max_bytes)
+                if not compressed:
+                    self._take(head, deadline, origin, reply, message)
+                    return
+            self._tasks.spawn(self._await_body(head, deadline, origin, reply, event))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            asgi.send_error(reply.send, error)
+
+    async def _await_body(
+        self, head: Head, deadline: float, origin: RequestContext | None, reply: Reply, event: Event
+    ) -> None:
+        """Take a call whose body comes in pieces, or compressed."""
+        try:
+            message = await request_body.message(event, reply, head.encoding, head.max_bytes)
+            self._take(head, deadline, origin, reply, message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            asgi.send_error(reply.send, error)
+
+    def _take(
+        self,
+        head: Head,
+        deadline: float,
+        origin: RequestContext | None,
+        reply: Reply,
+        message: bytes | memoryview,
+    ) -> None:
+        """Put a call among those that the service gets next."""
+        reply.memory.take(len(message))
+        reply.size = len(message)
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._arrived.append(Call(head.method, message, deadline, reply, head.bulk, origin))
 
     def _hand_over(self) -> None:
         """Give the service what has come in one turn of the loop (`CallCollector`, without the call per call)."""
@@ -164,9 +189,7 @@ class FastTransport:
         self._service.accept(calls)
         self._polling.watch([call.reply for call in calls])  # type: ignore[misc]
 
-    def _stream(
-        self, scope: Event, headers: Mapping[bytes, bytes], inbox: Inbox, memory: ByteBudget, send: Send
-    ) -> None:
+    def _stream(self, head: Head, client: str, receive: Receive, memory: ByteBudget, send: Send) -> None:
         """Start a streaming call.
 
         Raises:
@@ -175,14 +198,12 @@ class FastTransport:
         """
         if self._service is None:
             raise NotReady("the server is starting")
-        method = self._streams.get(scope["path"])
+        method = self._streams.get(head.method)
         if method is None:
-            raise NotImplementedHere(f"no method {scope['path']}")
-        self._loop = asyncio.get_running_loop()
-        timeout = headers.get(b"grpc-timeout")
-        timeout_s = grpc_framing.timeout(timeout) if timeout else None
-        options = self._metadata.options(headers, timeout_s, memory.name or scope["client"][0])
-        self._stream_tasks.spawn(asgi.stream(method, inbox, options, send, self._open_streams))
+            raise NotImplementedHere(f"no method {head.method}")
+        options = self._metadata.options(head.metadata, head.timeout_s, client)
+        inbox = Inbox(receive, head.encoding, head.max_bytes, memory)
+        self._tasks.spawn(asgi.stream(method, inbox, options, send, self._open_streams))
 
     def _within(self, seconds: float, condition: Callable[[], bool]) -> bool:
         """Wait until Envoy meets a condition; False if it did not in time."""

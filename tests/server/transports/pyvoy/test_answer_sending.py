@@ -23,7 +23,8 @@ class Caller:
         self.body = b""
         self.ended = asyncio.Event()
         self._reads = reads
-        self.reply = Reply(self._receive, self._send, memory, size)
+        self.reply = Reply(self._receive, self._send, memory)
+        self.reply.size = size
 
     async def _receive(self) -> dict[str, Any]:
         raise AssertionError

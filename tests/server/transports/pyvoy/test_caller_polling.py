@@ -46,7 +46,7 @@ class Caller:
         self._came = clock()
         self.polled: list[float] = []
         self.left = False
-        self.reply = Reply(self.receive, self.send, ByteBudget(1), 0)
+        self.reply = Reply(self.receive, self.send, ByteBudget(1))
 
     async def receive(self) -> dict[str, Any]:
         self.polled.append(self._clock() - self._came)

@@ -34,7 +34,7 @@ def test_grpc_is_told_from_what_is_named_like_it(content_type: bytes, *, is_grpc
 @given(st.one_of(st.binary(max_size=100), st.integers(4000, 5000).map(bytes)))
 def test_a_framed_message_comes_back_whole(message: bytes) -> None:
     """Whatever the message, its frame holds it, uncompressed."""
-    read, compressed = grpc_framing.unframe(grpc_framing.frame(message))
+    read, compressed = grpc_framing.unframe(grpc_framing.frame(message), len(message))
     assert bytes(read) == message
     assert not compressed
 
@@ -52,7 +52,14 @@ def test_a_framed_message_comes_back_whole(message: bytes) -> None:
 def test_a_body_that_is_not_one_frame_is_refused(body: bytes) -> None:
     """Cut, padded or mislabelled frames are the caller's error, and the answer says what was expected."""
     with pytest.raises(InvalidRequest, match="expected one gRPC frame"):
-        grpc_framing.unframe(body)
+        grpc_framing.unframe(body, 100)
+
+
+def test_a_message_of_the_limits_size_passes_and_not_a_byte_more() -> None:
+    """The frame's own bytes do not count."""
+    assert grpc_framing.unframe(grpc_framing.frame(bytes(10)), 10) == (bytes(10), False)
+    with pytest.raises(MessageTooLarge, match="11 bytes; expected at most 10"):
+        grpc_framing.unframe(grpc_framing.frame(bytes(11)), 10)
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])

@@ -5,6 +5,7 @@ import gzip
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def transport(service: FakeService, *, message: int = 1 << 20, memory: int = 1 <
 
 async def turn(fast: FastTransport, *callers: FakeCaller) -> None:
     """Let calls come in the same turn of the loop, and the loop go on until they were handed over."""
-    await asyncio.gather(*(fast(caller.scope, caller.receive, caller.send) for caller in callers))
-    await asyncio.sleep(0)
+    for caller in callers:
+        await fast(caller.scope, caller.receive, caller.send)
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def test_calls_of_one_turn_are_handed_over_together_and_answered_as_grpc() -> None:
@@ -282,6 +285,50 @@ def test_a_priority_in_the_metadata_reaches_the_service() -> None:
         wrong = FakeCaller(grpc_framing.frame(b"x"), headers=[(b"horngate-priority", b"urgent")])
         await turn(fast, wrong)
         assert wrong.status() == "3"
+
+    asyncio.run(run())
+
+
+def test_headers_are_each_calls_own_however_alike_the_last_ones_were() -> None:
+    """What is remembered of a call's headers is another's only where all of them are the same."""
+
+    async def run() -> None:
+        service = FakeService()
+        fast = transport(service)
+        packed = b"\1" + grpc_framing.frame(gzip.compress(b"x"))[1:]
+        bulk, gzipped = (b"horngate-priority", b"bulk"), (b"grpc-encoding", b"gzip")
+        for headers, body in (
+            ([], b"x"), ([], b"x"), ([bulk], b"x"), ([(b"grpc-timeout", b"1H")], b"x"), ([], b"x"), ([gzipped], packed)
+        ):  # fmt: skip
+            caller = FakeCaller(body if body is packed else grpc_framing.frame(body), headers=headers)
+            await turn(fast, caller)
+            while not (service.batches or caller.sent):  # noqa: ASYNC110 - it is expanded on a thread
+                await asyncio.sleep(0)
+            [[call]] = service.batches
+            service.batches.clear()
+            assert call.message == b"x"
+            assert call.bulk is (bulk in headers)
+            assert (call.deadline < inf) is any(name == b"grpc-timeout" for name, _ in headers)
+        wrong = FakeCaller(packed)
+        await turn(fast, wrong)
+        assert wrong.status() == "3"
+
+    asyncio.run(run())
+
+
+def test_a_failure_that_nobody_foresaw_is_told_to_its_caller() -> None:
+    """Whether headers or the body bring it to light; pyvoy would hear of it nowhere else."""
+
+    async def run() -> None:
+        fast = transport(FakeService())
+        early, late = FakeCaller(grpc_framing.frame(b"x")), FakeCaller(grpc_framing.frame(b"x"))
+        early.scope |= {"headers": None}
+        late.receive = broken  # type: ignore[method-assign]
+        await turn(fast, early, late)
+        assert (early.status(), late.status()) == ("13", "13")
+
+    async def broken() -> dict[str, Any]:
+        raise ZeroDivisionError
 
     asyncio.run(run())
 
