@@ -1,7 +1,7 @@
 """Tasks that nothing awaits, and calls that need none."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -23,10 +23,6 @@ class Taken:
 
     def add_done_callback(self, _callback: Callable[..., object]) -> None:
         """Call nothing: how such a call ended is nobody's to ask (pyvoy would report an exception)."""
-
-    def __await__(self) -> Iterator[None]:
-        """Wait for nothing."""
-        return iter(())
 
 
 TAKEN = Taken()

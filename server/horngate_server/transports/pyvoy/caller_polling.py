@@ -11,8 +11,11 @@ from horngate_server.core.clock import Clock
 from horngate_server.transports.pyvoy.background_tasks import BackgroundTasks
 from horngate_server.transports.pyvoy.reply import Reply
 
-POLL_AFTER_S = 0.01
-"""A caller that has waited this long is polled, and again after three times as long, and so on."""
+POLL_AFTER_S = 0.05
+"""A caller that has waited this long is polled, and again after three times as long, and so on.
+
+Longer than a request takes on a server that keeps up, whatever the load: to poll costs about half of what a small
+request costs otherwise."""
 
 
 class CallerPolling:

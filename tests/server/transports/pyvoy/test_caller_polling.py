@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from horngate_server.transports.access.byte_budget import ByteBudget
-from horngate_server.transports.pyvoy.caller_polling import CallerPolling
+from horngate_server.transports.pyvoy.caller_polling import POLL_AFTER_S, CallerPolling
 from horngate_server.transports.pyvoy.reply import Reply
 from support.in_process import Clock
 
@@ -55,9 +55,9 @@ class Caller:
     async def send(self, _event: dict[str, Any]) -> None:
         raise AssertionError
 
-    def waits(self, *expected: float) -> bool:
-        """Whether it was polled after so many seconds."""
-        return self.polled == pytest.approx(expected)
+    def waits(self, *expected: int) -> bool:
+        """Whether it was polled after so many times the first wait."""
+        return self.polled == pytest.approx([POLL_AFTER_S * times for times in expected])
 
 
 def watched(polling: CallerPolling, clock: Clock, count: int) -> Sequence[Caller]:
@@ -68,12 +68,12 @@ def watched(polling: CallerPolling, clock: Clock, count: int) -> Sequence[Caller
 
 
 def test_who_waits_is_polled_three_times_as_late_each_time() -> None:
-    """After 10, 30, 90 and 270 ms: often at first, and few times in all."""
+    """Often at first, and few times in all."""
 
     async def body(clock: Clock) -> None:
         [caller] = watched(CallerPolling(clock), clock, 1)
-        await asyncio.sleep(0.5)
-        assert caller.waits(0.01, 0.03, 0.09, 0.27)
+        await asyncio.sleep(50 * POLL_AFTER_S)
+        assert caller.waits(1, 3, 9, 27)
 
     run(body)
 
@@ -85,11 +85,11 @@ def test_who_is_answered_or_gone_is_polled_no_more() -> None:
         answered, gone, stays = watched(CallerPolling(clock), clock, 3)
         answered.reply.answered = True
         gone.left = True
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(5 * POLL_AFTER_S)
         assert answered.waits()
-        assert gone.waits(0.01)
+        assert gone.waits(1)
         assert gone.reply.done()
-        assert stays.waits(0.01, 0.03)
+        assert stays.waits(1, 3)
 
     run(body)
 
@@ -100,11 +100,11 @@ def test_who_comes_while_others_have_waited_long_is_polled_first() -> None:
     async def body(clock: Clock) -> None:
         polling = CallerPolling(clock)
         [first] = watched(polling, clock, 1)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(5 * POLL_AFTER_S)
         [second] = watched(polling, clock, 1)
-        await asyncio.sleep(0.05)
-        assert first.waits(0.01, 0.03, 0.09)
-        assert second.waits(0.01, 0.03)
+        await asyncio.sleep(5 * POLL_AFTER_S)
+        assert first.waits(1, 3, 9)
+        assert second.waits(1, 3)
 
     run(body)
 
@@ -116,9 +116,9 @@ def test_polling_begins_anew_after_nobody_waited() -> None:
         polling = CallerPolling(clock)
         [first] = watched(polling, clock, 1)
         first.reply.answered = True
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(100 * POLL_AFTER_S)
         [second] = watched(polling, clock, 1)
-        await asyncio.sleep(0.02)
-        assert second.waits(0.01)
+        await asyncio.sleep(2 * POLL_AFTER_S)
+        assert second.waits(1)
 
     run(body)
