@@ -72,12 +72,10 @@ async def _send_pieces(reply: Reply, answer: bytes) -> None:
     reply.memory.give(reply.size)
     reply.memory.take(len(answer), force=True)
     try:
-        body = grpc_framing.frame(answer)
         with suppress(OSError):  # the caller has gone
             await reply.send(asgi.START)
-            for start in range(0, len(body), PIECE_BYTES):
-                piece = {"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True}
-                await reply.send(piece)
+            for piece in grpc_framing.frame_in_pieces(answer, PIECE_BYTES):
+                await reply.send({"type": "http.response.body", "body": piece, "more_body": True})
             await reply.send({"type": "http.response.body"})
             await reply.send(asgi.OK)
     finally:

@@ -6,7 +6,7 @@ Source: gRPC's PROTOCOL-HTTP2.md and compression.md.
 import re
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes
 
 from horngate_server.core.errors import InvalidRequest, MessageTooLarge, NotImplementedHere
@@ -30,7 +30,15 @@ def is_grpc(content_type: bytes) -> bool:
 
 def frame(message: bytes) -> bytes:
     """Put the prefix in front of an uncompressed message."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+    return _prefix(message) + message
+
+
+def frame_in_pieces(message: bytes, piece_bytes: int) -> Iterator[bytes]:
+    """Yield the same in pieces, of which each is copied when its turn comes: a long message is there once."""
+    first = piece_bytes - PREFIX_BYTES
+    yield _prefix(message) + message[:first]
+    for start in range(first, len(message), piece_bytes):
+        yield message[start : start + piece_bytes]
 
 
 def length(prefix: bytes | bytearray | memoryview) -> int:
@@ -127,6 +135,11 @@ def trailers(status: Status) -> Headers:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _prefix(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(4, "big")
+
 
 _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 

@@ -39,6 +39,15 @@ def test_a_framed_message_comes_back_whole(message: bytes) -> None:
     assert not compressed
 
 
+@given(st.binary(max_size=100), st.integers(grpc_framing.PREFIX_BYTES, 120))
+def test_a_frame_in_pieces_is_the_same_frame(message: bytes, piece_bytes: int) -> None:
+    """Every piece but the last has the size that was asked for."""
+    pieces = list(grpc_framing.frame_in_pieces(message, piece_bytes))
+    assert b"".join(pieces) == grpc_framing.frame(message)
+    assert all(len(piece) == piece_bytes for piece in pieces[:-1])
+    assert 0 < len(pieces[-1]) <= piece_bytes
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -109,6 +109,13 @@ async def turn(fast: FastTransport, *callers: FakeCaller) -> None:
         fast(caller.scope, caller.receive, caller.send)
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a thread has a part in: a message is expanded on one."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.001)
 
 
 def test_calls_of_one_turn_are_handed_over_together_and_answered_as_grpc() -> None:
@@ -307,8 +314,7 @@ def test_headers_are_each_calls_own_however_alike_the_last_ones_were() -> None:
         ):  # fmt: skip
             caller = FakeCaller(body if body is packed else grpc_framing.frame(body), headers=headers)
             await turn(fast, caller)
-            while not (service.batches or caller.sent):  # noqa: ASYNC110 - it is expanded on a thread
-                await asyncio.sleep(0)
+            await until(lambda: bool(service.batches))
             [[call]] = service.batches
             service.batches.clear()
             assert call.message == b"x"
@@ -316,6 +322,7 @@ def test_headers_are_each_calls_own_however_alike_the_last_ones_were() -> None:
             assert (call.deadline < inf) is any(name == b"grpc-timeout" for name, _ in headers)
         wrong = FakeCaller(packed)
         await turn(fast, wrong)
+        await until(lambda: bool(wrong.sent))
         assert wrong.status() == "3"
 
     asyncio.run(run())
