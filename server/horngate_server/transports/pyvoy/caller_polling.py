@@ -14,8 +14,8 @@ from horngate_server.transports.pyvoy.reply import Reply
 POLL_AFTER_S = 0.05
 """A caller that has waited this long is polled, and again after three times as long, and so on.
 
-Longer than a request takes on a server that keeps up, whatever the load: to poll costs about half of what a small
-request costs otherwise."""
+Longer than a small request takes on a busy server: where each waited 10 ms, polling them all at 10 ms was 8 % of what
+Python did."""
 
 
 class CallerPolling:
