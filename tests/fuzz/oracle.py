@@ -19,8 +19,7 @@ from horngate_server.core.errors import RequestError
 from horngate_server.core.inference import Data, InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.validation import arrange, plan
-from horngate_server.protocols import examples, open_inference, tensorflow_serving
-from horngate_server.protocols.open_inference import json_reader
+from horngate_server.protocols import examples, json_reader, open_inference, tensorflow_serving
 from horngate_server.protocols.open_inference.json import JSON, decode_json
 from horngate_server.protocols.strings import pack
 

@@ -4,12 +4,14 @@ Nothing else in Horngate knows which transport runs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest
+from horngate_server.core.inference import InferenceRequest
 from horngate_server.core.request_context import RequestContext
 
 PRIORITY = "horngate-priority"
@@ -36,6 +38,7 @@ class Call(NamedTuple):
         reply: where the answer goes.
         bulk: its metadata say that it may wait (`PRIORITY`).
         origin: where it comes from, if it is to be told about.
+        decoded: the request and what writes its answer, where the transport has read it: method and message are empty.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Call(NamedTuple):
     reply: Reply
     bulk: bool = False
     origin: RequestContext | None = None
+    decoded: tuple[Codec, InferenceRequest] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +67,81 @@ class Status:
     trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
-class PendingReply:
+class OwnReply:
+    """A reply that does not go by the transport: others like it are answered together (`deliver_own`)."""
+
+    __slots__ = ()
+
+    @property
+    def way(self) -> Hashable:
+        """What it has in common with those that are answered together with it."""
+        raise NotImplementedError
+
+    def deliver(self, answers: "Sequence[Answer]") -> None:
+        """Answer replies that go the same way, from any thread."""
+        raise NotImplementedError
+
+
+class PendingReply(OwnReply):
     """A reply that somebody else than the transport waits for. Made and awaited on one asyncio loop."""
 
-    __slots__ = ("_future", "_loop")
+    __slots__ = ("_loop", "future")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[bytes | Status] = self._loop.create_future()
+        self.future: asyncio.Future[bytes | Status] = self._loop.create_future()
 
     def done(self) -> bool:
         """Whether nobody waits any more (`Reply.done`)."""
-        return self._future.done()
+        return self.future.done()
 
-    def give(self, answer: "bytes | Status") -> None:
-        """Answer, from any thread."""
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-            self._loop.call_soon_threadsafe(self._set, answer)
+    @property
+    def way(self) -> Hashable:
+        """Its loop (`OwnReply.way`)."""
+        return self._loop
+
+    def deliver(self, answers: "Sequence[Answer]") -> None:
+        """Answer, crossing to the loop's thread once (`OwnReply.deliver`)."""
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # there is none on this thread
+            is_here = False
+        if is_here:
+            _set(answers)
+        else:
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self._loop.call_soon_threadsafe(_set, answers)
 
     def cancel(self) -> None:
         """Wait no more."""
-        self._future.cancel()
+        self.future.cancel()
 
     def __await__(self) -> "Generator[Any, None, bytes | Status]":
         """Wait for the answer."""
-        return self._future.__await__()
+        return self.future.__await__()
 
-    def _set(self, answer: "bytes | Status") -> None:
-        if not self._future.done():
-            self._future.set_result(answer)
+
+def deliver_own(answers: "Sequence[Answer]") -> "Sequence[Answer]":
+    """Answer what has its own way back, and return what is the transport's."""
+    others = [each for each in answers if not isinstance(each[0], OwnReply)]
+    if len(others) == len(answers):
+        return answers
+    ways: dict[Hashable, list[Answer]] = {}
+    for reply, answer in answers:
+        if isinstance(reply, OwnReply):
+            ways.setdefault(reply.way, []).append((reply, answer))
+    for together in ways.values():
+        first = together[0][0]
+        assert isinstance(first, OwnReply)
+        first.deliver(together)
+    return others
+
+
+def _set(answers: "Sequence[Answer]") -> None:
+    for reply, answer in answers:
+        assert isinstance(reply, PendingReply)
+        if not reply.done():
+            reply.future.set_result(answer)
 
 
 def bulk(priority: bytes | str) -> bool:

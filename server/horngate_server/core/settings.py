@@ -169,8 +169,14 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for everyone", metavar="ADDRESS")
     grpc_port: int = _option(8001, "port for gRPC; 0 picks a free one", parsing.whole(0, 65535), "PORT")
     http_port: int = _option(
-        8002, "port for /metrics, /models, /livez, /readyz and /v2; 0 picks a free one", parsing.whole(0, 65535), "PORT"
+        8002, "port for HTTP: probes, metrics, the console, REST; 0 picks a free one", parsing.whole(0, 65535), "PORT"
     )
+    rest_port: int | None = _option(
+        None,
+        "another port for the same as --http-port, where REST callers expect one: 8501 is TensorFlow Serving's "
+        "(off by default); 0 picks a free one",
+        parsing.whole(0, 65535), "PORT",
+    )  # fmt: skip
     grpc_web_port: int | None = _option(
         None,
         "port for gRPC-Web, by which pages in browsers call (fast transport; off by default); 0 picks a free one",
@@ -321,7 +327,10 @@ class Settings:
         parsing.one_of("on", "off"), "on|off",
     )  # fmt: skip
     port_file: Path | None = _option(
-        None, "write the ports here, in two lines (grpc PORT, http PORT), once both listen", parsing.path, "FILE"
+        None,
+        "write the ports here, a line each (grpc PORT, http PORT, rest PORT), once all listen",
+        parsing.path,
+        "FILE",
     )
     worker: Worker | None = _option(None, argparse.SUPPRESS, Worker.parse)
     scratch: Path | None = _option(None, argparse.SUPPRESS, parsing.path)

@@ -27,7 +27,7 @@ from horngate_server.process.signals import Stop
 from horngate_server.process.worker import SupervisorLink
 from horngate_server.protocols.codecs import CODECS
 from horngate_server.runtimes import process_memory, tensorflow
-from horngate_server.services import reflection, unimplemented
+from horngate_server.services import openapi, reflection, unimplemented
 from horngate_server.services.health import Health
 from horngate_server.services.inference import InferenceService
 from horngate_server.services.model_control import ModelControl
@@ -137,7 +137,8 @@ class App:
             wall_clock=_wall_clock,
             admin=settings.admin,
         )
-        self._add_methods(TensorflowServingMetadata(self._models, self._lifecycle.states))
+        self._about_v1 = TensorflowServingMetadata(self._models, self._lifecycle.states)
+        self._add_methods()
         self._metrics.watch(
             self._lifecycle.executors,
             self._lifecycle.states,
@@ -157,6 +158,7 @@ class App:
             ),
             host=settings.host,
             port=settings.http_port,
+            rest_port=settings.rest_port,
             path=settings.worker.http if settings.worker else None,
             refused=RefusalLog(self._clock).note,
         )
@@ -176,7 +178,7 @@ class App:
                 if self._settings.worker is None:
                     grpc_port = ports.enter_context(self._listening())
                     http_port = ports.enter_context(self._answering_http())
-                    write_port_file(self._settings, grpc_port, http_port)
+                    write_port_file(self._settings, grpc_port, http_port, self._http.rest_port)
                     self._begin()
                 else:  # the others answer meanwhile: no caller is to come here before it can
                     http_port = ports.enter_context(self._answering_http())
@@ -243,12 +245,12 @@ class App:
         thread.join(seconds)
         self.stuck |= thread.is_alive()
 
-    def _add_methods(self, tensorflow_serving: TensorflowServingMetadata) -> None:
+    def _add_methods(self) -> None:
         """Let the service answer what it does not compute."""
         service, health = self._service, Health(self._readiness)
         service.add(unimplemented.handlers())
         service.add(self._about.handlers())
-        service.add(tensorflow_serving.handlers())
+        service.add(self._about_v1.handlers())
         service.add({CHECK: health.check}, streams={WATCH: health.watch})
         if self._settings.admin:
             service.add(deferred=self._admin.deferred())
@@ -276,15 +278,17 @@ class App:
         self._lifecycle.look_now()
 
     def _rest(self) -> concurrency.App:
-        """Return the app for ``/v2`` and for files of models."""
+        """Return the app for what is computed, or known of models."""
         from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
         return rest.app(
-            self._service.take,
+            self._service.accept,
             self._about,
+            self._about_v1,
             self._rest_gate,
-            settings.max_message_bytes,
+            document=lambda: openapi.document(self._models),
+            max_message_bytes=settings.max_message_bytes,
             sampler=self._sampler,
             versions=lambda: [each.version for each in self._lifecycle.ready()],
             control=self._admin.deferred() if settings.admin else {},

@@ -55,15 +55,16 @@ def grpc_web(settings: Settings) -> list[str]:
     return [f"  grpc-web   {scheme}://{settings.shown_host}:{settings.grpc_web_port}, for pages of {pages}"]
 
 
-def write_port_file(settings: Settings, grpc_port: int, http_port: int) -> None:
+def write_port_file(settings: Settings, grpc_port: int, http_port: int, rest_port: int | None) -> None:
     """Write ``--port-file``, if there is one, so that no reader ever sees half of it.
 
     Raises:
         SettingsError: it cannot be written.
     """
     if settings.port_file is not None:
+        rest = "" if rest_port is None else f"rest {rest_port}\n"
         try:
-            _write(settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n")
+            _write(settings.port_file, f"grpc {grpc_port}\nhttp {http_port}\n{rest}")
         except OSError as error:
             raise SettingsError(f"--port-file {settings.port_file}: {error.strerror}") from error
 

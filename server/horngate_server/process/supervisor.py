@@ -96,6 +96,7 @@ class Supervisor:
             ),
             host=settings.host,
             port=settings.http_port,
+            rest_port=settings.rest_port,
             refused=RefusalLog(time.monotonic).note,
         )
         signals = self._stop.on_signals(self._reload, self._end_at_once)
@@ -107,7 +108,7 @@ class Supervisor:
             try:
                 for worker in self._workers:
                     worker.start(settings)
-                write_port_file(settings, settings.grpc_port, http_port)
+                write_port_file(settings, settings.grpc_port, http_port, server.rest_port)
                 threading.Thread(target=self._banner, args=(settings, http_port), daemon=True).start()
                 self._stop.wait()
                 ends = time.monotonic() + settings.grace_period_s

@@ -65,6 +65,16 @@ def decode_regress(message: bytes | memoryview) -> InferenceRequest:
     return _decode(message, RegressionRequest)
 
 
+def check_count(count: int) -> None:
+    """Refuse more than `MOST_EXAMPLES`.
+
+    Raises:
+        InvalidRequest: there are more.
+    """
+    if count > MOST_EXAMPLES:
+        raise InvalidRequest(f"{count} examples; expected at most {MOST_EXAMPLES} in a request")
+
+
 def fit_classify(request: InferenceRequest, signature: Signature) -> InferenceRequest:
     """Make tensors of the examples, and ask for the scores, and for the classes' names (`Codec.fit`)."""
     scores = [spec for spec in _floats(signature) if len(spec.row) == 1]
@@ -129,8 +139,7 @@ def _decode(
     examples = given.example_list_with_context.examples if with_context else given.example_list.examples
     if not examples:
         raise InvalidRequest("Input is empty: expected at least one example")
-    if len(examples) > MOST_EXAMPLES:
-        raise InvalidRequest(f"{len(examples)} examples; expected at most {MOST_EXAMPLES} in a request")
+    check_count(len(examples))
     header = ExamplesHeader(
         model=asked.model,
         version=asked.version,

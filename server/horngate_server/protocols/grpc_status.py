@@ -34,7 +34,7 @@ TENSORFLOW_SERVING: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.QueueFull: grpc.StatusCode.UNAVAILABLE,
 }
 """Where TensorFlow Serving's callers expect another code."""
-DIALECTS = {"tensorflow_serving": TENSORFLOW_SERVING}
+DIALECTS = {"tensorflow_serving": TENSORFLOW_SERVING, "tensorflow_serving_json": TENSORFLOW_SERVING}
 """By protocol, what differs from `CODES`."""
 
 MESSAGE_CHARACTERS = 1024

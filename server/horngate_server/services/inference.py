@@ -18,9 +18,8 @@ from google.protobuf.message import DecodeError
 from horngate_server.core.clock import Clock
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest, ModelFailed, NotReady, RequestError
-from horngate_server.core.inference import Header, InferenceRequest, InferenceResult, ModelInfo
-from horngate_server.core.request_context import RequestContext
-from horngate_server.core.rpc import Answer, Call, Deliver, Reply, Status, Stream
+from horngate_server.core.inference import Header, InferenceResult, ModelInfo
+from horngate_server.core.rpc import Answer, Call, Deliver, Status, Stream, deliver_own
 from horngate_server.engine.batch_queue import Work
 from horngate_server.engine.batch_runner import BatchReport, Outcome
 from horngate_server.engine.executor import Executor
@@ -66,7 +65,7 @@ class InferenceService:
         self._codecs = codecs
         self._models = models
         self._telemetry = telemetry
-        self._deliver = deliver
+        self._transport = deliver
         self._clock = clock
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
@@ -97,7 +96,7 @@ class InferenceService:
         infers = []
         codecs = self._codecs
         for call in calls:
-            if call.method in codecs:
+            if call.method in codecs or call.decoded is not None:
                 infers.append(call)
             elif call.method in self._deferred:
                 self._defer(call)
@@ -107,19 +106,6 @@ class InferenceService:
             self._deliver(answers)
         if infers:
             self._infer(infers)
-
-    def take(
-        self,
-        request: InferenceRequest,
-        codec: Codec,
-        deadline: float,
-        reply: Reply,
-        *,
-        bulk: bool,
-        origin: RequestContext | None,
-    ) -> None:
-        """Compute a request that somebody else has decoded, and answer it like any other."""
-        self._infer([Call("", b"", deadline, reply, bulk, origin)], (codec, request))
 
     def wait_until_quiet(self, silence_s: float, at_most_s: float) -> None:
         """Wait until no call has come for so long: closing the port under callers would cancel what is on its way."""
@@ -135,6 +121,12 @@ class InferenceService:
         self._end(info, outcomes, report)
 
     # --- private --------------------------------------------------------------------------------------
+
+    def _deliver(self, answers: Sequence[Answer]) -> None:
+        """Hand answers back: to whoever awaits them, or to the transport."""
+        others = deliver_own(answers)
+        if others:
+            self._transport(others)
 
     def _end(
         self, info: ModelInfo, outcomes: Sequence[Outcome], report: BatchReport | None, *, refused: bool = False
@@ -190,12 +182,13 @@ class InferenceService:
             log.exception("cannot encode an answer of model %s", work.plan.info.name)
             return self._refusal(ModelFailed(f"{type(error).__name__}: {error}. This is a bug."))
 
-    def _infer(self, calls: Sequence[Call], decoded: tuple[Codec, InferenceRequest] | None = None) -> None:
+    def _infer(self, calls: Sequence[Call]) -> None:
         """Decode inference calls, unless that was done, and admit them; enqueue them per model, all at once."""
         now = self._clock()
         self._telemetry.began(len(calls))
         works: dict[Executor, list[Work]] = defaultdict(list)
         for call in calls:
+            decoded = call.decoded
             codec = decoded[0] if decoded else self._codecs[call.method]
             model = UNKNOWN
             try:

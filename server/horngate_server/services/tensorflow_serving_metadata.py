@@ -74,6 +74,16 @@ class TensorflowServingMetadata:
         states.sort(key=lambda each: each.version, reverse=True)
         return tfs.GetModelStatusResponse(model_version_status=map(_status, states)).SerializeToString()
 
+    def signature(self, asked: Asked) -> Signature:
+        """Return the signature that a request asks for.
+
+        Raises:
+            ModelNotFound: there is no such model, or no such version of it.
+            NotReady: it is loading.
+            SignatureNotFound: it has no such signature.
+        """
+        return self._models.get(asked.model, asked.version).signature(asked.signature).signature
+
     # --- private --------------------------------------------------------------------------------------
 
     def _number(self, asked: Asked) -> str:

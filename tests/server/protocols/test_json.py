@@ -8,9 +8,9 @@ import pytest
 
 from horngate_protos.datatypes import BY_NAME, DATATYPES
 from horngate_server.core.errors import InvalidRequest
-from horngate_server.protocols.open_inference import json_reader
+from horngate_server.protocols import json_reader
+from horngate_server.protocols.json_reader import EveryName, read_json
 from horngate_server.protocols.open_inference.json import decode_json, decode_load_json
-from horngate_server.protocols.open_inference.json_reader import read_json
 
 MANY = 1 << 14
 
@@ -107,7 +107,7 @@ def test_numbers_in_json_are_what_jsons_own_parser_reads(
             ]
         return value
 
-    assert plain(read_json(f'{{"data":{written}}}'.encode())["data"]) == json.loads(data)
+    assert plain(read_json(f'{{"data":{written}}}'.encode(), EveryName())["data"]) == json.loads(data)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_what_is_no_json_is_refused_as_jsons_own_parser_refuses_it(body: str, mo
     monkeypatch.setattr(json_reader, "WHOLE_BYTES", 0)
     with pytest.raises(json.JSONDecodeError):
         json.loads(body)
-    with pytest.raises(json.JSONDecodeError):
-        read_json(body.encode())
+    with pytest.raises(InvalidRequest, match="the body is not JSON"):
+        read_json(body.encode(), EveryName())
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from horngate_protos.wire import varint
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import InferenceRequest, InferenceResult, ModelInfo
 from horngate_server.core.signature import Signature, TensorSpec
-from horngate_server.protocols.open_inference import json_reader
+from horngate_server.protocols import json_reader
 from horngate_server.protocols.open_inference.decode import _known, decode
 from horngate_server.protocols.open_inference.encode import encode
 from horngate_server.protocols.open_inference.header import InferHeader
-from horngate_server.protocols.open_inference.json import decode_json, encode_json
+from horngate_server.protocols.open_inference.json import JsonHeader, decode_json, encode_json
 from horngate_server.protocols.strings import MOST_STRINGS
 from horngate_server.protocols.wire import PARSED_BYTES
 
@@ -47,7 +47,7 @@ def answer(
 ) -> tuple[InferenceRequest, ModelInfo, InferenceResult]:
     """Return what an answer with one output is written of."""
     info = ModelInfo("m", "1", Signature("s", (), (TensorSpec("y", BY_NAME[datatype], None),)))
-    asked = InferenceRequest(header or InferHeader("m", "", ()), "", ())
+    asked = InferenceRequest(header or JsonHeader("m", "", ()), "", ())
     return asked, info, InferenceResult(1, [shape], [data], 0.0, 0.0)
 
 
@@ -303,7 +303,7 @@ def test_classes_are_of_each_row_or_of_the_whole(
 ) -> None:
     """An output without rows is a single one."""
     info = ModelInfo("m", "1", Signature("s", (), (TensorSpec("y", BY_NAME["FP32"], declared),)))
-    header = InferHeader("m", "", (), outputs=("y",), top=(2,))
+    header = JsonHeader("m", "", (), outputs=("y",), top=(2,))
     data = np.arange(prod(shape), dtype=np.float32).tobytes()
     result = InferenceResult(1, [shape], [data], 0.0, 0.0)
     response = ModelInferResponse.FromString(encode(InferenceRequest(header, "", ()), info, result))

@@ -14,6 +14,7 @@ from horngate_protos.tensorflow_serving_pb2 import ClassificationRequest, Predic
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.methods import INFER, PREDICTION
 from horngate_server.core.model import Array
+from horngate_server.core.rpc import Call
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.routing import Servable
 from horngate_server.protocols.open_inference.json import JSON, decode_json
@@ -212,12 +213,12 @@ def test_what_is_decoded_elsewhere_is_computed_and_counted_like_any_other() -> N
     body = b'{"id": "j", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [[1, 2]]}]}'
     with InProcessServer() as server:
         reply = FakeReply()
-        server.service.take(decode_json(body, "m", ""), JSON, inf, reply, bulk=False, origin=None)
+        server.service.accept([Call("", b"", inf, reply, decoded=(JSON, decode_json(body, "m", "")))])
         answer = reply._wait()
     assert answer == (
-        b'{"model_name": "m", "model_version": "3", "id": "j", "outputs": ['
-        b'{"name": "double", "datatype": "INT64", "shape": [1, 2], "data": [2, 4]}, '
-        b'{"name": "total", "datatype": "FP32", "shape": [1], "data": [3.0]}]}'
+        b'{"model_name":"m","model_version":"3","id":"j","outputs":['
+        b'{"name":"double","datatype":"INT64","shape":[1,2],"data":[2,4]},'
+        b'{"name":"total","datatype":"FP32","shape":[1],"data":[3.0]}]}'
     )
     assert (
         server.sample("horngate_requests_total", {"model": "m", "protocol": "open_inference_json", "code": "OK"}) == 1

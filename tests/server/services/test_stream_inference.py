@@ -34,7 +34,7 @@ def deliver(answers: Sequence[Answer]) -> None:
     """Give answers to whoever waits for them on a loop."""
     for reply, answer in answers:
         assert isinstance(reply, PendingReply)
-        reply.give(answer)
+        reply.deliver([(reply, answer)])
 
 
 def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from horngate_protos.datatypes import BYTES, Datatype
 from horngate_protos.open_inference_pb2 import InferTensorContents, ModelInferResponse
@@ -23,6 +22,7 @@ from horngate_server.core.inference import (
     strings,
 )
 from horngate_server.core.signature import FREE, TensorSpec
+from horngate_server.protocols.json_tensors import widen
 from horngate_server.protocols.open_inference.header import InferHeader
 from horngate_server.protocols.strings import pack
 
@@ -59,7 +59,7 @@ def encode(request: InferenceRequest, model: ModelInfo, result: InferenceResult)
         identity = request.id.encode()
         parts += (b"\x1a", varint(len(identity)), identity)
     for place in places:
-        output = _raw(result.outputs[place])
+        output = raw(result.outputs[place])
         parts += (b"\x32", varint(len(output)), output)
     return b"".join(parts)
 
@@ -93,11 +93,6 @@ def classes(
             label = f":{labels[index]}" if index < len(labels) else ""
             found.append((written.format(row[index].item(), index) + label).encode())
     return found, (rows, min(top, width))
-
-
-def widen(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return BF16's bits as the numbers that they are: each is the upper half of a float32."""
-    return (values.astype(np.uint32) << 16).view(np.float32)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -151,11 +146,11 @@ def _encode_any(
         if typed:
             tensor.contents.CopyFrom(_contents(datatype, data))
         else:
-            response.raw_output_contents.append(bytes(_raw(data)))
+            response.raw_output_contents.append(bytes(raw(data)))
     return response.SerializeToString()
 
 
-def _raw(data: Data) -> Buffer:
+def raw(data: Data) -> Buffer:
     """Return a tensor's elements as they travel raw."""
     return pack(data) if isinstance(data, list) else data
 

@@ -36,6 +36,14 @@ class ByteBudget:
             )
         self._taken += size
 
+    def grow(self, size: int) -> None:
+        """Take so many more for a request that has taken some.
+
+        Raises:
+            QueueFull: there is no room for them.
+        """
+        self.take(size)
+
     def give(self, size: int) -> None:
         """Give so many back."""
         with self._giving:

@@ -168,6 +168,15 @@ class ClientBudget(ByteBudget):
             self._clients.give(self.name, size)
             raise
 
+    def grow(self, size: int) -> None:
+        """Take so many more for a request that has taken some (`ByteBudget.grow`)."""
+        self._clients.take(self.name, size, requests=0)
+        try:
+            self._memory.take(size)
+        except QueueFull:
+            self._clients.shrink(self.name, size)
+            raise
+
     def give(self, size: int) -> None:
         """Give a request's bytes back (`ByteBudget.give`)."""
         self._clients.give(self.name, size)
@@ -188,17 +197,23 @@ class _Clients:
         self._held: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
-    def take(self, name: str, size: int, *, force: bool) -> None:
-        """Count a request in.
+    def take(self, name: str, size: int, *, force: bool = False, requests: int = 1) -> None:
+        """Count a request in, or, with 0 for ``requests``, more of one.
 
         Raises:
             QueueFull: the client has as much as it may, and the request is not ``force``d.
         """
         with self._lock:
-            requests, held = self._held.get(name, (0, 0))
+            others, held = self._held.get(name, (0, 0))
             if not force:
-                self._check(name, requests, held, size)
-            self._held[name] = (requests + 1, held + size)
+                self._check(name, others if requests else 0, held, size)
+            self._held[name] = (others + requests, held + size)
+
+    def shrink(self, name: str, size: int) -> None:
+        """Count a part of a request out."""
+        with self._lock:
+            requests, held = self._held[name]
+            self._held[name] = (requests, held - size)
 
     def give(self, name: str, size: int) -> None:
         """Count a request out."""

@@ -12,7 +12,7 @@ import grpc
 
 from horngate_server.core.clock import Clock
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.rpc import Answer, PendingReply, Service
+from horngate_server.core.rpc import Answer, Service
 from horngate_server.core.settings import Tls
 from horngate_server.telemetry.sampling import NOTHING, Sampler
 from horngate_server.transports.access.gate import Gate
@@ -160,9 +160,6 @@ class GrpcioTransport:
 
 def _hand_out(answers: Sequence[Answer]) -> None:
     for reply, answer in answers:
-        if isinstance(reply, PendingReply):
-            reply.give(answer)
-            continue
         assert isinstance(reply, asyncio.Future)
         if not reply.done():
             reply.set_result(answer)

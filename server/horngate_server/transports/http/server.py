@@ -1,4 +1,4 @@
-"""Everything that is not gRPC: the console, /metrics, /models, /livez, /readyz and /v2, as one ASGI app; uvicorn."""
+"""Everything that is not gRPC, as one ASGI app that uvicorn serves: probes, metrics, the console, REST."""
 
 import asyncio
 import logging
@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 import uvicorn
-from h11 import IDLE, SEND_RESPONSE, LocalProtocolError
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from horngate_server.core import addresses
 from horngate_server.telemetry.metrics import CONTENT_TYPE
@@ -25,17 +25,26 @@ TEXT = "text/plain; charset=utf-8"
 CONNECTIONS = 256
 """At once. For a further one, the one that has been silent for longest is closed."""
 WORKING = 192
-"""Requests for ``/v2`` and files of models at once. The other connections are for probes and scrapers."""
+"""Requests for models, and files of models, at once. The other connections are for probes and scrapers."""
 SPEAK_S = 10.0
 """How long a connection may be silent, and how long it may take to say what it wants."""
 BYTES_PER_S = 1024
 """How fast a body must come, and an answer be read, on average over each `SPEAK_S`."""
 REQUEST_S = 600.0
 """How long a request may take from there until its answer has been read."""
+HEAD_BYTES = 1 << 16
+"""A request's head, where it comes in pieces; what comes at once is bounded by asyncio's own buffer, 256 KiB."""
+HEADERS = 128
+"""Of one request: each becomes objects of a hundred bytes and more."""
+PIPELINED = 64
+"""Requests that have come behind one that is not answered yet: each becomes objects of some KiB."""
 STOP_S = 1
 """How long the last answers get to leave when the port closes."""
 READING = frozenset(["GET", "HEAD"])
-ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v2")
+ROUTES = ("/metrics", "/models", "/livez", "/readyz", "/v1", "/v2", "/openapi")
+REST = ("/v1", "/v2", "/openapi", "/openapi.json")
+"""What `rest` answers, and what is below these and ``/models``."""
+BELOW = tuple(f"{path}/" for path in ("/v1", "/v2", "/models"))
 
 
 def app(
@@ -54,7 +63,7 @@ def app(
         ready: whether traffic is welcome.
         exposition: makes the text of ``/metrics``.
         models: makes the JSON of ``/models``.
-        rest: makes the app for what is under ``/v2`` and ``/models``, when it is asked for the first time.
+        rest: makes the app for `REST` and what is `BELOW`, when it is asked for the first time.
         console: returns the console's files by path; none where there is no console.
     """
     pages = {"/metrics": (CONTENT_TYPE, Page(exposition)), "/models": (JSON, Page(models))}
@@ -77,7 +86,7 @@ def app(
             raise NotImplementedError(scope["type"])
         path = scope["path"]
         try:
-            if path == "/v2" or path.startswith(("/v2/", "/models/")):
+            if path in REST or path.startswith(BELOW):
                 await work()(scope, receive, send)
             else:
                 await respond(send, *await answer(scope["method"], path))
@@ -101,6 +110,7 @@ class HttpServer:
         app: what to serve.
         host: the address to listen on.
         port: 0 picks a free one.
+        rest_port: another one to listen on, where the same is served; 0 picks a free one, None has none.
         path: a Unix socket to listen on instead.
         refused: takes a reason and an example of what came that is no HTTP.
     """
@@ -111,11 +121,14 @@ class HttpServer:
         *,
         host: str,
         port: int,
+        rest_port: int | None = None,
         path: Path | None = None,
         refused: Callable[[str, str], None] = lambda _reason, _example: None,
     ) -> None:
-        self._address = (host, port)
+        self._host = host
+        self._ports = {"--http-port": port} | ({} if rest_port is None else {"--rest-port": rest_port})
         self._path = path
+        self._sockets: list[socket.socket] = []
 
         class Connection(_Connection):
             refuse = staticmethod(refused)
@@ -126,6 +139,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # a caller could say that it is another: limits are by address
             loop="asyncio",
             ws="none",
             timeout_graceful_shutdown=STOP_S,
@@ -142,22 +156,20 @@ class HttpServer:
         Raises:
             SettingsError: the address cannot be listened on.
         """
-        host, port = self._address
         if self._path is not None:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.bind(str(self._path))
+            self._sockets = [socket.socket(socket.AF_UNIX)]
+            self._sockets[0].bind(str(self._path))
             self._thread.start()
             return 0
-        family, address = addresses.numeric(host)
-        try:
-            self._socket = socket.create_server((address, port), family=family)
-        except OSError as error:
-            raise addresses.cannot_listen(host, port, "--http-port", error) from error
-        # asyncio does so only for sockets that say that they are TCP's: 40 ms an answer, for Nagle and delayed ACK.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets = [self._listening(flag, port) for flag, port in self._ports.items()]
         self._thread.start()
-        bound: int = self._socket.getsockname()[1]
+        bound: int = self._sockets[0].getsockname()[1]
         return bound
+
+    @property
+    def rest_port(self) -> int | None:
+        """The other port, once it listens; None where there is none."""
+        return self._sockets[1].getsockname()[1] if len(self._sockets) > 1 else None
 
     def end(self) -> None:
         """Begin to close the port."""
@@ -170,8 +182,18 @@ class HttpServer:
             self._thread.join(2 * STOP_S)
         return not self._thread.is_alive()
 
+    def _listening(self, flag: str, port: int) -> socket.socket:
+        family, address = addresses.numeric(self._host)
+        try:
+            made = socket.create_server((address, port), family=family)
+        except OSError as error:
+            raise addresses.cannot_listen(self._host, port, flag, error) from error
+        # asyncio does so only for sockets that say that they are TCP's: 40 ms an answer, for Nagle and delayed ACK.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
     def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+        self._server.run(sockets=self._sockets)
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -191,15 +213,19 @@ def _not_read(method: str, path: str) -> tuple[int, str, bytes]:
     return 405, TEXT, f"{method} {path}; expected GET\n".encode()
 
 
-class _Connection(H11Protocol):
-    """Bounded in number and time: callers that say nothing, or do not listen, take nothing from the others."""
+class _Connection(HttpToolsProtocol):
+    """Bounded in number, size and time: callers that say nothing, or do not listen, take nothing from the others."""
 
     refuse: Callable[[str, str], None]
     _timer: asyncio.TimerHandle | None = None
     _last = 0.0
     """When the request's time is over, on the loop's clock."""
+    _head = False
+    """Whether a request's head is on its way."""
+    _head_bytes = 0
+    """What has come of it, generously."""
     _body = False
-    """Whether its body is on its way."""
+    """Whether a request's body is on its way."""
     _received = 0
     """Bytes, since the timer began."""
     _unread = 0
@@ -216,37 +242,64 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        self._head_bytes += len(data)
+        self._unset_keepalive_if_required()
         try:
-            super().data_received(data)
-        except LocalProtocolError as error:  # more than HTTP has an answer for
-            self._is_odd(str(error))
-            self.transport.abort()
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:  # it is answered as if it had not asked for that
+            pass
+        except HttpParserError as error:
+            self.send_400_response(str(error.__context__ or error))
+        else:
+            if not self._head:
+                self._head_bytes = 0
+                if len(data) > 2 and data.isspace() and self.silent:  # one empty line may stand between requests
+                    self.send_400_response("empty lines")
+            elif self._head_bytes > HEAD_BYTES:
+                self.send_400_response(f"a head of more than {HEAD_BYTES} bytes")
 
-    def handle_events(self) -> None:
-        before = self.cycle
-        super().handle_events()
-        if self.cycle is not before:  # a request's head has come
-            self._last = self.loop.time() + REQUEST_S
-            self._body = True
-            self._allow(SPEAK_S)
-        if self._body and not self.cycle.more_body:
-            self._body = False
-            if not self.silent:
-                self._allow(REQUEST_S)
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head = True
+        if len(self.pipeline) >= PIPELINED:
+            raise _TooMuch(f"more than {PIPELINED} requests at once on a connection")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > HEADERS:
+            raise _TooMuch(f"more than {HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            raise _TooMuch(f"{hosts} Host headers; expected one")
+        self._head = False
+        self._body = True
+        self._last = self.loop.time() + REQUEST_S
+        super().on_headers_complete()
+        self._allow(SPEAK_S)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._body = False
+        if not self.silent:
+            self._allow(REQUEST_S)
 
     def send_400_response(self, msg: str) -> None:
         self._is_odd(msg)
-        if self.cycle is not None:
+        answering = not self.silent
+        if answering:
             self.cycle.disconnected = True  # whoever waits for its body waits no more
             self.cycle.message_event.set()
-        if self.conn.our_state in {IDLE, SEND_RESPONSE}:
-            super().send_400_response(msg)
-        else:  # it has its answer, or a part of it
+        if self.pipeline or (answering and self.cycle.response_started):  # the answer would be another request's
             self.transport.abort()
+        else:
+            super().send_400_response("Invalid HTTP request received.")
 
     def on_response_complete(self) -> None:
-        self._allow(SPEAK_S)
+        self._allow(SPEAK_S if self.silent or self._body else REQUEST_S)
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # the timer is ours
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -284,3 +337,7 @@ class _Connection(H11Protocol):
     def _is_odd(self, what: str) -> None:
         peer = self.client[0] if self.client else "a worker's supervisor"
         self.refuse("malformed_http", f"{what.rstrip('.')} (from {peer})")
+
+
+class _TooMuch(Exception):
+    """A request is not taken in; the parser ends, and says that a callback failed."""

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from horngate_server.core.rpc import Answer, PendingReply, Status
+from horngate_server.core.rpc import Answer, Status
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.pyvoy import asgi, grpc_framing
 from horngate_server.transports.pyvoy.background_tasks import BackgroundTasks
@@ -32,15 +32,12 @@ class AnswerSender:
         """Send answers, from any thread.
 
         Args:
-            answers: to calls, or to requests of other parts of the server.
+            answers: to calls.
             loop: that of the calls; None where there was no call yet.
         """
         freed = 0
         shared = self._shared
         for reply, answer in answers:
-            if isinstance(reply, PendingReply):
-                reply.give(answer)
-                continue
             assert isinstance(reply, Reply)
             reply.answered = True
             send = reply.send

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from horngate_server.core.methods import STREAM_INFER
-from horngate_server.core.rpc import Answer, Call, PendingReply, Reply, Service, Status, Stream
+from horngate_server.core.rpc import Answer, Call, OwnReply, Reply, Service, Stream
 from horngate_server.services.stream_inference import model_stream_infer
 from horngate_server.transports.call_collector import CallCollector
 from horngate_server.transports.pyvoy.transport import FastTransport
@@ -64,17 +64,21 @@ class _Aside:
         self._service.accept([call._replace(reply=_Back(call.reply, self._transport)) for call in calls])
 
 
-class _Back(PendingReply):
+class _Back(OwnReply):
     """A reply that the second transport sends."""
 
-    __slots__ = ("_reply", "_transport")
+    __slots__ = ("_transport", "reply")
 
     def __init__(self, reply: Reply, transport: FastTransport) -> None:
-        self._reply = reply
+        self.reply = reply
         self._transport = transport
 
     def done(self) -> bool:
-        return self._reply.done()
+        return self.reply.done()
 
-    def give(self, answer: bytes | Status) -> None:
-        self._transport.deliver([(self._reply, answer)])
+    @property
+    def way(self) -> FastTransport:
+        return self._transport
+
+    def deliver(self, answers: Sequence[Answer]) -> None:
+        self._transport.deliver([(reply.reply, answer) for reply, answer in answers if isinstance(reply, _Back)])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from horngate_server.core.errors import QueueFull
-from horngate_server.core.rpc import Answer, PendingReply, Status
+from horngate_server.core.rpc import Answer, Status
 from horngate_server.transports.access.byte_budget import ByteBudget
 from horngate_server.transports.pyvoy import grpc_framing
 from horngate_server.transports.pyvoy.answer_sending import PIECE_BYTES, AnswerSender
@@ -66,19 +66,6 @@ def test_answers_and_statuses_give_their_requests_memory_back() -> None:
         assert held(own, 100, 0)
         assert [caller.body for caller in (first, third)] == [grpc_framing.frame(b"yes"), grpc_framing.frame(b"mine")]
         assert all(caller.reply.answered for caller in (first, second, third))
-
-    asyncio.run(run())
-
-
-def test_other_parts_of_the_server_get_their_answers_among_callers() -> None:
-    """One batch may be for both."""
-
-    async def run() -> None:
-        memory = ByteBudget(100)
-        ours, caller = PendingReply(), Caller(memory)
-        send(memory, (ours, b"ours"), (caller.reply, b"theirs"))
-        assert await ours == b"ours"
-        assert caller.body == grpc_framing.frame(b"theirs")
 
     asyncio.run(run())
 
