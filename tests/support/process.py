@@ -85,7 +85,7 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         self.wait_for("queue      up to")  # the banner's last line
-        ports = dict(line.split() for line in self._port_file.read_text().splitlines())
+        ports = dict(line.split() for line in self.ports.splitlines())
         self.grpc = f"localhost:{ports['grpc']}"
         self.http = f"http://localhost:{ports['http']}"
         return self
@@ -97,6 +97,11 @@ class ServerProcess:
         self._reader.join(WAIT_S)
         assert self.process.stderr
         self.process.stderr.close()
+
+    @property
+    def ports(self) -> str:
+        """What the server wrote of its ports."""
+        return self._port_file.read_text()
 
     def wait_for(self, text: str) -> None:
         """Wait until a log line holds this text."""

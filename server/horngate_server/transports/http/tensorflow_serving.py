@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from horngate_protos import tensorflow_serving_pb2 as tfs
+from horngate_protos.datatypes import tensorflow_name
 from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.protocols.model_spec import read_spec
@@ -59,7 +60,11 @@ def routes(calls: Calls, about: TensorflowServingMetadata) -> list[Route]:
         answer = tfs.GetModelMetadataResponse.FromString(about.metadata(question.SerializeToString()))
         definitions = tfs.SignatureDefMap()
         answer.metadata[SIGNATURES].Unpack(definitions)
-        return _json({"model_spec": _dict(answer.model_spec), "metadata": {SIGNATURES: _dict(definitions)}})
+        found = _dict(definitions)
+        for definition in found["signature_def"].values():
+            for tensor in (*definition["inputs"].values(), *definition["outputs"].values()):
+                tensor["dtype"] = tensorflow_name(tensor["dtype"])
+        return _json({"model_spec": _dict(answer.model_spec), "metadata": {SIGNATURES: found}})
 
     return [
         *(Route(f"{path}:predict", predict, methods=["POST"]) for path in MODELS),
