@@ -68,7 +68,7 @@ def address(server: ServerProcess) -> str:
 
 
 def test_tritonclient(server: ServerProcess, images: np.ndarray, labels: list[int], probabilities: np.ndarray) -> None:
-    """NVIDIA's client with its defaults, and with all that it can send and take: tensors in JSON, compression, classes."""
+    """NVIDIA's client with its defaults, and with what else it can send: tensors in JSON, compression, classes."""
     with triton.InferenceServerClient(address(server)) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -187,7 +187,7 @@ def curl(url: str, *flags: object, body: bytes | None = None) -> tuple[int, byte
 def test_tensorflow_servings_curl_calls(
     server: ServerProcess, trained: Path, images: np.ndarray, labels: list[int], probabilities: np.ndarray
 ) -> None:
-    """Those of its documentation, on the port that is for them: status, metadata, predict, classify, regress, errors."""
+    """Those of its documentation, on the port that is for them: status, metadata, predict, classify, errors."""
     ports = dict(line.split() for line in server.ports.splitlines())
     base = f"http://localhost:{ports['rest']}/v1/models"
 

@@ -19,7 +19,7 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {"__init__": lambda self, *_, **__: None})
+        return type(name, (), {"__init__": lambda *_, **__: None})
 
 
 for name in ("pandas", "psutil", "pydantic", "fastapi", "fastapi.responses", "cloudevents", "cloudevents.conversion",

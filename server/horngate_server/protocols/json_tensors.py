@@ -38,14 +38,18 @@ def flat(at: str, data: Any) -> tuple[tuple[int, ...], list[Any]]:
     """
     if not isinstance(data, list):
         return (), [data]
-    axes = [_length(data)]
-    while list in (kinds := set(map(type, data))):
-        lengths = set(map(_length, data)) if kinds == {list} else {-1, 0}
-        if len(lengths) > 1:
+    axes = []
+    lists = [data]
+    while True:
+        values = list(chain.from_iterable(lists))
+        kinds = set(map(type, values))
+        lengths = set(map(_length if np.ndarray in kinds else len, lists))
+        axes.append(max(lengths, default=0))
+        if len(lengths) > 1 or (list in kinds and len(kinds) > 1):
             raise InvalidRequest(f"{at}: data in lists of unequal lengths; expected them as the shape says")
-        axes.append(lengths.pop())
-        data = list(chain.from_iterable(data))
-    return tuple(axes), data
+        if list not in kinds:
+            return tuple(axes), values
+        lists = values
 
 
 def elements(at: str, datatype: Datatype, values: list[Any], *, encoded: bool = False) -> Data:
@@ -119,8 +123,6 @@ _TYPES: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}, "i": {int}, "
 
 def _length(data: list[Any]) -> int:
     """Count the values of a list, whose arrays are many."""
-    if np.ndarray not in set(map(type, data)):
-        return len(data)
     return sum(len(each) if type(each) is np.ndarray else 1 for each in data)
 
 

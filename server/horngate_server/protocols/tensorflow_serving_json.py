@@ -10,6 +10,7 @@ name ends with ``_bytes`` in base64. An element of other outputs that is no UTF-
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def decode_predict(
             raise InvalidRequest(f"{at} is {tensorflow_name(spec.datatype.tensorflow)}, which JSON has no values for")
         inputs.append(InputHeader(name, spec.datatype.name, shape))
         data.append(json_tensors.elements(at, spec.datatype, elements))
-    header = JsonPredictHeader(asked.model, asked.version, tuple(inputs), signature=asked.signature, in_rows=in_rows)
+    header = _header(asked, tuple(inputs), in_rows=in_rows)
     return InferenceRequest(header, "", data)
 
 
@@ -171,6 +172,12 @@ CLASSIFY = Codec(PROTOCOL, _decode, encode_classify, lambda *_: None, examples.f
 REGRESS = Codec(PROTOCOL, _decode, encode_regress, lambda *_: None, examples.fit_regress)
 
 # --- private: reading ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _header(asked: Asked, inputs: tuple[InputHeader, ...], *, in_rows: bool) -> JsonPredictHeader:
+    """Return one object for one header: what is worked out of it is remembered."""
+    return JsonPredictHeader(asked.model, asked.version, inputs, signature=asked.signature, in_rows=in_rows)
 
 
 def _object(given: Any) -> dict[str, Any]:

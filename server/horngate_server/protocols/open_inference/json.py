@@ -15,6 +15,7 @@ number of them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -159,6 +160,8 @@ JSON = Codec(PROTOCOL, _decode, encode_json, lambda *_: None)
 
 _MISSING = object()
 _DATA = frozenset(["data"])
+_REMEMBERED_BYTES = 1024
+"""A remembered header is objects of up to fifty times its bytes."""
 _KINDS: Mapping[type, str] = {str: "a string", list: "an array", dict: "an object", bool: "true or false"}
 
 
@@ -187,7 +190,9 @@ class _Behind:
 
 def _read(asked: Any, model: str, version: str, behind: _Behind) -> InferenceRequest:
     """Read what the body says."""
-    request = ModelInferRequest(model_name=model, model_version=version, id=_get(asked, "the body", "id", str, ""))
+    request = ModelInferRequest(model_name=model, model_version=version)
+    identity = _get(asked, "the body", "id", str, "")
+    identity.encode()
     _parameters(request.parameters, asked, "the body")
     data = []
     for tensor in _get(asked, "the body", "inputs", list):
@@ -203,11 +208,20 @@ def _read(asked: Any, model: str, version: str, behind: _Behind) -> InferenceReq
     for output in _get(asked, "the body", "outputs", list, []):
         name = _get(output, "an output", "name", str)
         _parameters(request.outputs.add(name=name).parameters, output, f"output {name!r}")
+    said = request.SerializeToString()
+    header = _header(said) if len(said) <= _REMEMBERED_BYTES else _header.__wrapped__(said)
+    return InferenceRequest(header, identity, data)
+
+
+@lru_cache(maxsize=256)
+def _header(said: bytes) -> JsonHeader:
+    """Return what a request says beside its id and data: callers repeat themselves, and one object is checked once."""
+    request = ModelInferRequest.FromString(said)
     header = read_header(request, raw=False)
     everything = _flag(request.parameters, BINARY_OUTPUT, default=False)
     binary = tuple(_flag(output.parameters, BINARY, default=everything) for output in request.outputs)
     common = {each.name: getattr(header, each.name) for each in fields(header)}
-    return InferenceRequest(JsonHeader(**common, binary=binary or (everything,)), request.id, data)
+    return JsonHeader(**common, binary=binary or (everything,))
 
 
 def _elements(at: str, tensor: Any, given: ModelInferRequest.InferInputTensor, behind: _Behind) -> Data:

@@ -218,6 +218,8 @@ class _Connection(HttpToolsProtocol):
 
     refuse: Callable[[str, str], None]
     _timer: asyncio.TimerHandle | None = None
+    ends = 0.0
+    """When its time is over, on the loop's clock, if nothing happens. The timer may ring before, and is set anew."""
     _last = 0.0
     """When the request's time is over, on the loop's clock."""
     _head = False
@@ -311,22 +313,25 @@ class _Connection(HttpToolsProtocol):
         """Whether it has not said yet what it wants."""
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
 
-    @property
-    def ends(self) -> float:
-        """When its time is over, on the loop's clock, if nothing happens."""
-        assert self._timer
-        return self._timer.when()
-
     def _allow(self, seconds: float) -> None:
         """Give it so much time from now on."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._received = 0
         self._unread = self.transport.get_write_buffer_size()
-        self._timer = self.loop.call_later(seconds, self._on_time)
+        self.ends = self.loop.time() + seconds
+        if self._timer is None or self._timer.when() > self.ends:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(self.ends, self._on_time)
 
     def _on_time(self) -> None:
         """Give more time to a body that comes, and to an answer that is read; close the connection otherwise."""
+        self._timer = None
+        if self.loop.time() < self.ends:
+            self._set_timer()
+            return
         read = self._unread - self.transport.get_write_buffer_size()
         moved = self._received if self._body else read
         if moved < BYTES_PER_S * SPEAK_S or self.loop.time() >= self._last:
