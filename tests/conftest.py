@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 SLOW_FIXTURES = {"trained", "foreign_models", "tensorflow"}
 """They train, write SavedModels, or import TensorFlow."""
 
-NET_FIXTURES = {"grpc_web_client", "node_client", "tfjs_client"}
+NET_FIXTURES = {"grpc_web_client", "node_client", "node_example", "tfjs_client"}
 """They install packages."""
 
 

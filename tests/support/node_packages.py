@@ -19,12 +19,12 @@ _unreachable: list[str] = []
 """What npm said when it found no way to its registry: it is not asked again."""
 
 
-def installed(name: str, folder: Path) -> Path:
-    """Copy a folder of tests/foreign, install what it needs, and return the copy; skip where that cannot be had."""
+def installed(name: str, folder: Path, among: Path = FOREIGN) -> Path:
+    """Copy a folder, install what it needs, and return the copy; skip where that cannot be had."""
     if _unreachable:
         pytest.skip(_unreachable[0])
     copy = folder / name
-    shutil.copytree(FOREIGN / name, copy)
+    shutil.copytree(among / name, copy)
     done = npm(
         ["ci", "--no-audit", "--no-fund", *ONE_TRY, "--prefix", str(copy)],
         return_completed_process=True, capture_output=True, text=True, cwd=copy, timeout=110,

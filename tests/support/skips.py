@@ -20,6 +20,8 @@ OUTSIDE_CI = (
     "no C compiler",
     "no chromium on this machine",
     "no curl on this machine",
+    "no go on this machine",
+    "no java on this machine",
     "no npm registry can be reached",
     "no prometheus here",
     "openssl makes the certificate",
