@@ -1,4 +1,4 @@
-"""Horngate's own client: a PNG in, a digit out. `pip install horngate[images]`, then: python_sync.py HOST:PORT IMAGE."""
+"""Horngate's client: a PNG in, a digit out. `pip install horngate[images]`, then: python_sync.py HOST:PORT IMAGE."""
 
 import sys
 

@@ -8,7 +8,7 @@ import pytest
 from horngate_server.lifecycle.version_state import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".github", "benchmarks", "client", "deploy", "docs", "server", "tests", "trainer")
+FOLDERS = (".github", "benchmarks", "client", "deploy", "docs", "examples", "server", "tests", "trainer")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 
 
