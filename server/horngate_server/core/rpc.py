@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from horngate_server.core.codec import Codec
 from horngate_server.core.errors import InvalidRequest
-from horngate_server.core.inference import InferenceRequest
 from horngate_server.core.request_context import RequestContext
+
+if TYPE_CHECKING:  # they need NumPy, whose threads must not begin before signals are blocked
+    from horngate_server.core.codec import Codec
+    from horngate_server.core.inference import InferenceRequest
 
 PRIORITY = "horngate-priority"
 """The metadata by which any protocol's caller says ``interactive``, which is the default, or ``bulk``."""
@@ -47,7 +49,7 @@ class Call(NamedTuple):
     reply: Reply
     bulk: bool = False
     origin: RequestContext | None = None
-    decoded: tuple[Codec, InferenceRequest] | None = None
+    decoded: "tuple[Codec, InferenceRequest] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
