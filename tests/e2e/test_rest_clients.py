@@ -218,7 +218,7 @@ def test_tensorflow_servings_curl_calls(
     examples = [{"images": each.reshape(-1).tolist()} for each in images]
     code, answer = ask("/mnist:classify", {"examples": examples})
     assert [max(row, key=lambda scored: scored[1])[0] for row in answer["results"]] == [str(each) for each in labels]
-    for path, given, expected, said in (
+    wrong: list[tuple[str, Any, int, str]] = [
         ("/nope:predict", rows, 404, "nope"),
         ("/nope", None, 404, "Could not find any versions of model nope"),
         ("/mnist/versions/99:predict", rows, 404, "99"),
@@ -228,7 +228,8 @@ def test_tensorflow_servings_curl_calls(
         ("/mnist:predict", {"instances": [[1, 2]]}, 400, "shape [1, 2]; expected [-1, 28, 28]"),
         ("/mnist:regress", {"examples": examples}, 400, "Regress"),
         ("/mnist:nonsense", rows, 400, "Malformed request: POST /v1/models/mnist:nonsense"),
-    ):
+    ]
+    for path, given, expected, said in wrong:
         code, answer = ask(path, given)
         assert (code, list(answer), said in answer["error"]) == (expected, ["error"], True), answer
 

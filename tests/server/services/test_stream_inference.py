@@ -1,14 +1,14 @@
 """Requests in a stream, and their answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelStreamInferResponse
 from horngate_server.core.request_context import RequestContext
-from horngate_server.core.rpc import Answer, Call, CallOptions, PendingReply
+from horngate_server.core.rpc import Call, CallOptions
 from horngate_server.services.stream_inference import WINDOW, model_stream_infer
 from horngate_server.transports.call_collector import CallCollector
 from support.in_process import OPTIONS, InProcessServer, request
@@ -30,17 +30,9 @@ class Stream:
         return [ModelStreamInferResponse.FromString(answer) async for answer in self.method(incoming(), OPTIONS)]
 
 
-def deliver(answers: Sequence[Answer]) -> None:
-    """Give answers to whoever waits for them on a loop."""
-    for reply, answer in answers:
-        assert isinstance(reply, PendingReply)
-        reply.deliver([(reply, answer)])
-
-
 def test_a_streams_answers_come_in_order_and_errors_in_their_place() -> None:
     """Whatever is wrong with a request is said where its answer would be, with its id; the others are computed."""
     with InProcessServer(max_batch_rows=4, queue_rows=400) as server:
-        server.service._deliver = deliver
         messages = []
         for n in range(300):
             x = np.full((1, 3 if n % 7 == 3 else 2), n, np.int32)
@@ -63,7 +55,6 @@ def test_a_refused_message_of_a_stream_is_not_parsed_for_its_id() -> None:
     """Its id is said where it is among the first fields; millions of others never become objects."""
     message = ModelInferRequest(id="7").SerializeToString() + b"\x2a\0" * (2 << 20)
     with InProcessServer() as server:
-        server.service._deliver = deliver
         Path("/proc/self/clear_refs").write_text("5")
         before = _peak_bytes()
         [answer] = asyncio.run(Stream(server).run([message]))

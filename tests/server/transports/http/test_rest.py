@@ -214,7 +214,7 @@ def test_an_expanding_bodys_memory_is_taken_as_it_grows() -> None:
 
 def test_predict_of_several_inputs_in_rows_and_in_columns(texts: Port) -> None:
     """Strings as text or base64; outputs whose names end with _bytes are base64 always."""
-    rows = [{"text": "hi", "weight": [1, 2.5]}, {"text": {"b64": "/w=="}, "weight": [3, 4]}]
+    rows: list[dict[str, Any]] = [{"text": "hi", "weight": [1, 2.5]}, {"text": {"b64": "/w=="}, "weight": [3, 4]}]
     answer = texts.ask(PREDICT, {"instances": rows})
     assert answer.json()["predictions"] == [
         {"echo": "hi", "raw_bytes": {"b64": "aGk="}, "weighed": [1, 2.5]},
