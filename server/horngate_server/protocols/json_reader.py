@@ -6,7 +6,8 @@ of the smallest type that holds it, and everything else is counted.
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from json import JSONDecodeError, JSONDecoder, detect_encoding, loads
 from math import inf, isinf
 from typing import Any
@@ -57,6 +58,19 @@ def read_json(body: bytes | bytearray | memoryview, data: Container[str]) -> Any
         return loads(text, parse_float=finite) if len(body) <= WHOLE_BYTES else _Reader(text, data).whole()
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
+@contextmanager
+def whole_characters() -> Iterator[None]:
+    """Refuse half a character, which JSON can write and Unicode has not, where text is made of it in the block.
+
+    Raises:
+        InvalidRequest: in place of UnicodeEncodeError.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
 
 
 def finite(text: str) -> float:

@@ -25,7 +25,7 @@ from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.protocols import examples, json_tensors
 from horngate_server.protocols.examples import ExamplesHeader
 from horngate_server.protocols.features import Rows
-from horngate_server.protocols.json_reader import EveryName, read_json
+from horngate_server.protocols.json_reader import EveryName, read_json, whole_characters
 from horngate_server.protocols.json_tensors import kind_of
 from horngate_server.protocols.model_spec import Asked
 from horngate_server.protocols.tensorflow_serving import PredictHeader
@@ -58,6 +58,7 @@ class JsonPredictHeader(PredictHeader):
         PredictHeader.check(self, signature)  # no super(): a dataclass with slots is another class than the one here
 
 
+@whole_characters()
 def decode_predict(
     body: bytes | bytearray, asked: Asked, signature_of: Callable[[Asked], Signature]
 ) -> InferenceRequest:
@@ -94,6 +95,7 @@ def decode_predict(
     return InferenceRequest(header, "", data)
 
 
+@whole_characters()
 def decode_examples(body: bytes | bytearray, asked: Asked) -> InferenceRequest:
     """Read a classify or regress request's body, ``{"examples": [{feature: value or list}], "context": {...}}``.
 
@@ -255,7 +257,7 @@ def _fill(at: str, feature: Feature, values: list[Any]) -> None:
             feature.float_list.value.extend(values)
         else:
             feature.int64_list.value.extend(map(int, values))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"{at} has a number that does not fit: {error}") from error
 
 

@@ -30,7 +30,7 @@ from horngate_server.core.codec import Codec, wanted
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import Data, InferenceRequest, InferenceResult, ModelInfo, numbers
 from horngate_server.protocols import json_tensors
-from horngate_server.protocols.json_reader import read_json
+from horngate_server.protocols.json_reader import read_json, whole_characters
 from horngate_server.protocols.json_tensors import kind_of
 from horngate_server.protocols.open_inference.encode import COMPUTE_US, QUEUE_US, classes, raw
 from horngate_server.protocols.open_inference.header import InferHeader, read_header
@@ -85,10 +85,8 @@ def decode_json(body: bytes | bytearray, model: str, version: str, json_bytes: i
         raise InvalidRequest(f"a body of {len(body)} bytes; expected at least the {json_bytes} of its JSON")
     text = body if json_bytes is None else memoryview(body)[:json_bytes]
     behind = _Behind(memoryview(body)[len(text) :])
-    try:
+    with whole_characters():
         request = _read(read_json(text, _DATA), model, version, behind)
-    except UnicodeEncodeError as error:  # half a character, which JSON can write and Unicode has not
-        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
     behind.check_end()
     return request
 
@@ -135,10 +133,8 @@ def decode_load_json(body: bytes | bytearray, model: str) -> RepositoryModelLoad
     Raises:
         InvalidRequest: it is not such a body.
     """
-    try:
+    with whole_characters():
         return _read_load(read_json(body or b"{}", ()), model)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the body has a string that is no text: {error}") from error
 
 
 def decode_index_json(body: bytes | bytearray) -> RepositoryIndexRequest:
