@@ -304,6 +304,41 @@ MUCH = 32 << 20
 """More than the sockets' buffers hold."""
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([b"x: y\r\n" * 200], id="headers"),
+        pytest.param([b"x: ", *[b"a" * 30_000] * 4], id="header-in-pieces"),
+        pytest.param([b"host: y\r\n\r\n"], id="two-hosts"),
+    ],
+)
+def test_a_requests_head_is_bounded(app_server: tuple[int, list[bytes]], pieces: list[bytes]) -> None:
+    """In headers and in bytes: more gets 400, and the connection ends."""
+    port, _ = app_server
+    pause = threading.Event()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        caller.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n")
+        with suppress(ConnectionError):
+            for piece in pieces:
+                caller.sendall(piece)
+                pause.wait(0.05)
+        assert caller.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_requests_behind_one_another_are_bounded(app_server: tuple[int, list[bytes]]) -> None:
+    """A few wait for their turn; beyond that the connection is closed, before they become objects."""
+    port, _ = app_server
+    ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+    for count, all_of_them in ((50, True), (5000, False)):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+            caller.sendall(ask * count)
+            got = b""
+            with suppress(ConnectionError):
+                while got.count(b"ok\n") < count and (piece := caller.recv(1 << 16)):
+                    got += piece
+        assert (got.count(b"ok\n") == count) == all_of_them
+
+
 @pytest.mark.parametrize("fast", [True, False], ids=["fast-enough", "too-slow"])
 def test_a_body_must_come_at_some_pace(app_server: tuple[int, list[bytes]], fast: bool) -> None:
     """One that takes long is taken; one of a few bytes a second is closed however often they come."""

@@ -1,5 +1,7 @@
 """Requests that are no HTTP, or hardly: what scanners, mistaken clients and HTTP's corners send to an HTTP port."""
 
+import gzip
+
 INFER = b"POST /v2/models/mnist/infer HTTP/1.1\r\nhost: x\r\n"
 HOST = b" HTTP/1.1\r\nhost: x\r\n"
 
@@ -15,6 +17,15 @@ def tensor(data: bytes = b"[0]", shape: bytes = b"[1,28,28]", more: bytes = b"")
     return json(b'{"inputs":[{%b}]%b}' % (fields, more))
 
 
+PREDICT = b"POST /v1/models/mnist:predict HTTP/1.1\r\nhost: x\r\n"
+
+
+def predict(body: bytes, headers: bytes = b"") -> bytes:
+    """A request of TensorFlow Serving's REST API with this body."""
+    return PREDICT + headers + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+GZIP = b"content-encoding: gzip\r\n"
 HUGE = b"1" + b"0" * 400
 ZEROS = b"0," * 783
 
@@ -84,4 +95,19 @@ ODD: dict[str, bytes] = {
     "id-surrogate": tensor(b"[" + ZEROS + b"0]", more=b',"id":"\\ud800"'),
     "parameter-10^400": tensor(b"[" + ZEROS + b"0]", more=b',"parameters":{"priority":' + HUGE + b"}"),
     "outputs": tensor(more=b',"outputs":[1]'),
+    "v1-version": b"GET /v1/models/mnist/versions/99999999999999999999999" + HOST + b"\r\n",
+    "v1-other-digits": b"GET /v1/models/mnist/versions/%F0%9D%9F%98" + HOST + b"\r\n",
+    "v1-label": b"GET /v1/models/mnist/labels/%00%ff" + HOST + b"\r\n",
+    "v1-host": predict(b"{}").replace(b"host: x", b"host: x/v2/health/live?"),
+    "v1-cut": predict(b'{"instances":['),
+    "v1-deep": predict(b'{"instances":' + b"[" * 100_000),
+    "v1-objects": predict(b'{"instances":[' + b"{}," * 10_000 + b"{}]}"),
+    "v1-surrogate": predict(b'{"signature_name":"\\ud800","instances":[1]}'),
+    "v1-bomb": predict(gzip.compress(bytes(16 << 20)), GZIP),
+    "v1-no-gzip": predict(b"{}", GZIP),
+    "binary-length": predict(b"{}", b"inference-header-content-length: 18446744073709551616\r\n"),
+    "binary-length-v2": INFER + b"inference-header-content-length: 99\r\ncontent-length: 2\r\n\r\n{}",
+    "binary-size": json(
+        b'{"inputs":[{"name":"images","datatype":"UINT8","shape":[1],"parameters":{"binary_data_size":9}}]}'
+    ),
 }

@@ -54,7 +54,7 @@ def read_json(body: bytes | bytearray | memoryview, data: Container[str]) -> Any
         except ValueError:  # it takes less than Python does: no NaN, no other encodings, no half characters
             pass
     try:
-        text = bytes(body).decode(detect_encoding(bytes(body[:4])), "surrogatepass")
+        text = str(body, detect_encoding(bytes(body[:4])), "surrogatepass")  # not copied before
         return loads(text, parse_float=finite) if len(body) <= WHOLE_BYTES else _Reader(text, data).whole()
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
