@@ -22,7 +22,7 @@ from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
 from horngate_server.lifecycle.readiness import Readiness
 from horngate_server.lifecycle.remote_repository import RemoteRepository
-from horngate_server.process.ports import grpc_web, write_port_file
+from horngate_server.process.ports import grpc_web, rest, write_port_file
 from horngate_server.process.signals import Stop
 from horngate_server.process.worker import SupervisorLink
 from horngate_server.protocols.codecs import CODECS
@@ -279,10 +279,10 @@ class App:
 
     def _rest(self) -> concurrency.App:
         """Return the app for what is computed, or known of models."""
-        from horngate_server.transports.http import rest  # noqa: PLC0415 - only those who ask pay for it
+        from horngate_server.transports.http.rest import app  # noqa: PLC0415 - only those who ask pay for it
 
         settings = self._settings
-        return rest.app(
+        return app(
             self._service.accept,
             self._about,
             self._about_v1,
@@ -371,6 +371,7 @@ class App:
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             *grpc_web(settings),
             f"  http       http://{host}:{http_port}/{server.pages(settings.console)}",
+            *rest(settings, self._http.rest_port),
             f"  batches    {settings.max_batch_rows} rows at most, {settings.max_queue_delay_s * 1000:g} ms delay",
             f"  queue      up to {settings.queue_rows} rows per model",
         ]

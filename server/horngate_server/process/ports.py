@@ -55,6 +55,11 @@ def grpc_web(settings: Settings) -> list[str]:
     return [f"  grpc-web   {scheme}://{settings.shown_host}:{settings.grpc_web_port}, for pages of {pages}"]
 
 
+def rest(settings: Settings, port: int | None) -> list[str]:
+    """Return the banner's line about the port for REST; none where there is none."""
+    return [] if port is None else [f"  rest       http://{settings.shown_host}:{port}/v1, the same as http"]
+
+
 def write_port_file(settings: Settings, grpc_port: int, http_port: int, rest_port: int | None) -> None:
     """Write ``--port-file``, if there is one, so that no reader ever sees half of it.
 

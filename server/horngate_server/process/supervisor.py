@@ -24,7 +24,7 @@ from pathlib import Path
 from horngate_protos import __version__
 from horngate_protos.control_groups import cores
 from horngate_server.core.settings import Settings, Worker, environment
-from horngate_server.process.ports import grpc_web, reserve, write_port_file
+from horngate_server.process.ports import grpc_web, reserve, rest, write_port_file
 from horngate_server.process.signals import RELOAD, Stop
 from horngate_server.process.worker import ALIVE_EVERY_S, hangs
 from horngate_server.telemetry import merged_metrics
@@ -109,7 +109,7 @@ class Supervisor:
                 for worker in self._workers:
                     worker.start(settings)
                 write_port_file(settings, settings.grpc_port, http_port, server.rest_port)
-                threading.Thread(target=self._banner, args=(settings, http_port), daemon=True).start()
+                threading.Thread(target=self._banner, args=(settings, http_port, server.rest_port), daemon=True).start()
                 self._stop.wait()
                 ends = time.monotonic() + settings.grace_period_s
                 for worker in self._workers:
@@ -190,7 +190,7 @@ class Supervisor:
 
         return forwarding(ask, fetch, self._gate, self._settings.max_message_bytes)
 
-    def _banner(self, settings: Settings, http_port: int) -> None:
+    def _banner(self, settings: Settings, http_port: int, rest_port: int | None) -> None:
         """Say what serves, once everybody does."""
         for worker in self._workers:
             worker.first_ready.wait()
@@ -199,6 +199,7 @@ class Supervisor:
             f"  grpc       {settings.shown_host}:{settings.grpc_port}, shared by all",
             *grpc_web(settings),
             f"  http       http://{settings.shown_host}:{http_port}/{pages(settings.console)}, for all",
+            *rest(settings, rest_port),
             f"  queue      up to {settings.queue_rows} rows per model and worker",
         ):
             log.info("%s", line)

@@ -1,10 +1,12 @@
 """The HTTP port's API as an OpenAPI document, made of the models that are served, from their signatures."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from horngate_protos import __version__
 from horngate_protos.datatypes import BYTES, COMPLEX
+from horngate_server.core.errors import ModelNotFound, NotReady
 from horngate_server.core.inference import ModelInfo
 from horngate_server.core.signature import FREE, TensorSpec
 from horngate_server.engine.routing import Models, Servable
@@ -31,8 +33,9 @@ def document(models: Models) -> dict[str, Any]:
     names = sorted({served.info.name for served in models})
     paths: dict[str, Any] = dict(_GENERAL)
     for name in names[:MOST_MODELS]:
-        served = models.get(name)
-        paths |= _open_inference(name, served) | _tensorflow_serving(name, served)
+        with suppress(ModelNotFound, NotReady):  # it has left meanwhile
+            served = models.get(name)
+            paths |= _open_inference(name, served) | _tensorflow_serving(name, served)
     left_out = f" {len(names) - MOST_MODELS} further models are served, and not described." * (len(names) > MOST_MODELS)
     return {
         "openapi": "3.1.0",
