@@ -21,7 +21,8 @@ import pytest
 
 from horngate_server.process import launch
 from horngate_server.transports.http.concurrency import Message, Receive, Send, respond
-from horngate_server.transports.http.server import CONNECTIONS, SPEAK_S, HttpServer, app
+from horngate_server.transports.http.connection import CONNECTIONS, SPEAK_S
+from horngate_server.transports.http.server import HttpServer, app
 from support.http2 import MODEL_INFER
 from support.in_process import request
 from support.odd_http import ODD
@@ -252,7 +253,7 @@ def test_a_body_that_cannot_be_taken_is_refused_before_it_comes(
 
 def test_a_connection_has_so_long_to_say_what_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent one, one that never ends its first line, and one that goes on silently after an answer are closed."""
-    monkeypatch.setattr("horngate_server.transports.http.server.SPEAK_S", 0.5)
+    monkeypatch.setattr("horngate_server.transports.http.connection.SPEAK_S", 0.5)
     application = app(lambda: True, lambda: b"", lambda: b"[]", lambda: pytest.fail("not asked for"))
     server = HttpServer(application, host="127.0.0.1", port=0)
     port = server.start()
@@ -277,8 +278,8 @@ def test_a_connection_has_so_long_to_say_what_it_wants(monkeypatch: pytest.Monke
 @pytest.fixture
 def app_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
     """A port whose app takes whole bodies and gives much for each; its time is short. And the bodies that came."""
-    monkeypatch.setattr("horngate_server.transports.http.server.SPEAK_S", 0.5)
-    monkeypatch.setattr("horngate_server.transports.http.server.BYTES_PER_S", 1000)
+    monkeypatch.setattr("horngate_server.transports.http.connection.SPEAK_S", 0.5)
+    monkeypatch.setattr("horngate_server.transports.http.connection.BYTES_PER_S", 1000)
     bodies: list[bytes] = []
 
     async def take(_scope: Message, receive: Receive, send: Send) -> None:

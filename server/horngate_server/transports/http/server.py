@@ -1,6 +1,5 @@
 """Everything that is not gRPC, as one ASGI app that uvicorn serves: probes, metrics, the console, REST."""
 
-import asyncio
 import logging
 import socket
 import threading
@@ -11,33 +10,18 @@ from types import MappingProxyType
 from typing import Any
 
 import uvicorn
-from httptools import HttpParserError, HttpParserUpgrade
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from horngate_server.core import addresses
 from horngate_server.telemetry.metrics import CONTENT_TYPE
 from horngate_server.transports.http.concurrency import JSON, App, Message, Page, Receive, Room, Send, respond
+from horngate_server.transports.http.connection import Connection
 from horngate_server.transports.http.console_files import ConsoleFile, headers
 
 log = logging.getLogger(__name__)
 
 TEXT = "text/plain; charset=utf-8"
-CONNECTIONS = 256
-"""At once. For a further one, the one that has been silent for longest is closed."""
 WORKING = 192
 """Requests for models, and files of models, at once. The other connections are for probes and scrapers."""
-SPEAK_S = 10.0
-"""How long a connection may be silent, and how long it may take to say what it wants."""
-BYTES_PER_S = 1024
-"""How fast a body must come, and an answer be read, on average over each `SPEAK_S`."""
-REQUEST_S = 600.0
-"""How long a request may take from there until its answer has been read."""
-HEAD_BYTES = 1 << 16
-"""A request's head, where it comes in pieces; what comes at once is bounded by asyncio's own buffer, 256 KiB."""
-HEADERS = 128
-"""Of one request: each becomes objects of a hundred bytes and more."""
-PIPELINED = 64
-"""Requests that have come behind one that is not answered yet: each becomes objects of some KiB."""
 STOP_S = 1
 """How long the last answers get to leave when the port closes."""
 READING = frozenset(["GET", "HEAD"])
@@ -130,7 +114,7 @@ class HttpServer:
         self._path = path
         self._sockets: list[socket.socket] = []
 
-        class Connection(_Connection):
+        class RefusingConnection(Connection):
             refuse = staticmethod(refused)
 
         config = uvicorn.Config(
@@ -143,7 +127,7 @@ class HttpServer:
             loop="asyncio",
             ws="none",
             timeout_graceful_shutdown=STOP_S,
-            http=Connection,
+            http=RefusingConnection,
         )
         # What it says of callers' mistakes would be theirs to write; `refused` takes these, and the app logs its own.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -211,138 +195,3 @@ def _file(files: Mapping[str, ConsoleFile], method: str, path: str) -> tuple[Any
 
 def _not_read(method: str, path: str) -> tuple[int, str, bytes]:
     return 405, TEXT, f"{method} {path}; expected GET\n".encode()
-
-
-class _Connection(HttpToolsProtocol):
-    """Bounded in number, size and time: callers that say nothing, or do not listen, take nothing from the others."""
-
-    refuse: Callable[[str, str], None]
-    _timer: asyncio.TimerHandle | None = None
-    ends = 0.0
-    """When its time is over, on the loop's clock, if nothing happens. The timer may ring before, and is set anew."""
-    _last = 0.0
-    """When the request's time is over, on the loop's clock."""
-    _head = False
-    """Whether a request's head is on its way."""
-    _head_bytes = 0
-    """What has come of it, generously."""
-    _body = False
-    """Whether a request's body is on its way."""
-    _received = 0
-    """Bytes, since the timer began."""
-    _unread = 0
-    """Bytes of answers that the caller had not read when the timer began."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
-        self._allow(SPEAK_S)
-        if len(self.connections) > CONNECTIONS:
-            silent = [each for each in self.connections if isinstance(each, _Connection) and each.silent]
-            longest = min(silent, key=lambda each: each.ends)  # itself at least
-            self.connections.discard(longest)  # not in the loop's next turn, when it is lost: many come in one
-            longest.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        self._head_bytes += len(data)
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade:  # it is answered as if it had not asked for that
-            pass
-        except HttpParserError as error:
-            self.send_400_response(str(error.__context__ or error))
-        else:
-            if not self._head:
-                self._head_bytes = 0
-                if len(data) > 2 and data.isspace() and self.silent:  # one empty line may stand between requests
-                    self.send_400_response("empty lines")
-            elif self._head_bytes > HEAD_BYTES:
-                self.send_400_response(f"a head of more than {HEAD_BYTES} bytes")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head = True
-        if len(self.pipeline) >= PIPELINED:
-            raise _TooMuch(f"more than {PIPELINED} requests at once on a connection")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(self.headers) > HEADERS:
-            raise _TooMuch(f"more than {HEADERS} headers")
-
-    def on_headers_complete(self) -> None:
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            raise _TooMuch(f"{hosts} Host headers; expected one")
-        self._head = False
-        self._body = True
-        self._last = self.loop.time() + REQUEST_S
-        super().on_headers_complete()
-        self._allow(SPEAK_S)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._body = False
-        if not self.silent:
-            self._allow(REQUEST_S)
-
-    def send_400_response(self, msg: str) -> None:
-        self._is_odd(msg)
-        answering = not self.silent
-        if answering:
-            self.cycle.disconnected = True  # whoever waits for its body waits no more
-            self.cycle.message_event.set()
-        if self.pipeline or (answering and self.cycle.response_started):  # the answer would be another request's
-            self.transport.abort()
-        else:
-            super().send_400_response("Invalid HTTP request received.")
-
-    def on_response_complete(self) -> None:
-        self._allow(SPEAK_S if self.silent or self._body else REQUEST_S)
-        super().on_response_complete()
-        self._unset_keepalive_if_required()  # the timer is ours
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    @property
-    def silent(self) -> bool:
-        """Whether it has not said yet what it wants."""
-        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
-
-    def _allow(self, seconds: float) -> None:
-        """Give it so much time from now on."""
-        self._received = 0
-        self._unread = self.transport.get_write_buffer_size()
-        self.ends = self.loop.time() + seconds
-        if self._timer is None or self._timer.when() > self.ends:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_at(self.ends, self._on_time)
-
-    def _on_time(self) -> None:
-        """Give more time to a body that comes, and to an answer that is read; close the connection otherwise."""
-        self._timer = None
-        if self.loop.time() < self.ends:
-            self._set_timer()
-            return
-        read = self._unread - self.transport.get_write_buffer_size()
-        moved = self._received if self._body else read
-        if moved < BYTES_PER_S * SPEAK_S or self.loop.time() >= self._last:
-            self.transport.abort()
-        else:
-            self._allow(SPEAK_S)
-
-    def _is_odd(self, what: str) -> None:
-        peer = self.client[0] if self.client else "a worker's supervisor"
-        self.refuse("malformed_http", f"{what.rstrip('.')} (from {peer})")
-
-
-class _TooMuch(Exception):
-    """A request is not taken in; the parser ends, and says that a callback failed."""
