@@ -60,7 +60,7 @@ def rest(settings: Settings, port: int | None) -> list[str]:
     return [] if port is None else [f"  rest       http://{settings.shown_host}:{port}/v1, the same as http"]
 
 
-def write_port_file(settings: Settings, grpc_port: int, http_port: int, rest_port: int | None) -> None:
+def write_port_file(settings: Settings, grpc_port: int, http_port: int, rest_port: int | None = None) -> None:
     """Write ``--port-file``, if there is one, so that no reader ever sees half of it.
 
     Raises:
