@@ -528,8 +528,8 @@ GROUPS = (
         "network",
         "Where callers come in: gRPC on one port; metrics, probes, JSON and the console on the other.",
         (
-            "host", "grpc_port", "http_port", "port_file", "transport", "grpc_web_port", "grpc_web_origins",
-            "max_connections", "max_connection_age_s", "console", "reflection",
+            "host", "grpc_port", "http_port", "rest_port", "port_file", "transport", "grpc_web_port",
+            "grpc_web_origins", "max_connections", "max_connection_age_s", "console", "reflection",
         ),
     ),
     (
