@@ -11,6 +11,9 @@ possible line of interactive rows has, bulk is owed one such turn: where it got 
 starves, and while an interactive request waits, it is overtaken once at most. Each of the two has the whole capacity:
 bulk takes nobody's place.
 
+While small interactive requests come, or came a moment ago, such a turn has no more rows than the model needs to compute
+them at nearly its full rate (`CostModel.turn`): whoever comes meanwhile waits for all of it.
+
 A request whose plan is ``whole`` is a batch of its own, however many rows it has.
 """
 
@@ -30,6 +33,8 @@ from horngate_server.engine.validation import Plan
 
 BULK_SHARE = 4
 """A batch has this many times the rows that larger requests and bulk may have in it."""
+BESIDE_S = 0.05
+"""So long after the latest small interactive request, more are expected."""
 MOST_PASSED = 256
 """Requests that are passed over for one batch: all of a long line would be looked at under the lock, batch by batch."""
 
@@ -180,6 +185,7 @@ class BatchQueue:
         bulk_rows: of these, how many may be bulk or parts of larger requests: what a small one may have to wait for.
         delay_s: how long the first of a batch may be kept waiting for more; 0 for not at all.
         capacity_bytes: bytes that the answers of those who wait may have.
+        turn: says how many rows of a kind a turn has while others wait for it, of so many at most.
     """
 
     def __init__(
@@ -190,15 +196,18 @@ class BatchQueue:
         bulk_rows: int | None = None,
         delay_s: float = 0.0,
         capacity_bytes: float = inf,
+        turn: Callable[[Hashable, int], int] = lambda _kind, most: most,
     ) -> None:
         self.capacity_rows = capacity_rows
         self.capacity_bytes = capacity_bytes
         self.delay_s = delay_s
         self._given_bulk_rows = bulk_rows
+        self._turn = turn
         self.limit(max_batch_rows)
         self._interactive = _Lane(bulk=False)
         self._bulk = _Lane(bulk=True)
-        self._owed = 0
+        self._owed = 0.0
+        self._small_at = -inf
 
     def limit(self, max_batch_rows: int) -> None:
         """Take so many rows into a batch at most from now on."""
@@ -253,8 +262,10 @@ class BatchQueue:
             lane.bytes += plan.answer_bytes
         lane.rows += rows
         fits = rows <= plan.max_rows and rows <= self.max_batch_rows
-        if fits and lane.bulk:
-            fits = rows <= min(self._bulk_rows, _share(min(self.max_batch_rows, plan.max_rows)))
+        if lane.bulk:
+            fits = fits and rows <= min(self._bulk_rows, _share(min(self.max_batch_rows, plan.max_rows)))
+        elif fits and rows <= self._bulk_rows:
+            self._small_at = work.arrived
         lane.waiting.append(work if fits or plan.whole else Progress(work, 0, 0.0, 0.0, [], over=False))
 
     def first(self) -> Work | None:
@@ -276,18 +287,20 @@ class BatchQueue:
 
     def take(self, now: float) -> Batch:
         """Remove the next batch from the line, and whoever need not be computed any more."""
-        taking = _Taking(self.max_batch_rows, self._bulk_rows)
+        beside = now - self._small_at < BESIDE_S
+        taking = _Taking(self.max_batch_rows, self._bulk_rows, self._turn if beside else None)
         if not self._bulk.waiting:
-            self._owed = 0
+            self._owed = 0.0
             taking.take(self._interactive, now)
             return taking.batch()
         lanes = [self._interactive, self._bulk]
-        if self._owed >= self._bulk_rows * self._patience:
+        if self._owed >= self._patience:
             lanes.reverse()
         before = self._bulk.rows
         for lane in lanes:
             taking.take(lane, now)
-        self._owed = max(0, self._owed + self._bulk_rows - self._patience * (before - self._bulk.rows))
+        turns = (before - self._bulk.rows) / taking.turn_rows
+        self._owed = max(0.0, self._owed + 1 - self._patience * turns)
         return taking.batch()
 
     def drain(self) -> Iterator[Work]:
@@ -325,7 +338,10 @@ def _share(rows: int) -> int:
 class _Taking:
     """A batch while it is put together."""
 
-    def __init__(self, rows: int, bulk_rows: int) -> None:
+    def __init__(self, rows: int, bulk_rows: int, turn: Callable[[Hashable, int], int] | None) -> None:
+        self.turn_rows = bulk_rows
+        """Rows of bulk and of larger requests that it takes at most."""
+        self._turn = turn
         self._rows = rows
         self._room = rows
         self._bulk_room = bulk_rows
@@ -355,13 +371,13 @@ class _Taking:
             if plan is None:
                 plan = mine
                 room, bulk_room = self._begin(plan)
-                if left > room and not large:  # batches have become smaller since it came
-                    item = large = bulk = Progress(work, 0, 0.0, 0.0, [], over=False)
             elif (mine is not plan and mine.alike != plan.alike) or (bulk and not bulk_room):
                 passed.append(item)
                 if (lane.bulk and not bulk_room) or len(passed) == MOST_PASSED:
                     break  # nobody behind can have a place, or the look has been long enough
                 continue
+            if not large and left > (self.turn_rows if bulk else self._rows):  # they were larger when it came
+                item = large = bulk = Progress(work, 0, 0.0, 0.0, [], over=False)
             rows = left
             if large:
                 rows = min(left, room, bulk_room)
@@ -395,12 +411,14 @@ class _Taking:
     def _begin(self, plan: Plan) -> tuple[int, int]:
         """Return the room, and that for bulk, which a batch has whose first request has this plan."""
         if plan.whole:
-            self._rows = plan.rows
+            self._rows, self.turn_rows = plan.rows, max(1, plan.rows)
             return plan.rows, plan.rows
         if plan.max_rows < self._rows:
             self._rows = plan.max_rows
-            return plan.max_rows, min(self._bulk_room, _share(plan.max_rows))
-        return self._room, self._bulk_room
+            self.turn_rows = min(self.turn_rows, _share(plan.max_rows))
+        if self._turn is not None:
+            self.turn_rows = self._turn(plan.alike, self.turn_rows)
+        return self._rows, self.turn_rows
 
     def _drop(self, work: Work, large: Progress | None, now: float) -> None:
         if large is None or large.ends():

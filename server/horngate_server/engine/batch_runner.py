@@ -143,7 +143,7 @@ class BatchRunner:
         arrays = self._model.run(feed)
         computed = outputs(arrays, info, rows, alone=batch.alone, padded=batch if info.batching.padding else None)
         now = self._clock()
-        self._costs.measured(batch.kind, rung, now - run_at, now)
+        self._costs.measured(batch.kind, rung, now - run_at, now, rows)
         ended = []
         row = batch.rows - sum(part.stop - part.start for part in batch.slices)
         for part in batch.slices:

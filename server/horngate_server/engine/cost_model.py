@@ -11,6 +11,8 @@ WEIGHT = 0.1
 """How much the newest measurement counts: one hiccup must not make the server refuse what it can do."""
 RECENT_S = 10.0
 """An older measurement refuses nobody: what it says may have changed, and only a run can tell."""
+NEARLY_FULL = 0.8
+"""A turn computes its rows at this share of the best rate at least."""
 KINDS = 512
 """Kinds of requests whose costs are remembered: with free axes, callers can make any number of them."""
 
@@ -34,23 +36,34 @@ class CostModel:
             return 1 << (rows - 1).bit_length()
         return self.rungs[bisect_left(self.rungs, rows)]
 
-    def measured(self, kind: Hashable, rung: int, seconds: float, now: float) -> None:
+    def measured(self, kind: Hashable, rung: int, seconds: float, now: float, rows: int = 0) -> None:
         """Take in one run's time.
 
         Args:
             kind: of the requests in it.
-            rung: its size in rows.
+            rung: its size in rows, on the ladder.
             seconds: what it took.
             now: when, in monotonic seconds.
+            rows: that were computed; as many as the rung has, where none are given.
         """
         with self._measuring:
-            self._take_in(kind, rung, seconds, now)
+            self._take_in(kind, rung, seconds, now, rows or rung)
 
     def expected(self, kind: Hashable, rows: int) -> float:
         """Return the seconds that a batch of so many rows is likely to take; infinite while none of its size ran."""
         mine = self._kinds.get(kind, _NONE)
         rung = self.rung(rows)
         return max(mine.mean.get(rung, inf), mine.last.get(rung, inf))
+
+    def turn(self, kind: Hashable, most: int) -> int:
+        """Return how many rows, of so many at most, are computed at nearly the best rate: the fewest, for a short turn.
+
+        As many as there may be where nothing was measured.
+        """
+        row = self._kinds.get(kind, _NONE).row
+        ran = [rung for rung in self.rungs if rung <= most and rung in row]
+        enough = min((row[rung] for rung in ran), default=0.0) / NEARLY_FULL
+        return next((rung for rung in ran if row[rung] <= enough), most)
 
     def report(self, kind: Hashable) -> dict[int, float]:
         """Return the seconds of each rung that was measured."""
@@ -74,7 +87,7 @@ class CostModel:
 
     # --- private --------------------------------------------------------------------------------------
 
-    def _take_in(self, kind: Hashable, rung: int, seconds: float, now: float) -> None:
+    def _take_in(self, kind: Hashable, rung: int, seconds: float, now: float, rows: int) -> None:
         mine = self._kinds.get(kind)
         if mine is None:
             mine = self._kinds[kind] = _Kind()
@@ -86,6 +99,8 @@ class CostModel:
         mine.at = now
         before = mine.mean.get(rung, seconds)
         mine.mean[rung] = before + WEIGHT * (seconds - before)
+        row = mine.row.get(rung, seconds / rows)
+        mine.row[rung] = row + WEIGHT * (seconds / rows - row)
         best, mine.row_seconds = mine.row_seconds, min(mean / size for size, mean in mine.mean.items())
         if mine.row_seconds < self._row_seconds:
             self._row_seconds = mine.row_seconds
@@ -98,9 +113,10 @@ class CostModel:
 
 @dataclass(slots=True, eq=False)
 class _Kind:
-    """Seconds by rung, on average and of the last run; when the latest was; and the least seconds of a row."""
+    """Seconds by rung, on average, of the last run and of each row; when the latest was; the least seconds of a row."""
 
     mean: dict[int, float] = field(default_factory=dict)
+    row: dict[int, float] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
     at: float = -inf
     row_seconds: float = inf

@@ -218,7 +218,8 @@ def load(
     def executor_of(
         computes: Model, mine: Iterable[Proof], capacity_bytes: int, aside: Executor | None = None, **options: Any
     ) -> Executor:
-        queue, costs = _queue(limits, capacity_bytes), _costs(mine, limits, clock)
+        costs = _costs(mine, limits, clock)
+        queue = _queue(limits, capacity_bytes, costs)
         return Executor(
             info, computes, queue, costs, finish, clock=clock, on_death=on_death, pad=pad, aside=aside, **options
         )
@@ -338,12 +339,13 @@ def _aside(choice: Choice) -> tuple[Mapping[str, Proof], Model | None]:
     }, second
 
 
-def _queue(limits: Limits, capacity_bytes: int) -> BatchQueue:
+def _queue(limits: Limits, capacity_bytes: int, costs: CostModel) -> BatchQueue:
     return BatchQueue(
         capacity_rows=limits.queue_rows,
         max_batch_rows=limits.max_batch_rows,
         delay_s=limits.max_queue_delay_s,
         capacity_bytes=capacity_bytes,
+        turn=costs.turn,
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from horngate_server.core.errors import CallerGone, DeadlineExpired, QueueFull
 from horngate_server.core.inference import Header, InferenceRequest, ModelInfo
-from horngate_server.engine.batch_queue import MOST_PASSED, Batch, BatchQueue, Work
+from horngate_server.engine.batch_queue import BESIDE_S, MOST_PASSED, Batch, BatchQueue, Work
 from horngate_server.engine.validation import Plan
 from horngate_server.protocols.open_inference import INFER
 from support.in_process import SIGNATURE, FakeReply
@@ -233,3 +233,21 @@ def test_bulk_that_finds_no_room_ends_the_look() -> None:
     waiting = line(*bulk, batch=8, bulk=2)
     taken = [waiting.take(0.0).whole for _ in range(3)]
     assert [each for batch in taken for each in batch] == bulk[:3]
+
+
+def test_a_turn_is_no_longer_than_it_must_be_while_small_requests_come() -> None:
+    """Beside small requests, bulk and larger requests get the rows that a turn needs; alone, a quarter of a batch."""
+    large, bulk, small = work(20), work(4, bulk=True), work(1, arrived=1.0)
+    waiting = BatchQueue(capacity_rows=1000, max_batch_rows=16, turn=lambda _kind, most: min(most, 2))
+    waiting.put(large, float)
+    assert cut(waiting.take(0.5), large) == [(0, 0, 4)]
+    waiting.put(small, float)
+    assert cut(waiting.take(1.0), large, small) == [(1, 0, 1), (0, 4, 6)]
+    assert cut(waiting.take(1.0 + BESIDE_S / 2), large) == [(0, 6, 8)]
+    waiting.put(bulk, float)
+    assert [cut(waiting.take(1.0 + BESIDE_S), large, bulk) for _ in range(4)] == [
+        [(0, 8, 12)], [(0, 12, 16)], [(0, 16, 20)], [(1, 0, 4)]
+    ]  # fmt: skip
+
+
+

@@ -74,3 +74,23 @@ def test_the_kinds_whose_costs_are_remembered_are_bounded() -> None:
         costs.measured(kind, 1, 1.0, 0.0)
     assert costs.least(0, 1, 0.0) is None
     assert costs.least(KINDS, 1, 0.0) == 1.0
+
+
+def test_a_turn_has_the_fewest_rows_that_are_computed_at_nearly_the_best_rate() -> None:
+    """Longer runs that bring little are not worth the others' wait; of an unknown kind, as many as there may be."""
+    costs = CostModel(ladder(64))
+    for rows, seconds in {1: 1.0, 2: 1.0, 4: 1.1, 8: 1.9, 16: 3.6, 64: 14.0}.items():
+        costs.measured("s", rows, seconds, 0.0)
+    assert costs.turn("s", 64) == 8
+    assert costs.turn("s", 4) == 4
+    assert costs.turn("other", 16) == 16
+
+
+def test_a_run_that_does_not_fill_its_size_does_not_make_it_look_fast() -> None:
+    """Batches of nine rows count as of size 16, and a turn has four rows still."""
+    costs = CostModel(ladder(16))
+    for rows in (1, 2, 4, 8, 16):
+        costs.measured("s", rows, max(4.0, rows), 0.0)
+    for _ in range(100):
+        costs.measured("s", 16, 9.0, 0.0, 9)
+    assert costs.turn("s", 16) == 4
