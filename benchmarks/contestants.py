@@ -3,6 +3,7 @@
 python benchmarks/contestants.py install [--python PYTHON] [--only NAME,...] [--skip NAME,...]
 
 puts each peer into an environment of its own below benchmarks/.peers; PYTHON needs a shared libpython for PyTriton.
+TensorFlow Serving and Triton are containers: where there is docker or podman, their images are pulled.
 """
 
 import argparse
@@ -21,16 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import container
 import grpc
 import numpy as np
 from load import Load
 from serving_process import Server, tree_mb
 
+from horngate_protos.datatypes import BY_NUMPY
 from horngate_protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from horngate_protos.tensorflow_serving_pb2 import PredictRequest, PredictResponse
 from horngate_server.transports.pyvoy import grpc_framing
 
 HERE = Path(__file__).parent
 PEERS = ("grpcio_script", "pytriton", "mlserver", "ray_serve", "litserve", "bentoml")
+CONTAINERS = ("tensorflow_serving", "triton")
 ENVIRONMENTS = HERE / ".peers"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 START_S = 120.0
@@ -70,9 +75,27 @@ def _oip_classes(answer: bytes) -> list[int]:
     return list(response.outputs[place].contents.int64_contents)
 
 
+def _predict(images: Images) -> bytes:
+    request = PredictRequest()
+    request.model_spec.name = "mnist"
+    tensor = request.inputs["images"]
+    tensor.dtype, tensor.tensor_content = BY_NUMPY[images.dtype].tensorflow, images.tobytes()
+    for size in images.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return request.SerializeToString()
+
+
+def _predicted_classes(answer: bytes) -> list[int]:
+    tensor = PredictResponse.FromString(answer).outputs["classes"]
+    if tensor.tensor_content:
+        return [int(each) for each in np.frombuffer(tensor.tensor_content, np.int64)]
+    return list(tensor.int64_val)
+
+
 OIP = Dialect(_oip, _oip_classes)
 JSON = ("content-type: application/json",)
 DIALECTS = {
+    "tensorflow_serving": Dialect(_predict, _predicted_classes, "/tensorflow.serving.PredictionService/Predict"),
     "ray_serve": Dialect(
         lambda images: images.tobytes(), lambda body: json.loads(body)["classes"], "/",
         ("content-type: application/octet-stream",), grpc=False,
@@ -95,13 +118,13 @@ class Contestant:
     Attributes:
         name: who.
         address: host:port.
-        memory_mb: reads what it and its children hold.
+        memory_mb: reads what it and its children hold; None where these are a container's.
         start_s: seconds from its start to its first right answer.
     """
 
     name: str
     address: str
-    memory_mb: Callable[[], float]
+    memory_mb: Callable[[], float] | None
     start_s: float = 0.0
 
     @property
@@ -116,7 +139,7 @@ class Contestant:
         if dialect.grpc:
             options = [("grpc.max_receive_message_length", -1)]
             with grpc.insecure_channel(self.address, options=options) as channel:
-                infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
+                infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(dialect.path)
                 answer = infer(body, timeout=30)
             return dialect.classes(answer), len(answer) + grpc_framing.PREFIX_BYTES
         headers = dict(header.split(": ") for header in dialect.headers)
@@ -154,7 +177,8 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
     command = [str(python(name)), str(HERE / "peers" / name / "serve.py"), str(folder), str(port)]
     with _running(command, dict(os.environ)) as process:
         began = time.perf_counter()
-        running = Contestant(name, f"127.0.0.1:{port}", lambda: tree_mb(process.pid))
+        memory_mb = None if name in CONTAINERS else lambda: tree_mb(process.pid)
+        running = Contestant(name, f"127.0.0.1:{port}", memory_mb)
         while True:
             try:
                 running.ask(images)
@@ -184,14 +208,32 @@ def echo(sizes: dict[int, int]) -> Iterator[Contestant]:
 
 
 def python(name: str) -> Path:
-    """Return the Python that runs a peer; the script has no environment of its own."""
-    return Path(sys.executable) if name == "grpcio_script" else ENVIRONMENTS / name / "bin/python"
+    """Return the Python that runs a peer; the script and what runs in containers have no environment of their own."""
+    return Path(sys.executable) if name in {"grpcio_script", *CONTAINERS} else ENVIRONMENTS / name / "bin/python"
+
+
+def installed(name: str) -> bool:
+    """Whether a peer is there."""
+    if name in CONTAINERS:
+        engine = container.engine()
+        return engine is not None and container.pulled(engine, image(name))
+    return python(name).exists()
+
+
+def image(name: str) -> str:
+    """Return the image of a peer that is a container."""
+    return (HERE / "peers" / name / "image").read_text().strip()
 
 
 def install(names: list[str], interpreter: str) -> None:
-    """Make the peers' environments."""
+    """Make the peers' environments, and pull their images."""
     for name in names:
-        if name != "grpcio_script" and not (ENVIRONMENTS / name / ".ready").exists():
+        if name in CONTAINERS:
+            if (engine := container.engine()) is None:
+                print(f"{name} is a container, and left out: there is neither docker nor podman")
+            elif subprocess.run([engine, "pull", image(name)], check=False).returncode:
+                print(f"{name} is left out: {image(name)} cannot be pulled")
+        elif name != "grpcio_script" and not (ENVIRONMENTS / name / ".ready").exists():
             print(f"installing {name}", flush=True)
             subprocess.run([interpreter, "-m", "venv", "--clear", str(ENVIRONMENTS / name)], check=True)
             subprocess.run(
@@ -238,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["install"])
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--only", default=",".join(PEERS))
+    parser.add_argument("--only", default=",".join((*PEERS, *CONTAINERS)))
     parser.add_argument("--skip", default="")
     asked = parser.parse_args()
     install([name for name in asked.only.split(",") if name not in asked.skip.split(",")], asked.python)

@@ -60,6 +60,14 @@ def rounds(count: int, contestants: dict[str, Callable[[], dict[str, float]]]) -
     return collected
 
 
+def busy(seconds: float = 1.0) -> float:
+    """Return the share of the machine's processors that is in use, watched for so long."""
+    before = _ticks()
+    time.sleep(seconds)
+    idle, every = (after - at for after, at in zip(_ticks(), before, strict=True))
+    return 1 - idle / every
+
+
 def timed(command: Sequence[object], **options: Any) -> tuple[float, str]:
     """Run a command; return its wall-clock seconds and its stdout; where it fails, end with what it says."""
     began = time.perf_counter()
@@ -98,6 +106,13 @@ def save(name: str, content: dict[str, Any]) -> Path:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _ticks() -> tuple[int, int]:
+    """Return the processors' ticks so far: those in which they waited, and all."""
+    with Path("/proc/stat").open() as stat:
+        ticks = [int(each) for each in stat.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def _processor() -> str:

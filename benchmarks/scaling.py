@@ -9,7 +9,7 @@ import argparse
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 LADDER_MS = {1: 0.04, 64: 0.09, 128: 0.15, 256: 0.34, 512: 0.83, 1024: 1.21}
@@ -33,9 +33,9 @@ class Replica:
         return len(self.waiting) + len(self.running)
 
 
-def batch_s(requests: int, request_s: float) -> float:
+def batch_s(requests: int, request_s: float, ladder_ms: Mapping[int, float] = LADDER_MS) -> float:
     """Return how long a batch of single rows takes: every request's own cost, and the model's next larger rung."""
-    rung = next((ms for rows, ms in LADDER_MS.items() if rows >= requests), LADDER_MS[1024])
+    rung = next((ms for rows, ms in ladder_ms.items() if rows >= requests), max(ladder_ms.values(), default=0.0))
     return requests * request_s + rung / 1000
 
 
@@ -58,7 +58,16 @@ def two_choices(replicas: Sequence[Replica], _number: int) -> int:
     return first if replicas[first].load() <= replicas[second].load() else second
 
 
-def simulate(replicas: int, rate: float, pick: Pick, *, request_s: float, requests: int, burst: int) -> list[float]:
+def simulate(
+    replicas: int,
+    rate: float,
+    pick: Pick,
+    *,
+    request_s: float,
+    requests: int,
+    burst: int,
+    ladder_ms: Mapping[int, float] = LADDER_MS,
+) -> list[float]:
     """Return the latencies of so many requests, in seconds, sorted.
 
     Args:
@@ -68,6 +77,7 @@ def simulate(replicas: int, rate: float, pick: Pick, *, request_s: float, reques
         request_s: a request's own cost.
         requests: how many to simulate; the first fifth is not counted.
         burst: how many arrive at one moment; 1 for Poisson arrivals.
+        ladder_ms: milliseconds of a batch by its rows, ascending, beside its requests' own cost; none for nothing.
     """
     random.seed(1)
     servers = [Replica() for _ in range(replicas)]
@@ -79,7 +89,7 @@ def simulate(replicas: int, rate: float, pick: Pick, *, request_s: float, reques
         server = servers[place]
         count = min(len(server.waiting), 1024)
         server.running = [server.waiting.popleft() for _ in range(count)]
-        heapq.heappush(ends, (at + batch_s(count, request_s), place))
+        heapq.heappush(ends, (at + batch_s(count, request_s, ladder_ms), place))
 
     while number < requests:
         now += random.expovariate(rate / burst)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,16 @@ from serving_process import trained
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "trainer/horngate_trainer/data/mnist.npz"
-HORNGATE = {"horngate": "fast", "horngate-grpcio": "grpcio"}
+HORNGATE = {
+    "horngate": ("--transport", "fast"),
+    "horngate-litert": ("--transport", "fast", "--engine", "litert"),
+    "horngate-grpcio": ("--transport", "grpcio"),
+}
+PEERS = (*contestants.PEERS, *contestants.CONTAINERS)
+MIXED = ("horngate", "horngate-grpcio")
+MARKED = "horngate-priority: bulk"
+ONE_EACH = "p50 of 16 connections with one request each, ms"
+MIXED_P99 = "mixed: p99 of single images"
 BULK = 64
 LARGE = 4096
 Figures = dict[str, float]
@@ -61,19 +71,26 @@ def serve(
 
         one = measure(load(1, 1, 1), seconds)
         figures["p50, ms"] = one.p50_ms
+        figures[ONE_EACH] = measure(load(1, 16, 1), seconds).p50_ms
         figures["requests/s"] = measure(load(1, 4, 32), seconds).per_second
         figures["images/s"] = BULK * measure(load(BULK, 4, 8), seconds).per_second
-        if running.name in HORNGATE:
+        if running.name in MIXED:
+            large = load(LARGE, 1, 2)
             alone = measure(load(1, 1, 4), seconds)
-            bulk_alone = measure(load(LARGE, 1, 2), seconds)
-            beside, bulk = measure_both(load(1, 1, 4), load(LARGE, 1, 2), seconds)
-            figures["mixed: p99 of single images alone, ms"] = alone.p99_ms
-            figures["mixed: p99 of single images beside bulk, ms"] = beside.p99_ms
-            figures["mixed: bulk kept"] = bulk.per_second / bulk_alone.per_second
+            bulk_alone = measure(large, seconds)
+            figures[f"{MIXED_P99} alone, ms"] = alone.p99_ms
+            for beside, bulk in (
+                ("bulk", large),
+                ("bulk marked so", replace(large, headers=(*large.headers, MARKED))),
+            ):
+                singles, kept = measure_both(load(1, 1, 4), bulk, seconds)
+                figures[f"{MIXED_P99} beside {beside}, ms"] = singles.p99_ms
+                figures[f"mixed: {beside} kept"] = kept.per_second / bulk_alone.per_second
             figures["client, images/s"] = client(running.address)
         if running.name != "echo":
             _check(running, images, classes)
-            figures["memory, MB"] = running.memory_mb()
+            if running.memory_mb is not None:
+                figures["memory, MB"] = running.memory_mb()
             figures["start, s"] = running.start_s
     return figures
 
@@ -90,10 +107,10 @@ def main() -> None:
     with np.load(DATA) as data:
         images: Images = data["x_test"][:LARGE]
     with trained(asked.models) as models:
-        names = ["C API", "echo", *HORNGATE, *contestants.PEERS]
+        names = ["C API", "echo", *HORNGATE, *PEERS]
         names = [name for name in names if name in (asked.only.split(",") if asked.only else names)]
         names = [name for name in names if name not in asked.skip.split(",")]
-        for name in [name for name in names if name in contestants.PEERS and not contestants.python(name).exists()]:
+        for name in [name for name in names if name in PEERS and not contestants.installed(name)]:
             print(f"{name} is not installed, and left out: python benchmarks/contestants.py install")
             names.remove(name)
         classes, sizes = _reference(models, images)
@@ -106,12 +123,12 @@ def main() -> None:
             if name == "echo":
                 start = partial(contestants.echo, sizes)
             elif name in HORNGATE:
-                start = partial(contestants.horngate, name, models, "--transport", HORNGATE[name])
+                start = partial(contestants.horngate, name, models, *HORNGATE[name])
             else:
                 start = partial(contestants.peer, name, models, images[:1])
             runs[name] = partial(serve, start, images, classes, asked.seconds)
         figures = harness.rounds(asked.rounds, runs)
-    versions = {name: _version(name) for name in names if name in contestants.PEERS}
+    versions = {name: _version(name) for name in names if name in PEERS}
     ratios = {name: value for name, value in _ratios(figures).items() if value is not None}
     for name, value in ratios.items():
         print(f"{name:90}{value:8.2f}")
@@ -156,7 +173,7 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
 
     def best(figure: str) -> str:
         return max(
-            (name for name in figures.get(figure, {}) if name in contestants.PEERS),
+            (name for name in figures.get(figure, {}) if name in PEERS),
             key=lambda name: statistics.median(figures[figure][name]),
             default="",
         )
@@ -165,17 +182,14 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
     limit = [
         a + b for a, b in zip(p50.get("echo", []), figures.get("C API p50, ms", {}).get("C API", []), strict=False)
     ]
-    mixed = {
-        name: statistics.median(
-            a / b
-            for a, b in zip(
-                figures["mixed: p99 of single images beside bulk, ms"][name],
-                figures["mixed: p99 of single images alone, ms"][name],
-                strict=True,
+    mixed = {}
+    for beside in ("bulk", "bulk marked so"):
+        for name, kept in figures.get(f"mixed: {beside} kept", {}).items():
+            pairs = zip(
+                figures[f"{MIXED_P99} beside {beside}, ms"][name], figures[f"{MIXED_P99} alone, ms"][name], strict=True
             )
-        )
-        for name in figures.get("mixed: bulk kept", {})
-    }
+            mixed[f"mixed: p99 beside {beside} to p99 alone, {name}"] = statistics.median(a / b for a, b in pairs)
+            mixed[f"mixed: {beside} kept, {name}"] = statistics.median(kept)
     requests, rows = best("requests/s"), best("images/s")
     return {
         f"1 image, 4 x 32: to the best peer, {requests}": ratio("requests/s", "horngate", requests),
@@ -185,11 +199,8 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
         "1 image, 1 in flight: p50 to echo's p50 + C API at batch 1": (
             statistics.median(a / b for a, b in zip(p50["horngate"], limit, strict=True)) if limit else None
         ),
-        **{f"mixed: p99 beside the bulk caller to p99 alone, {name}": value for name, value in mixed.items()},
-        **{
-            f"mixed: bulk throughput kept, {name}": statistics.median(values)
-            for name, values in figures.get("mixed: bulk kept", {}).items()
-        },
+        "1 image, 16 connections, 1 in flight on each: p50 to the echo's": ratio(ONE_EACH, "horngate", "echo"),
+        **mixed,
         "client, 70,000 images: to the server's images/s as h2load sees it": ratio(
             "client, images/s", "horngate", "horngate", of="images/s"
         ),
@@ -200,6 +211,8 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
 
 
 def _version(name: str) -> str:
+    if name in contestants.CONTAINERS:
+        return contestants.image(name)
     package = {"grpcio_script": "grpcio", "pytriton": "nvidia-pytriton", "ray_serve": "ray"}.get(name, name)
     program = f"from importlib.metadata import version; print('{package}', version('{package}'))"
     done = subprocess.run([str(contestants.python(name)), "-c", program], capture_output=True, text=True, check=True)

@@ -24,7 +24,8 @@ FOREIGN = ("embed", "freeaxes", "image256")
 ONCE = ["--rounds", "1", "--no-save"]
 SMALLEST = {
     "chaos": ["--seconds", "45", "--transport", "auto", "--workers", "2"],
-    "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-grpcio"],
+    "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-litert,horngate-grpcio"],
+    "growth": ["--no-save", "--quick"],
     "engines": [*ONCE, "--seconds", "0.2", "--only", "mlp"],
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
@@ -37,7 +38,7 @@ SMALLEST = {
     "scaling": ["--requests", "2000"],
 }
 """The longest ones first. What `chaos` finds counts, however short."""
-NEEDS = dict.fromkeys(("serving", "engines"), ("h2load", "apt-get install nghttp2-client"))
+NEEDS = dict.fromkeys(("serving", "growth", "engines"), ("h2load", "apt-get install nghttp2-client"))
 """Programs that are no Python packages."""
 
 
@@ -52,7 +53,7 @@ def main() -> int:
             pool.submit(foreign, scratch / "others", *FOREIGN)
             first, second = pool.map(partial(train, scratch), (1, 2))
         mnist, others = str(scratch / "1"), str(scratch / "others")
-        models = {name: ["--models", mnist] for name in ("serving", "start", "soak", "shutdowns")}
+        models = {name: ["--models", mnist] for name in ("serving", "growth", "start", "soak", "shutdowns")}
         models |= {name: ["--models", others] for name in ("large_models", "neighbours")}
         models |= {"chaos": ["--models", folder], "hostile": ["--models", folder], "swaps": [str(first), str(second)]}
         with ThreadPoolExecutor(AT_ONCE) as pool:
