@@ -11,8 +11,8 @@ possible line of interactive rows has, bulk is owed one such turn: where it got 
 starves, and while an interactive request waits, it is overtaken once at most. Each of the two has the whole capacity:
 bulk takes nobody's place.
 
-While small interactive requests come, or came a moment ago, such a turn has no more rows than the model needs to compute
-them at nearly its full rate (`CostModel.turn`): whoever comes meanwhile waits for all of it.
+While small interactive requests come, or came a moment ago, such a turn has no more rows than the model needs to
+compute them at nearly its full rate (`CostModel.turn`): whoever comes meanwhile waits for all of it.
 
 A request whose plan is ``whole`` is a batch of its own, however many rows it has.
 """

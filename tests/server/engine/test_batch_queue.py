@@ -248,6 +248,3 @@ def test_a_turn_is_no_longer_than_it_must_be_while_small_requests_come() -> None
     assert [cut(waiting.take(1.0 + BESIDE_S), large, bulk) for _ in range(4)] == [
         [(0, 8, 12)], [(0, 12, 16)], [(0, 16, 20)], [(1, 0, 4)]
     ]  # fmt: skip
-
-
-
