@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
 
-from horngate_protos import __version__
-from horngate_server.core import settings
 from horngate_server.transports.pyvoy import envoy
 from support.http2 import MODEL_INFER
 from support.in_process import request
@@ -173,7 +170,11 @@ def test_every_metric_that_is_asked_for_exists(loaded: ServerProcess) -> None:
             return set(re.findall(r"^([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
 
     texts = [query for _, query in QUERIES] + [rule["expr"] for rule in RULES]
-    texts.append((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
+    components = DEPLOY / "kubernetes/components"
+    texts += [
+        (components / name).read_text()
+        for name in ("autoscaling/prometheus-adapter.yaml", "autoscaling-keda/scaledobject.yaml")
+    ]
     asked = {name for text in texts for name in re.findall(r"\b(?:horngate|process)_[a-z_]+", text)}
     asked -= {"horngate_busy", "horngate_worker_restarts_total"}  # the latter: of a server with --workers
     asked -= {name for name in asked if name.endswith("_p")}
@@ -190,76 +191,6 @@ def test_every_alert_has_a_test_and_a_paragraph() -> None:
     for rule in alerts:
         assert f"alertname: {rule['alert']}" in tests
         assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{rule['alert'].lower()}"
-
-
-FOREIGN = ("kustomize.config.k8s.io/", "monitoring.coreos.com/", "serving.knative.dev/", "serving.kserve.io/")
-"""Not Kubernetes' own: their schemas are elsewhere."""
-MANIFESTS = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", MANIFESTS, ids=[path.name for path in MANIFESTS])
-def test_manifests_fit_their_schemas(path: Path) -> None:
-    """Kubernetes' own, strictly: a field that there is not is an error."""
-    for manifest in yaml.safe_load_all(path.read_text()):
-        if "kind" in manifest and not manifest["apiVersion"].startswith(FOREIGN):
-            kubernetes_validate.validate(manifest, "1.34", strict=True)
-
-
-def test_the_base_is_whole_and_fits_together() -> None:
-    """Every file is in the kustomization, and all select the same pods; KServe's runtime listens where it says."""
-    base = DEPLOY / "kubernetes/base"
-    resources = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
-    assert sorted([*resources, "kustomization.yaml"]) == sorted(path.name for path in base.iterdir())
-    made = {each["kind"]: each for name in resources for each in yaml.safe_load_all((base / name).read_text())}
-    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    selectors = [
-        made[kind]["spec"]["selector"]["matchLabels"] for kind in ("PodDisruptionBudget", "PodMonitor", "Deployment")
-    ]
-    selectors += [made["Service"]["spec"]["selector"], made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]]
-    assert all(selector == {"app.kubernetes.io/name": "horngate-server"} for selector in selectors)
-    assert selectors[0].items() <= labels.items()
-    assert labels[made["PodMonitor"]["spec"]["jobLabel"]] == JOB
-    names = {metric["pods"]["metric"]["name"] for metric in made["HorizontalPodAutoscaler"]["spec"]["metrics"][1:]}
-    adapter = yaml.safe_load((DEPLOY / "kubernetes/prometheus-adapter.yaml").read_text())
-    assert names == {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
-    runtime, _service = yaml.safe_load_all((DEPLOY / "kubernetes/kserve.yaml").read_text())
-    [container] = runtime["spec"]["containers"]
-    flags = container["args"]
-    assert container["ports"][0]["containerPort"] == int(flags[flags.index("--grpc-port") + 1])
-
-
-def test_the_lite_overlay_changes_the_base_to_a_small_server_without_tensorflow() -> None:
-    """Merged as kustomize merges, it is a Deployment that fits its schema; its variables are the server's."""
-    base = yaml.safe_load((DEPLOY / "kubernetes/base/deployment.yaml").read_text())
-    overlay = yaml.safe_load((DEPLOY / "kubernetes/lite/kustomization.yaml").read_text())
-    assert overlay["resources"] == ["../base"]
-    [patch] = (yaml.safe_load(each["patch"]) for each in overlay["patches"])
-    assert (patch["kind"], patch["metadata"]["name"]) == (base["kind"], base["metadata"]["name"])
-    [container], [changed] = (each["spec"]["template"]["spec"]["containers"] for each in (base, patch))
-    assert changed["name"] == container["name"]
-    variables = {each["name"]: each["value"] for each in changed["env"]}
-    container |= changed | {"env": container["env"] + changed["env"]}
-    kubernetes_validate.validate(base, "1.34", strict=True)
-    assert settings.read(["--models", "m"], variables).transport == "grpcio"
-    assert container["resources"]["requests"]["memory"] == "128Mi"
-
-
-def test_knative_starts_a_server_where_it_looks_for_one() -> None:
-    """HTTP/2 without TLS on the port that is asked whether it is ready; nothing runs while nobody calls."""
-    service = yaml.safe_load((DEPLOY / "kubernetes/knative.yaml").read_text())
-    template = service["spec"]["template"]
-    [container] = template["spec"]["containers"]
-    chosen = settings.read(["--models", "/models", *container["args"]], {})
-    assert container["ports"] == [{"name": "h2c", "containerPort": chosen.grpc_port}]
-    assert container["readinessProbe"]["grpc"]["port"] == chosen.grpc_port
-    assert template["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] == "0"
-    claims = yaml.safe_load((DEPLOY / "kubernetes/base/models.yaml").read_text())["metadata"]["name"]
-    assert template["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claims
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "m"}}
-    spec = {
-        key: value for key, value in template["spec"].items() if key not in {"containerConcurrency", "timeoutSeconds"}
-    }
-    kubernetes_validate.validate(pod | {"spec": spec}, "1.34", strict=True)
 
 
 def test_compose_is_closed_unless_opened() -> None:
@@ -282,14 +213,8 @@ def test_compose_is_closed_unless_opened() -> None:
         assert "USER 10001:10001" in lines
 
 
-def test_manifests_ask_for_the_images_of_this_version() -> None:
-    """`make release` writes it there."""
-    texts = [path.read_text() for path in MANIFESTS]
-    assert {tag for text in texts for tag in re.findall(r"image: horngate-[\w-]+:(\S+)", text)} == {__version__}
-
-
 def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:
-    """The data source is Prometheus's address, Envoy's cluster the replicas' gRPC port, the job has one name."""
+    """The data source is Prometheus's address and chosen by a variable, Envoy's cluster the replicas' gRPC port."""
     source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     prometheus = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
@@ -300,7 +225,10 @@ def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:
         for job in re.findall(r'job="(\w+)"', text)
     }
     assert jobs == {JOB}
-    assert {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]} == {"prometheus"}
+    [chosen, _model] = DASHBOARD["templating"]["list"]
+    assert (chosen["type"], chosen["query"]) == ("datasource", source["datasources"][0]["type"])
+    uids = {target["datasource"]["uid"] for panel in PANELS for target in panel["targets"]}
+    assert uids == {f"${{{chosen['name']}}}"}
     [cluster] = yaml.safe_load((DEPLOY / "envoy/envoy.yaml").read_text())["static_resources"]["clusters"]
     [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "replicas", "port_value": 8001}

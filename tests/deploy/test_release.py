@@ -55,7 +55,7 @@ def test_a_release_is_one_commit_and_a_tag_of_what_was_unreleased(run: Run, tmp_
     assert run("git", "rev-parse", "v7.8.9^{commit}").stdout == run("git", "rev-parse", "HEAD").stdout
     assert '__version__ = "7.8.9"' in (tmp_path / FILES[1]).read_text()
     for manifest in FILES[2:]:
-        assert re.findall(r"image: (horngate\S+)", (tmp_path / manifest).read_text()) == ["horngate-server:7.8.9"]
+        assert set(re.findall(r"image: (horngate\S+)", (tmp_path / manifest).read_text())) == {"horngate-server:7.8.9"}
     assert (tmp_path / "CHANGELOG.md").read_text().endswith(f"## Unreleased\n\n## 7.8.9 - 2030-01-31\n{unreleased}")
     notes = release(run, "7.8.9", "--notes").stdout
     assert notes.strip() == unreleased.partition("\n## ")[0].strip()

@@ -22,6 +22,7 @@ OUTSIDE_CI = (
     "no curl on this machine",
     "no go on this machine",
     "no java on this machine",
+    "no kubectl on this machine",
     "no npm registry can be reached",
     "no prometheus here",
     "openssl makes the certificate",
