@@ -20,7 +20,15 @@ import matplotlib.pyplot as plt
 from matplotlib.gridspec import GridSpec
 
 DASHBOARD = Path(__file__).parent / "dashboards/horngate.json"
-UNITS = {"s": "s", "percentunit": "share", "bytes": "bytes", "reqps": "requests/s", "bool": "", "short": ""}
+UNITS = {
+    "s": "s",
+    "percentunit": "share",
+    "bytes": "bytes",
+    "reqps": "requests/s",
+    "rowsps": "rows/s",
+    "bool": "",
+    "short": "",
+}
 
 
 def ask(prometheus: str, query: str, minutes: float) -> list[Any]:
@@ -58,7 +66,7 @@ def draw(panel: dict[str, Any], axes: Any, prometheus: str, minutes: float) -> N
     unit = panel["fieldConfig"]["defaults"]["unit"]
     axes.set_ylabel(UNITS.get(unit, unit), fontsize=7)
     axes.tick_params(labelsize=7)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=panel["fieldConfig"]["defaults"].get("min"))
     axes.grid(alpha=0.3)
     if texts:
         axes.legend(fontsize=6, ncols=2 if len(texts) > 5 else 1, loc="upper left", framealpha=0.6)

@@ -32,7 +32,17 @@ FILLED = (
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: what it is called, in which unit, and per line its query and its legend."""
+    """One panel.
+
+    Attributes:
+        title: what it is called.
+        unit: as Grafana names units.
+        lines: per line its query and its legend.
+        text: what it says, and what to make of it.
+        width: in the grid's 24 columns.
+        kind: Grafana's name for the panel.
+        least: where the axis begins; None leaves it to the values, which may be negative.
+    """
 
     title: str
     unit: str
@@ -40,6 +50,7 @@ class Panel:
     text: str
     width: int = 8
     kind: str = "timeseries"
+    least: float | None = 0
 
 
 def quantiles(metric: str, what: str = "") -> tuple[tuple[str, str], ...]:
@@ -59,7 +70,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Traffic": (
         Panel("Requests by code", "reqps", ((f"sum by (code) (rate(horngate_requests_total{ONE}{RATE}))", "{{code}}"),),
               "Answered inference requests a second."),
-        Panel("Rows by version", "rows/s",
+        Panel("Rows by version", "rowsps",
               ((f"sum by (model, version) (rate(horngate_rows_total{ONE}{RATE}))", "{{model}} {{version}}"),),
               "What the models computed for callers."),
         Panel("Failed by our fault", "percentunit",
@@ -118,7 +129,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("Inputs' mean", "short",
               ((f"avg by (version) (horngate_input_mean{ONE})", "{{version}} now"),
                (f"avg by (version) (horngate_baseline_input_mean{ONE})", "{{version}} training")),
-              "Far apart: somebody prepares inputs in another way."),
+              "Far apart: somebody prepares inputs in another way.", least=None),
         Panel("Classes", "percentunit",
               ((SHARES, "{{class}}"),),
               "Shares of the answers.", 12),
@@ -141,7 +152,8 @@ def dashboard() -> dict[str, Any]:
     panels: list[dict[str, Any]] = []
     y = 0
     for section, members in SECTIONS.items():
-        panels.append({"type": "row", "title": section, "gridPos": {"x": 0, "y": y, "w": 24, "h": 1}, "panels": []})
+        place = {"x": 0, "y": y, "w": 24, "h": 1}
+        panels.append({"type": "row", "title": section, "collapsed": False, "gridPos": place, "panels": []})
         y, x = y + 1, 0
         for panel in members:
             if x + panel.width > 24:
@@ -155,6 +167,8 @@ def dashboard() -> dict[str, Any]:
         "uid": "horngate", "title": "Horngate", "tags": ["horngate"], "schemaVersion": 39, "refresh": "5s",
         "time": {"from": "now-15m", "to": "now"}, "editable": False, "graphTooltip": 1,
         "templating": {"list": [{
+            "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
+        }, {
             "name": "model", "label": "Model", "type": "query", "datasource": _SOURCE, "includeAll": True,
             "allValue": ".*", "current": {"text": "All", "value": "$__all"}, "refresh": 2,
             "query": {"query": 'label_values(horngate_model_state{job="horngate"}, model)', "refId": "models"},
@@ -163,21 +177,23 @@ def dashboard() -> dict[str, Any]:
     }  # fmt: skip
 
 
+_LEGEND = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": ["lastNotNull", "max"]}
 _HIDDEN = {"excludeByName": dict.fromkeys(("Time", "Value", "__name__", "job"), True)}
-_SOURCE = {"type": "prometheus", "uid": "prometheus"}
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def _panel(panel: Panel, x: int, y: int) -> dict[str, Any]:
     table = panel.kind == "table"
     defaults: dict[str, Any] = {"unit": panel.unit}
     if not table:
-        defaults |= {"custom": {"fillOpacity": 8, "lineWidth": 1, "showPoints": "never"}, "min": 0}
+        defaults["custom"] = {"fillOpacity": 8, "lineWidth": 1, "showPoints": "never"}
+    if not table and panel.least is not None:
+        defaults["min"] = panel.least
     return {
         "type": panel.kind, "title": panel.title, "description": panel.text, "datasource": _SOURCE,
         "gridPos": {"x": x, "y": y, "w": panel.width, "h": 8},
         "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": {} if table else {"legend": {"displayMode": "list", "placement": "bottom"},
-                                     "tooltip": {"mode": "multi", "sort": "desc"}},
+        "options": {} if table else {"legend": _LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}},
         "transformations": [{"id": "organize", "options": _HIDDEN}] if table else [],
         "targets": [
             {"refId": chr(65 + place), "expr": query, "legendFormat": legend, "datasource": _SOURCE,
