@@ -1,5 +1,7 @@
 """Tells whether small files have changed: secrets and certificates that operators replace while the server runs."""
 
+import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +40,21 @@ class Changes:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_state(path) for path in self._paths]
+
+
+def reason(path: Path, error: OSError) -> str:
+    """Return why a file cannot be read or written: where it may not be, whose it is, its mode, and who we are."""
+    if isinstance(error, PermissionError):
+        for there in (path, *path.parents):
+            try:
+                state = there.stat()
+            except OSError:  # it is not there, or the folder above may not be looked into
+                continue
+            return (
+                f"{error.strerror}: {there} belongs to user {state.st_uid} and group {state.st_gid}, with mode "
+                f"{stat.S_IMODE(state.st_mode):04o}; this process is user {os.geteuid()} and group {os.getegid()}"
+            )
+    return str(error)
 
 
 def every_second(look: Callable[[], object], name: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from horngate_server.core.errors import SettingsError, Unauthenticated
-from horngate_server.core.file_changes import Changes
+from horngate_server.core.file_changes import Changes, reason
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,9 @@ def add(path: Path, name: str, *, admin: bool) -> str:
         text = path.read_text()
         with path.open("a") as file:
             file.write(line if not text or text.endswith("\n") else f"\n{line}")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"--file {path}: {reason(path, error)}") from error
+    except UnicodeDecodeError as error:
         raise SettingsError(f"--file {path}: {error}") from error
     return token
 
@@ -152,7 +154,7 @@ def _read(path: Path) -> tuple[Mapping[bytes, Client], Sequence[str]]:
     try:
         lines = path.read_bytes().decode(errors="replace").splitlines()
     except OSError as error:
-        return clients, [f"--tokens {path}: {error}"]
+        return clients, [f"--tokens {path}: {reason(path, error)}"]
     errors: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()

@@ -1,6 +1,7 @@
 """Who may call."""
 
 import logging
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,25 @@ def test_a_file_without_a_good_line_lets_nobody_in(
     tokens.look()
     assert tokens.client(bearer(new)).name == "alice"
     assert bool(tokens.valid)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_its_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user and mode, and who we are: what must be changed. A folder that may not be written to, too."""
+    add(path, "alice", admin=False)
+    path.chmod(0o600)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
+    us = f"user {os.geteuid()} and group {os.getegid()}"
+    with pytest.raises(SettingsError) as refused:
+        Tokens(path, Clock())
+    said = f"--tokens {path}: Permission denied: {path} belongs to {us}, with mode 0600; this process is {us}"
+    assert str(refused.value) == said
+    with pytest.raises(SettingsError, match=f": {path.parent} belongs to"):
+        add(path.parent / "new", "alice", admin=False)
 
 
 def test_an_editor_that_empties_the_file_first_locks_nobody_out(path: Path) -> None:
