@@ -98,8 +98,8 @@ swaps: setup  ## fifty versions take over under load: no call may fail, and memo
 	@$(BIN)/python benchmarks/swaps.py
 	@$(BIN)/python benchmarks/render.py
 
-smoke:  ## the whole docker-compose stack: up, classify, watch, kill and restart replicas under load (docker or podman)
-	@$(PYTHON) deploy/smoke.py
+smoke:  ## the whole docker-compose stack, without and with TensorFlow: up, classify, watch, kill, restart, doors (docker or podman)
+	@for engine in litert tensorflow; do HORNGATE_IMAGE_ENGINE=$$engine $(PYTHON) deploy/smoke.py || exit 1; done
 
 test: setup  ## the whole test-suite, with a minute of fuzzing: two files at a time, then what must be alone
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not alone"

@@ -2,8 +2,8 @@
 
 It brings up a stack of its own (another project name, the same ports), classifies the test set from a container, asks
 Prometheus the dashboard's queries, kills a replica behind Envoy under load, restarts all of them one after the other
-under load, and takes everything down again. Exit code 0 if all of it held, 1 with the reason if not.
-HORNGATE_IMAGE_ENGINE=litert builds the servers without TensorFlow.
+under load, gives the server TLS and tokens as docs/deploy.md says, and takes everything down again. Exit code 0 if all
+of it held, 1 with the reason if not. HORNGATE_IMAGE_ENGINE=litert builds the servers without TensorFlow.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "trainer/horngate_trainer/data/mnist.npz"
+DOORS = ROOT / "deploy/compose/doors.yaml"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/horngate.json"
 PROJECT = "horngate-smoke"
 HTTP, PROMETHEUS, ENVOY = "http://localhost:8002", "http://localhost:9090", "http://localhost:9901"
@@ -40,24 +41,26 @@ class Failed(Exception):
 class Stack:
     """The compose project.
 
+    Attributes:
+        engine: what runs the containers.
+
     Args:
         command: ``docker compose`` or ``podman-compose``, in words.
+        files: that say more than docker-compose.yml.
+        variables: for these files.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = [*command, "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml")]
+    def __init__(self, command: Sequence[str], *files: Path, **variables: str) -> None:
+        self.engine = "podman" if "podman" in command[0] else "docker"
+        self._command = ["env", *(f"{name}={value}" for name, value in variables.items()), *command, "-p", PROJECT]
+        for file in (ROOT / "docker-compose.yml", *files):
+            self._command += ["-f", str(file)]
         self._command += ["--profile", "scale", "--profile", "tools"]
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Run a compose command in the background."""
-        return subprocess.Popen(
-            [*self._command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-        )
-
-    @property
-    def engine(self) -> str:
-        """What runs the containers."""
-        return "podman" if "podman" in self._command[0] else "docker"
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*self._command, *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
     def containers(self) -> list[str]:
         """Name those that run."""
@@ -67,10 +70,10 @@ class Stack:
         ]
         return sorted({name for names in listed for name in names})
 
-    def __call__(self, *words: str) -> str:
-        """Run a compose command; return what it printed."""
+    def __call__(self, *words: str, given: str = "") -> str:
+        """Run a compose command with this on its standard input; return what it printed."""
         process = self.start(*words)
-        out, err = process.communicate()
+        out, err = process.communicate(given)
         if process.returncode:
             raise Failed(f"{' '.join(words)}: exit code {process.returncode}\n{out[-2000:]}\n{err[-4000:]}")
         return out
@@ -238,6 +241,44 @@ def restarts(stack: Stack) -> None:
     under_load(stack, "three replicas restarted under load", 60, roll)
 
 
+def doors(command: Sequence[str]) -> None:
+    """The commands of docs/deploy.md for TLS and tokens: who has none is refused, also once theirs was taken away."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        key, certificate = Path(folder, "key.pem"), Path(folder, "cert.pem")
+        made = run(
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", "/CN=server",
+            "-addext", "subjectAltName=DNS:server,DNS:localhost", "-keyout", str(key), "-out", str(certificate),
+        )  # fmt: skip
+        if made.returncode:
+            raise Failed(f"openssl made no certificate: {made.stderr}")
+        stack = Stack(command, DOORS, HORNGATE_CA=str(certificate))
+        alone = ("run", "--rm", "--no-deps", "-T")
+        for file in (key, certificate):
+            stack(*alone, "--entrypoint", "tee", "tokens", f"/doors/{file.name}", given=file.read_text())
+        alice = stack(*alone, "tokens", "alice").split()[-1]
+        stack("up", "-d", "server")
+        until("the server with doors is ready", lambda: get(f"{HTTP}/readyz")[0] == 200)
+        bob = stack(*alone, "tokens", "bob").split()[-1]  # the server is there, and reads the file only
+        until("bob's token is good", lambda: _predicts(command, certificate, bob), 30)
+        if not _predicts(command, certificate, alice) or _predicts(command, certificate, ""):
+            raise Failed("expected alice to be let in and nobody without a token")
+        stack(*alone, "--entrypoint", "sed", "tokens", "-i", "/^alice /d", "/doors/tokens")
+        until("alice's token is not good any more", lambda: not _predicts(command, certificate, alice), 30)
+    say("doors: TLS, tokens added while it runs, one taken away, and nobody without")
+
+
+def _predicts(command: Sequence[str], certificate: Path, token: str) -> bool:
+    """Ask the server with doors; False where it says that the token is none."""
+    process = Stack(command, DOORS, HORNGATE_CA=str(certificate), HORNGATE_TOKEN=token).client(
+        "predict", "/digits/seven.png"
+    )
+    out, err = process.communicate(timeout=300)
+    if process.returncode and "token" not in out + err:
+        raise Failed(f"exit code {process.returncode}, and no word of a token: {out[-2000:]}\n{err[-2000:]}")
+    return process.returncode == 0
+
+
 def no_root(stack: Stack) -> None:
     """Nobody is root in any container."""
     for service in ("server", "prometheus", "envoy"):
@@ -295,10 +336,11 @@ def main() -> int:
     asked = parser.parse_args()
     stack: Stack | None = None
     try:
-        stack = Stack(asked.compose.split() if asked.compose else compose())
+        command = asked.compose.split() if asked.compose else compose()
+        stack = Stack(command)
         stack("down", "-v")
         services = ["trainer", "server", "prometheus", *([] if asked.no_grafana else ["grafana"])]
-        comes_up(stack, services, [] if asked.no_build else ["--build"])
+        comes_up(stack, services, ["--no-build" if asked.no_build else "--build"])
         classifies(stack)
         stack("up", "-d", *REPLICAS, "envoy")
         until("three replicas are healthy", lambda: healthy() == 3)
@@ -308,6 +350,7 @@ def main() -> int:
         under_load(stack, "the dashboard asked under load", 40, dashboard_answers)
         survives_a_kill(stack)
         restarts(stack)
+        doors(command)
     except Failed as error:
         print(f"FAILED  {error}", file=sys.stderr)
         if stack is not None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from horngate_server.core import settings
 from horngate_server.transports.pyvoy import envoy
 from support.http2 import MODEL_INFER
 from support.in_process import request
@@ -207,10 +208,39 @@ def test_compose_is_closed_unless_opened() -> None:
         ours = service["image"].startswith("horngate-")
         assert "healthcheck" in service or service.get("restart") != "unless-stopped", name
         assert ours or service["user"].split(":")[0] != "0", name
+        assert not ours or service["pull_policy"] == "build", name
         assert not any("PASSWORD" in key or "TOKEN" in key for key in service.get("environment", ())), name
     for part in ("server", "trainer", "client"):
         lines = (ROOT / part / "Dockerfile").read_text().splitlines()
         assert "USER 10001:10001" in lines
+
+
+@pytest.mark.parametrize("name", ["doors", "object-store"])
+def test_what_is_put_over_compose_fits_the_server(name: str) -> None:
+    """Variables are settings, files are in what is mounted, and the image has that folder as its user's own."""
+    server = yaml.safe_load((DEPLOY / f"compose/{name}.yaml").read_text())["services"]["server"]
+    known = {settings.names(attribute)[1] for attribute in settings.Settings.__dataclass_fields__}
+    given = {variable: value for variable, value in server["environment"].items() if variable.startswith("HORNGATE_")}
+    assert given.keys() <= known
+    [mounted] = [volume.split(":")[1] for volume in server["volumes"]]
+    assert any(str(value).startswith(mounted) for value in given.values())
+    [owned] = re.findall(
+        "install --directory --owner horngate --group horngate (.*)", (ROOT / "server/Dockerfile").read_text()
+    )
+    assert mounted in owned.split()
+
+
+def test_the_containers_healthcheck_tells_ready_from_not(loaded: ServerProcess) -> None:
+    """Without Python: 0 where /readyz is 200, else 1."""
+
+    def asked(port: int | str) -> int:
+        environment = {"HORNGATE_HTTP_PORT": str(port), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [ROOT / "server/healthcheck"], env=environment, capture_output=True, check=False, timeout=30
+        ).returncode
+
+    until(lambda: asked(loaded.http.rpartition(":")[2]) == 0)
+    assert asked(free_port()) == 1
 
 
 def test_grafana_and_envoy_are_told_of_the_same_ports_as_the_services() -> None:
