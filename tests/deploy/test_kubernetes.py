@@ -162,19 +162,11 @@ def test_envoy_finds_its_configuration_and_the_replicas(built: dict[str, list[Ma
     [envoy] = [each for each in built["envoy"] if each["kind"] == "Deployment" and each["metadata"]["name"] == "envoy"]
     mounted = envoy["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"]
     assert mounted == configuration["metadata"]["name"]
-    resources = yaml.safe_load(configuration["data"]["envoy.yaml"])["static_resources"]
-    [cluster] = resources["clusters"]
+    [cluster] = yaml.safe_load(configuration["data"]["envoy.yaml"])["static_resources"]["clusters"]
     [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     services = {each["metadata"]["name"]: each["spec"]["ports"] for each in built["envoy"] if each["kind"] == "Service"}
     assert address["port_value"] in {port["port"] for port in services[address["address"]]}
-    manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    ages = manager["common_http_protocol_options"]
-    oldest_s = float(ages["max_connection_duration"].rstrip("s")) * (
-        1 + ages["max_connection_duration_jitter"]["value"] / 100
-    )
-    still_serves = container(envoy["spec"])["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert oldest_s + float(manager["drain_timeout"].rstrip("s")) < still_serves
 
 
 def test_kserve_calls_scrapes_and_asks_where_the_server_listens() -> None:
