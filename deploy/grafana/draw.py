@@ -79,9 +79,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prometheus", default="http://localhost:9090", metavar="URL")
     parser.add_argument("--minutes", type=float, default=5, metavar="N")
+    parser.add_argument("--sections", type=int, metavar="N", help="only the first N of them")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
     asked = parser.parse_args()
     panels = json.loads(DASHBOARD.read_text())["panels"]
+    ends = [*(at for at, panel in enumerate(panels) if at and panel["type"] == "row"), len(panels)]
+    panels = panels[: ends[(asked.sections or len(ends)) - 1]]
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     figure = plt.figure(figsize=(18, height * 0.36), layout="constrained")
     grid = GridSpec(height, 24, figure=figure)
