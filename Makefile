@@ -98,7 +98,7 @@ swaps: setup  ## fifty versions take over under load: no call may fail, and memo
 	@$(BIN)/python benchmarks/swaps.py
 	@$(BIN)/python benchmarks/render.py
 
-smoke:  ## the whole docker-compose stack, without and with TensorFlow: up, classify, watch, kill, restart, doors (docker or podman)
+smoke:  ## the docker-compose stack, without and with TensorFlow: up, classify, watch, kill, restart, doors (docker or podman)
 	@for engine in litert tensorflow; do HORNGATE_IMAGE_ENGINE=$$engine $(PYTHON) deploy/smoke.py || exit 1; done
 
 test: setup  ## the whole test-suite, with a minute of fuzzing: two files at a time, then what must be alone
