@@ -62,11 +62,33 @@ class PredictLog(_message.Message):
     response: PredictResponse
     def __init__(self, request: _Optional[_Union[PredictRequest, _Mapping]] = ..., response: _Optional[_Union[PredictResponse, _Mapping]] = ...) -> None: ...
 
+class SamplingConfig(_message.Message):
+    __slots__ = ("sampling_rate",)
+    SAMPLING_RATE_FIELD_NUMBER: _ClassVar[int]
+    sampling_rate: float
+    def __init__(self, sampling_rate: _Optional[float] = ...) -> None: ...
+
+class LogMetadata(_message.Message):
+    __slots__ = ("model_spec", "sampling_config", "timestamp_secs", "horngate_arrived_us", "horngate_took_us")
+    MODEL_SPEC_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_SECS_FIELD_NUMBER: _ClassVar[int]
+    HORNGATE_ARRIVED_US_FIELD_NUMBER: _ClassVar[int]
+    HORNGATE_TOOK_US_FIELD_NUMBER: _ClassVar[int]
+    model_spec: ModelSpec
+    sampling_config: SamplingConfig
+    timestamp_secs: int
+    horngate_arrived_us: int
+    horngate_took_us: int
+    def __init__(self, model_spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., sampling_config: _Optional[_Union[SamplingConfig, _Mapping]] = ..., timestamp_secs: _Optional[int] = ..., horngate_arrived_us: _Optional[int] = ..., horngate_took_us: _Optional[int] = ...) -> None: ...
+
 class PredictionLog(_message.Message):
-    __slots__ = ("predict_log",)
+    __slots__ = ("log_metadata", "predict_log")
+    LOG_METADATA_FIELD_NUMBER: _ClassVar[int]
     PREDICT_LOG_FIELD_NUMBER: _ClassVar[int]
+    log_metadata: LogMetadata
     predict_log: PredictLog
-    def __init__(self, predict_log: _Optional[_Union[PredictLog, _Mapping]] = ...) -> None: ...
+    def __init__(self, log_metadata: _Optional[_Union[LogMetadata, _Mapping]] = ..., predict_log: _Optional[_Union[PredictLog, _Mapping]] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("example_list", "example_list_with_context")

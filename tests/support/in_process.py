@@ -28,7 +28,7 @@ from horngate_server.protocols.codecs import CODECS
 from horngate_server.services.inference import InferenceService
 from horngate_server.telemetry.metrics import Metrics
 from horngate_server.telemetry.request_record import RequestObserver
-from horngate_server.telemetry.request_telemetry import RequestTelemetry
+from horngate_server.telemetry.request_telemetry import CompletedRequests, RequestTelemetry
 from horngate_server.telemetry.statistics import Statistics
 
 SIGNATURE = Signature(
@@ -158,6 +158,7 @@ class InProcessServer:
         observers: Sequence[RequestObserver] = (),
         batching: Batching | None = None,
         others: Sequence[FakeModel] = (),
+        record: Callable[[CompletedRequests], None] | None = None,
     ) -> None:
         self.model = model or FakeModel()
         self.others = others
@@ -171,7 +172,7 @@ class InProcessServer:
         self.service = InferenceService(
             codecs=CODECS,
             models=self.models,
-            telemetry=RequestTelemetry(self.metrics, self.statistics, clock, observers),
+            telemetry=RequestTelemetry(self.metrics, self.statistics, clock, observers, record=record),
             deliver=self.deliver,
             clock=clock,
         )

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from horngate_protos import tensorflow_pb2, tensorflow_serving_pb2
+from horngate_protos import tensorflow_serving_pb2
 from horngate_protos.datatypes import BY_NAME, BYTES, COMPLEX, DATATYPES, Datatype
+from horngate_protos.tensor_protos import fill
 from horngate_trainer.errors import ExportError, VerificationError, first_line
 from horngate_trainer.written import Tensors
 
@@ -135,15 +136,8 @@ def _record(
 def _fill(message: Any, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, array in tensors.items():
         datatype = _datatype(name, array)
-        tensor: tensorflow_pb2.TensorProto = message[name]
-        tensor.dtype = datatype.tensorflow
-        tensor.tensor_shape.SetInParent()  # a scalar has a shape, too
-        for size in array.shape:
-            tensor.tensor_shape.dim.add(size=size)
-        if datatype is BYTES:
-            tensor.string_val.extend(array.reshape(-1).tolist())
-        else:
-            tensor.tensor_content = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+        content = array.astype(array.dtype.newbyteorder("<"), order="C")
+        fill(message[name], datatype, array.shape, content.ravel().tolist() if datatype is BYTES else content.tobytes())
 
 
 def _datatype(name: str, array: npt.NDArray[Any]) -> Datatype:

@@ -65,6 +65,16 @@ def age(text: str) -> float:
     return length
 
 
+def retention(text: str) -> float:
+    """Read how long something is kept that is on a disk."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    length = float(match[1]) * units[match[2]] if match else 0.0
+    if not 60 <= length <= 3650 * units["d"]:
+        raise ValueError("expected a duration from 1m to 3650d, such as 12h or 7d")
+    return length
+
+
 def patience(text: str) -> float:
     """Read how long a sign of life may take that comes every second; 0 for ever."""
     length = 0.0 if text == "0" else seconds(text)

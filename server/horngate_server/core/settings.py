@@ -346,6 +346,19 @@ class Settings:
     trace_share: float = _option(
         0.01, "the share of requests without a traceparent that begin a trace, 0 to 1", parsing.share, "SHARE"
     )
+    record: Path | None = _option(
+        None,
+        "record requests and their answers below DIR, in files that `horngate-client replay` sends again; never tokens "
+        "or metadata (off by default)",
+        parsing.path, "DIR",
+    )  # fmt: skip
+    record_share: float = _option(0.01, "the share of requests that are recorded, 0 to 1", parsing.share, "SHARE")
+    record_bytes: int = _option(
+        1 << 30, "what the recorded files may take together; the oldest leave", parsing.disk, "SIZE"
+    )
+    record_age_s: float = _option(
+        7 * 86400.0, "how long a record is kept at most, such as 12h or 30d", parsing.retention, "TIME"
+    )
     log_format: str = _option("text", "how log lines look", parsing.one_of("text", "json"), "text|json")
     log_level: str = _option(
         "info", "the least urgent lines that are logged", parsing.one_of("debug", "info", "warning", "error"),
@@ -554,6 +567,11 @@ GROUPS = (
         "What is told of requests, beside the metrics on the HTTP port.",
         ("log_format", "log_level", "access_log", "otlp_endpoint", "trace_share"),
     ),
+    (
+        "recording",
+        "What is kept of requests and their answers, to send them again: tensors, and when they came.",
+        ("record", "record_share", "record_bytes", "record_age_s"),
+    ),
 )  # fmt: skip
 """The flags as ``--help`` has them: title, what they are about, attributes."""
 
@@ -630,9 +648,14 @@ def _written(attribute: str, value: object) -> str:
     return str(value)
 
 
+_DAY_S = 86400.0
+
+
 def _shown(attribute: str, value: object) -> str:
     """Show a default as it would be typed."""
     if attribute.endswith("_s") and isinstance(value, float):
+        if value >= _DAY_S:
+            return f"{value / _DAY_S:g}d"
         return f"{value:g}s" if value >= 1 else f"{value * 1000:g}ms"
     if attribute.endswith("_bytes") and isinstance(value, int):
         return f"{value >> 20}MiB" if value else "0"

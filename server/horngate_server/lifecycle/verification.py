@@ -5,7 +5,6 @@ trainer records the responses too; here the requests are replayed, as they came 
 batch sizes, and the answers compared: the same class wins every row, and values agree within the manifest's tolerance.
 """
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from horngate_protos import tfrecords
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog, PredictLog
 from horngate_server.core.errors import InvalidRequest, ModelError, RequestError
@@ -132,7 +132,7 @@ def is_float32(version: Version, engine: str) -> bool:
 
 
 def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
-    """Read the predict logs of a TFRecord file (length, masked CRC-32C, payload, masked CRC-32C).
+    """Read the predict logs of a TFRecord file.
 
     Args:
         path: the file.
@@ -141,18 +141,16 @@ def read(path: Path, *, sealed: bool = False) -> Iterator[PredictLog]:
     Raises:
         ModelError: it is damaged, or has more than `MAX_RECORDS` records.
     """
-    data = path.read_bytes()
-    position = 0
-    for _ in range(MAX_RECORDS):
-        if position == len(data):
-            return
-        payload, position = _frame(data, position, path, sealed=sealed)
-        try:
-            yield PredictionLog.FromString(payload).predict_log
-        except DecodeError as error:
-            raise ModelError(f"{path} holds a record that is no PredictionLog: {error}") from error
-    if position != len(data):
-        raise ModelError(f"{path} has more than {MAX_RECORDS} records")
+    try:
+        with path.open("rb") as file:
+            for number, payload in enumerate(tfrecords.payloads(file, checked=not sealed)):
+                if number == MAX_RECORDS:
+                    raise ModelError(f"{path} has more than {MAX_RECORDS} records")
+                yield PredictionLog.FromString(payload).predict_log
+    except tfrecords.Damaged as error:
+        raise ModelError(f"{path} is {error}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} holds a record that is no PredictionLog: {error}") from error
 
 
 # --- private ------------------------------------------------------------------------------------------
@@ -178,35 +176,6 @@ def _tolerance(version: Version, engine: str) -> Tolerance:
         raise ModelError(
             f"{version.path / MANIFEST} has the tolerance {given!r}; expected numbers for {', '.join(TOLERANCE)}"
         ) from error
-
-
-def _frame(data: bytes, position: int, path: Path, *, sealed: bool) -> tuple[bytes, int]:
-    header = data[position : position + 12]
-    if len(header) == 12:
-        length, length_crc = struct.unpack("<QI", header)
-        start, stop = position + 12, position + 12 + length
-        if (sealed or length_crc == _masked_crc(header[:8])) and stop + 4 <= len(data):
-            payload = data[start:stop]
-            if sealed or struct.unpack("<I", data[stop : stop + 4])[0] == _masked_crc(payload):
-                return payload, stop + 4
-    raise ModelError(f"{path} is damaged at byte {position}: not a whole TFRecord")
-
-
-def _masked_crc(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _crc_entry(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)  # Castagnoli's polynomial, reflected
-    return byte
-
-
-_CRC_TABLE = tuple(map(_crc_entry, range(256)))
 
 
 def _arrays(tensors: Mapping[str, TensorProto], specs: Sequence[TensorSpec], path: Path) -> Sequence[Array]:

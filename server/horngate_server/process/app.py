@@ -35,6 +35,7 @@ from horngate_server.services.open_inference_metadata import OpenInferenceMetada
 from horngate_server.services.stream_inference import model_stream_infer
 from horngate_server.services.tensorflow_serving_metadata import TensorflowServingMetadata
 from horngate_server.telemetry import access_log, log_format, metrics, tracing
+from horngate_server.telemetry.recorder import Recorder
 from horngate_server.telemetry.refusal_log import RefusalLog
 from horngate_server.telemetry.request_record import RequestObserver
 from horngate_server.telemetry.request_telemetry import RequestTelemetry
@@ -52,7 +53,7 @@ LAST_ANSWERS_S = 1.0
 LIFECYCLE_S = 1.0
 """How long the lifecycle's thread may take to end; longer, and it waits for a disk that does not answer."""
 FLUSH_S = 0.5
-"""How long the last spans may take to leave."""
+"""How long the last spans may take to leave, and the last records to be written."""
 BY_FORCE_S = 1.25
 """How long after the grace period the process ends, whatever hangs."""
 SILENCE_S = 0.05
@@ -88,6 +89,7 @@ class App:
         self._metrics = metrics.Metrics(metrics.default_registry())
         self._statistics = Statistics()
         self._guard = ObserverGuard(self._clock)
+        self._recorder = Recorder.of(settings, self._clock, _wall_clock, self._guard)
         self._why = why
         self._sampler = Sampler.of(settings)
         gate = gate or Gate.of(settings, self._clock)
@@ -108,7 +110,12 @@ class App:
             codecs=CODECS,
             models=self._models,
             telemetry=RequestTelemetry(
-                self._metrics, self._statistics, self._clock, self._observers(), guard=self._guard
+                self._metrics,
+                self._statistics,
+                self._clock,
+                self._observers(),
+                guard=self._guard,
+                record=None if self._recorder is None else self._recorder.take,
             ),
             deliver=self._transport.deliver,
             clock=self._clock,
@@ -146,6 +153,7 @@ class App:
             refused=lambda: Counter(gate.refused) + Counter(self._rest_gate.refused),
             tokens=gate.tokens,
             observer_errors=lambda: self._guard.errors,
+            recording=self._recorder,
         )
         self._supervisor_link: SupervisorLink | None = None
         self._http = server.HttpServer(
@@ -192,6 +200,8 @@ class App:
                     self._stop.wait()
                 self._drain()
             self._in_time(self._flush, FLUSH_S)
+            if self._recorder is not None:
+                self._in_time(self._recorder.stop, FLUSH_S)
         if self._died is not None:
             log.critical("stopped: %s", self._died)
             return 1
@@ -209,6 +219,8 @@ class App:
         Raises:
             HorngateError: it cannot start.
         """
+        if self._recorder is not None:
+            self._recorder.start()
         if self._remote is not None:
             self._stop.tell(self._remote.stop)
             self._remote.start()
@@ -367,6 +379,8 @@ class App:
             lines.append(f"  no model   yet: {'/models says why' if self._lifecycle.states() else waits}")
         if self._remote is not None:
             lines.append(f"  store      {settings.models}, fetched into {settings.model_root}")
+        if self._recorder is not None:
+            lines.append(f"  record     {settings.record_share:.4g} of the requests, in {settings.record}")
         lines += [
             f"  grpc       {host}:{grpc_port} ({self._transport.name} transport{self._why and ': '}{self._why})",
             *grpc_web(settings),

@@ -2,9 +2,8 @@
 
 from math import prod
 
-import numpy as np
-
 from horngate_protos.datatypes import BY_TENSORFLOW, BYTES, tensorflow_name
+from horngate_protos.tensor_protos import typed_numbers
 from horngate_protos.tensorflow_pb2 import TensorProto
 from horngate_server.core.errors import InvalidRequest
 from horngate_server.core.inference import Data
@@ -42,28 +41,15 @@ def data_of(name: str, tensor: TensorProto) -> Data:
         return _strings(name, tensor)
     if tensor.tensor_content or datatype is None:
         return tensor.tensor_content
-    values = getattr(tensor, datatype.values)
-    if not values and _elements(tensor):
+    if not getattr(tensor, datatype.values) and _elements(tensor):
         return bytes(datatype.numpy.itemsize)
-    kind: np.dtype[np.generic] = _TYPED.get(datatype.values, datatype.numpy)
-    if len(values) * kind.itemsize % datatype.numpy.itemsize:
-        raise InvalidRequest(f"input {name!r} has {len(values)} values in {datatype.values}; expected pairs")
     try:
-        return np.array(values[:], kind).tobytes()  # a list: protobuf 7 hands over arrays, which wrap around
-    except OverflowError as error:
-        raise InvalidRequest(
-            f"input {name!r} has a value in {datatype.values} out of {datatype.name}'s range"
-        ) from error
+        return typed_numbers(tensor, datatype)
+    except ValueError as error:
+        raise InvalidRequest(f"input {name!r} {error}") from error
 
 
 # --- private ------------------------------------------------------------------------------------------
-
-_TYPED: dict[str, np.dtype[np.generic]] = {
-    "half_val": np.dtype("<u2"),
-    "scomplex_val": np.dtype("<f4"),
-    "dcomplex_val": np.dtype("<f8"),
-}
-"""How lists hold what is no element: half floats as their bits, in integers; complex numbers as pairs."""
 
 
 def _elements(tensor: TensorProto) -> int:

@@ -67,6 +67,20 @@ class WatchedFile(Protocol):
         ...
 
 
+class Recording(Protocol):
+    """What became of requests that were chosen to be recorded."""
+
+    @property
+    def recorded(self) -> Mapping[tuple[str, str], int]:
+        """Written, by model and version."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Not written, by reason."""
+        ...
+
+
 class Metrics(Collector):
     """All of the server's numbers. Callable from any thread.
 
@@ -84,6 +98,7 @@ class Metrics(Collector):
         self._refused_before: Callable[[], Mapping[str, int]] = dict
         self._tokens: WatchedFile | None = None
         self._observer_errors: Callable[[], Mapping[str, int]] = dict
+        self._recording: Recording | None = None
         registry.register(self)
 
     def watch(
@@ -95,6 +110,7 @@ class Metrics(Collector):
         refused: Callable[[], Mapping[str, int]] = dict,
         tokens: WatchedFile | None = None,
         observer_errors: Callable[[], Mapping[str, int]] = dict,
+        recording: Recording | None = None,
     ) -> None:
         """Say what a scrape reads.
 
@@ -105,6 +121,7 @@ class Metrics(Collector):
             refused: requests that were refused before they were decoded, by reason.
             tokens: whose file is good or not.
             observer_errors: how often each observer failed.
+            recording: who records requests, if anybody does.
         """
         self._executors = executors
         self._versions = versions
@@ -112,6 +129,7 @@ class Metrics(Collector):
         self._refused_before = refused
         self._tokens = tokens
         self._observer_errors = observer_errors
+        self._recording = recording
 
     def rows(self, model: str, version: str) -> int:
         """Return how many rows a version has computed for callers."""
@@ -269,9 +287,21 @@ class Metrics(Collector):
         )  # fmt: skip
         yield counter(
             "horngate_observer_errors",
-            "Times that metrics, statistics, drift, a shadow, the access log or traces failed. Callers got answers.",
+            "Times that metrics, statistics, drift, a shadow, a recorder, the access log or traces failed. Callers got "
+            "answers.",
             ("observer",), {(observer,): count for observer, count in self._observer_errors().items()},
         )  # fmt: skip
+        if self._recording is not None:
+            yield counter(
+                "horngate_recorded_requests", "Requests that were written to a file, with their answers.",
+                ("model", "version"), self._recording.recorded,
+            )  # fmt: skip
+            yield counter(
+                "horngate_record_dropped_requests",
+                "Requests that were chosen to be recorded and were not: the queue was full, the disk failed, or they "
+                "are too large.",
+                ("reason",), {(reason,): count for reason, count in self._recording.dropped.items()},
+            )  # fmt: skip
 
 
 def default_registry() -> CollectorRegistry:

@@ -1,4 +1,4 @@
-"""What is told of requests, and to whom: metrics, statistics, the log of refusals, the access log, traces.
+"""What is told of requests, and to whom: metrics, statistics, the log of refusals, the access log, traces, a recorder.
 
 All of them only listen. They are told after the callers have their answers, and what one of them raises goes to the
 guard: no answer is lost or changed by it.
@@ -69,6 +69,7 @@ class RequestTelemetry:
         clock: monotonic seconds, the same that deadlines are on.
         observers: tell about requests that came with an origin.
         guard: takes what goes wrong with any of them.
+        record: is told of all that ended, if anybody records.
     """
 
     def __init__(
@@ -77,13 +78,16 @@ class RequestTelemetry:
         statistics: Statistics,
         clock: Clock,
         observers: Sequence[RequestObserver] = (),
+        *,
         guard: ObserverGuard | None = None,
+        record: Callable[[CompletedRequests], None] | None = None,
     ) -> None:
         self._metrics = metrics
         self._statistics = statistics
         self._clock = clock
         self._observers = observers
         self._guard = guard or ObserverGuard(clock)
+        self._record = record
         self._refusals = RefusalLog(clock)
 
     def began(self, requests: int) -> None:
@@ -117,6 +121,8 @@ class RequestTelemetry:
         }
         self._guarded("metrics", self._to_metrics, completed, seconds, failed)
         self._guarded("statistics", self._to_statistics, completed, seconds, [seconds[place] for place in failed])
+        if self._record is not None:
+            self._guarded("record", self._record, completed)
         if self._observers:
             for place, work in enumerate(completed.works):
                 if work.origin is not None:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shutil
-import struct
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from horngate_protos import tfrecords
 from horngate_protos.datatypes import BY_NAME
 from horngate_protos.tensorflow_pb2 import TensorProto, TensorShapeProto
 from horngate_protos.tensorflow_serving_pb2 import PredictionLog
@@ -44,16 +44,9 @@ def record(path: Path, answers: np.ndarray | None) -> None:
     log.predict_log.request.inputs["x"].CopyFrom(tensor(X))
     if answers is not None:
         log.predict_log.response.outputs["probabilities"].CopyFrom(tensor(answers))
-    payload = log.SerializeToString()
-    length = struct.pack("<Q", len(payload))
     file = path / verification.RECORDS
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(
-        length
-        + struct.pack("<I", verification._masked_crc(length))
-        + payload
-        + struct.pack("<I", verification._masked_crc(payload))
-    )
+    file.write_bytes(tfrecords.framed(log.SerializeToString()))
 
 
 def seal(path: Path) -> None:
@@ -83,12 +76,6 @@ def load(path: Path, verify: str = "strict") -> Loaded:
     )
     loaded.executor.close()
     return loaded
-
-
-def test_crc32c_matches_the_published_check_value() -> None:
-    """The Castagnoli CRC of "123456789" is 0xe3069283; the mask is TFRecord's."""
-    crc = 0xE3069283
-    assert verification._masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_a_foreign_model_is_served_as_unverified(version: Path) -> None:
