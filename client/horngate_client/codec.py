@@ -154,7 +154,7 @@ def _unpack(tensor: _Tensor, raw: bytes) -> Array:
             f"{tensor.name} {tensor.datatype} {list(shape)} takes {prod(shape) * dtype.itemsize} bytes, "
             f"and {len(raw)} came"
         )
-    return _widen(np.frombuffer(raw, dtype).reshape(shape), tensor.datatype)
+    return widen(np.frombuffer(raw, dtype).reshape(shape), tensor.datatype)
 
 
 def _typed(tensor: oip.ModelInferResponse.InferOutputTensor) -> Array:
@@ -182,7 +182,7 @@ def _numpy(tensor: _Tensor) -> np.dtype[np.generic]:
     return BY_NAME[tensor.datatype].numpy
 
 
-def _widen(array: Array, datatype: str) -> Array:
+def widen(array: Array, datatype: str) -> Array:
     """BF16 is the upper half of a float32, and NumPy knows only that."""
     return (array.astype("<u4") << 16).view("<f4") if datatype == "BF16" else array
 

@@ -171,6 +171,17 @@ async def run(
             await channel.close()
 
 
+def latency_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the mean, p50, p90, p99 and the longest of some times, exact, in milliseconds; nothing of none."""
+    if not seconds:
+        return {}
+    ordered = np.sort(np.array(seconds)) * 1000
+    found = {"mean": float(ordered.mean())}
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        found[name] = float(np.quantile(ordered, share, method="inverted_cdf"))
+    return {**found, "max": float(ordered[-1])}
+
+
 # --- private ---------------------------------------------------------------------------------------------
 
 
@@ -206,20 +217,13 @@ class _Tally:
 
     def report(self, seconds: float, rows: int) -> LoadReport:
         count = len(self.latencies)
-        latency = {}
-        if count:
-            ordered = np.sort(np.array(self.latencies)) * 1000
-            latency = {"mean": float(ordered.mean())}
-            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-                latency[name] = float(np.quantile(ordered, share, method="inverted_cdf"))
-            latency["max"] = float(ordered[-1])
         return LoadReport(
             seconds=seconds,
             requests=count,
             rows=count * rows,
             requests_per_second=count / seconds,
             rows_per_second=count * rows / seconds,
-            latency_ms=latency,
+            latency_ms=latency_ms(self.latencies),
             errors=dict(self.errors),
             error_messages=dict(self.messages),
         )

@@ -9,7 +9,7 @@ from horngate_client.settings import apply_environment, quieten_grpc
 
 quieten_grpc()  # before gRPC is imported
 
-from horngate_client.cli import infer, load, pictures, status  # noqa: E402
+from horngate_client.cli import infer, load, pictures, replay, status  # noqa: E402
 from horngate_client.cli.parser import root  # noqa: E402
 from horngate_client.errors import (  # noqa: E402
     ConfigurationError,
@@ -27,7 +27,7 @@ def run(argv: Sequence[str] | None) -> int:
         argv: its arguments; None: the process's own.
     """
     parser, commands = root()
-    for module in (pictures, infer, status, load):
+    for module in (pictures, infer, status, load, replay):
         module.add(commands)
     try:
         apply_environment(parser)

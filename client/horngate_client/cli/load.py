@@ -58,9 +58,9 @@ def _load(args: argparse.Namespace) -> int:
     payloads = load.encoded(model, args.model_version, requests)
     plan = load.LoadPlan(args.concurrency, args.connections, args.rows, args.duration, args.warmup, args.timeout)
     live = sys.stderr.isatty()
-    report = asyncio.run(load.run(endpoint(args), model, payloads, plan, _progress if live else lambda _: None))
+    report = asyncio.run(load.run(endpoint(args), model, payloads, plan, show_progress if live else lambda _: None))
     if live:
-        _progress("")
+        show_progress("")
     if args.json:
         shown = {"server": list(endpoint(args).addresses), "model": asking.model, **_plan(plan), **report.json()}
         print(json.dumps(shown))
@@ -102,5 +102,6 @@ def _lines(plan: load.LoadPlan, report: load.LoadReport) -> Iterator[str]:
         yield f"  {code}: {count}, such as: {report.error_messages[code]}"
 
 
-def _progress(line: str) -> None:
+def show_progress(line: str) -> None:
+    """Show a line in place of the last one."""
     print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ examples:
   horngate-client infer --model sentiment --input text=reviews.txt --json
   horngate-client --server a:8001 --server b:8001 status
   horngate-client load --concurrency 64 --duration 30s
+  horngate-client replay recorded/ --model-version 2
   HORNGATE_TOKEN=secret horngate-client --tls --server models.example.com:443 status
 
 Each command has its own --help. What stands above may stand behind the command as well.
@@ -83,7 +84,7 @@ def _add_shared(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
     where = parser if hidden else parser.add_argument_group("server")
     add(where, "--server", "the server's gRPC address; several: again, or with commas (default localhost:8001)",
         action=Several, metavar="HOST:PORT")  # fmt: skip
-    add(where, "--timeout", "for a whole command, retries included; for load, for each request (default 10s)",
+    add(where, "--timeout", "for a whole command, retries included; for load and replay, for a request (default 10s)",
         type=duration, default=10.0, metavar="TIME")  # fmt: skip
     add(where, "--bulk", "stand back behind interactive callers of a Horngate server", default=False,
         action="store_true")  # fmt: skip
