@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        version = commands.import_(given[1:]) if given[:1] == ["import"] else commands.train(given)
+        others = {"import": commands.import_, "golden": commands.golden}
+        version = others[given[0]](given[1:]) if given and given[0] in others else commands.train(given)
     except InputError as error:
         return _failed(error, USAGE)
     except (TrainerError, OSError) as error:

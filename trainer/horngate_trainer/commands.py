@@ -1,11 +1,21 @@
-"""What ``horngate-trainer`` does: train, or import; each ends in a published version."""
+"""What ``horngate-trainer`` does: train, import, or record answers anew; each ends in a published version."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from horngate_protos.stores import StoreUrl
-from horngate_trainer import data, import_settings, memory, model_files, publish, quiet, remote, settings
+from horngate_trainer import (
+    data,
+    golden_settings,
+    import_settings,
+    memory,
+    model_files,
+    publish,
+    quiet,
+    remote,
+    settings,
+)
 from horngate_trainer.recipes import RECIPES
 
 
@@ -53,6 +63,21 @@ def import_(arguments: Sequence[str]) -> Path | str:
     version = _published(importing.run(chosen, kind, examples, _say), chosen.output)
     _say(f"imported  {version}; serve it with: horngate-server --models {chosen.output}")
     return version
+
+
+def golden(arguments: Sequence[str]) -> Path:
+    """Make recorded requests a version's recorded answers; return the version's folder.
+
+    Raises:
+        TrainerError: in words for the user; an InputError where what was given cannot be used.
+        OSError: a file cannot be read.
+    """
+    chosen = golden_settings.parse(arguments)
+    with quiet.imports():
+        from horngate_trainer import recorded, resealing  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    resealing.run(recorded.choose(chosen.file, chosen.rows), chosen.version, _say)
+    return chosen.version
 
 
 # --- private ---------------------------------------------------------------------------------------------------------

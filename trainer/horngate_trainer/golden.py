@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from horngate_protos import tensorflow_serving_pb2
 from horngate_protos.datatypes import BY_NAME, BYTES, COMPLEX, DATATYPES, Datatype
 from horngate_protos.tensor_protos import fill
-from horngate_trainer.errors import ExportError, VerificationError, first_line
+from horngate_protos.tfrecords import framed
+from horngate_trainer.errors import ExportError, VerificationError
 from horngate_trainer.written import Tensors
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -103,15 +103,13 @@ def write(path: Path, name: str, records: Mapping[str, Sequence[tuple[Tensors, T
         records: by signature.
 
     Raises:
-        ExportError: TensorFlow could not write the file.
+        ExportError: a tensor cannot travel over the wire.
+        OSError: the file cannot be written.
     """
-    try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for signature, pairs in records.items():
-                for request, response in pairs:
-                    writer.write(_record(name, signature, request, response).SerializeToString(deterministic=True))
-    except (tf.errors.OpError, OSError) as exc:
-        raise ExportError(f"cannot write {path.name}: {first_line(exc)}") from exc
+    with path.open("wb") as file:
+        for signature, pairs in records.items():
+            for request, response in pairs:
+                file.write(framed(_record(name, signature, request, response).SerializeToString(deterministic=True)))
 
 
 # --- private ---------------------------------------------------------------------------------------------------------

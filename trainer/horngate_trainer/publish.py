@@ -67,6 +67,25 @@ class Staging:
             sync_folder(self.folder)
             return final
 
+    def replace(self, version: Path, file: Path, manifest: Mapping[str, Any]) -> None:
+        """Put a file of this folder in the place of a published version's own, and seal the version anew.
+
+        Between one file and the other, the version is not whole, and servers refuse it.
+
+        Args:
+            version: the version's folder.
+            file: its path in both.
+            manifest: the version's, which says of the file what it was.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        digest = _sync(self.path / file)
+        _write(self.path / MANIFEST, {**manifest, "files": {**manifest["files"], file.as_posix(): digest}})
+        for each in (file, MANIFEST):
+            (self.path / each).replace(version / each)
+            sync_folder((version / each).parent)
+
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Staging]:

@@ -155,7 +155,8 @@ def _parser() -> flags.Parser:
     parser = flags.Parser(
         prog="horngate-trainer",
         usage="horngate-trainer [OPTIONS]\n"
-        "       horngate-trainer import MODEL [OPTIONS]   a model that is trained already; see import --help",
+        "       horngate-trainer import MODEL [OPTIONS]   a model that is trained already; see import --help\n"
+        "       horngate-trainer golden FILE --version DIR   recorded requests as a version's recorded answers",
         description="Train a Keras image classifier, verify it, and export it as the next version of a model.",
         epilog=_EXAMPLES,
     )
