@@ -93,10 +93,13 @@ def read(paths: Sequence[Path], warn: Callable[[str], None]) -> Iterator[Recorde
 def _read(path: Path, warn: Callable[[str], None]) -> Iterator[RecordedRequest]:
     try:
         with path.open("rb") as file:
+            size = path.stat().st_size  # what comes later may be what is being sent
             for number, payload in enumerate(tfrecords.payloads(file)):
                 log = PredictionLog.FromString(payload)
                 if log.predict_log.request.inputs:
                     yield _request(f"record {number} of {path}", log)
+                if file.tell() >= size:
+                    break
     except tfrecords.Damaged as exc:
         if not exc.torn:
             raise ConversionError(f"{path} is {exc}") from exc
