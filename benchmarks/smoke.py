@@ -33,6 +33,7 @@ SMALLEST = {
     "trainer": [*ONCE, "--epochs", "1"],
     "hostile": ["--only", "zero axis", "--transport", "grpcio"],
     "swaps": ["--no-save", "--swaps", "2", "--per-second", "200", "--alone-seconds", "0.5"],
+    "replayed_day": ["--seconds", "2", "--requests", "200"],
     "start": ONCE,
     "soak": ["--no-save", "--minutes", "0.02"],
     "scaling": ["--requests", "2000"],
@@ -56,6 +57,7 @@ def main() -> int:
         models = {name: ["--models", mnist] for name in ("serving", "growth", "start", "soak", "shutdowns")}
         models |= {name: ["--models", others] for name in ("large_models", "neighbours")}
         models |= {"chaos": ["--models", folder], "hostile": ["--models", folder], "swaps": [str(first), str(second)]}
+        models["replayed_day"] = models["swaps"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             works = list(pool.map(lambda name: run(name, [*SMALLEST[name], *models.get(name, [])]), names))
     return 0 if all(works) else 1

@@ -23,7 +23,6 @@ from horngate_server.core.rate_limited_log import RateLimitedLog
 from horngate_server.core.rpc import Status
 from horngate_server.core.settings import Settings
 from horngate_server.engine.batch_queue import Work
-from horngate_server.runtimes.thread_priority import stand_back
 from horngate_server.telemetry.record_files import AGES, RecordFiles, TooLarge
 from horngate_server.telemetry.request_telemetry import CompletedRequests
 
@@ -186,7 +185,6 @@ class Recorder:
                 self._changed.notify()
 
     def _run(self) -> None:
-        stand_back()
         while True:
             with self._changed:
                 if not self._waiting and not self._closed:

@@ -53,6 +53,7 @@ def test_models_are_named_by_themselves_or_by_their_root() -> None:
         (["--worker-timeout", "1s"], {}, "--worker-timeout '1s': expected a duration of at least 2s, or 0"),
         (["--target-batch-time", "2m"], {}, "--target-batch-time '2m': expected a duration from 1ms to 60s"),
         (["--model-memory", "101%"], {}, "--model-memory '101%': expected at least 1MiB, such as 800MB"),
+        (["--record-age", "10"], {}, "--record-age '10': expected a duration from 1m to 3650d"),
         (["--model-memory", "80"], {}, "--model-memory '80': expected at least 1MiB, such as 800MB"),
         (["--op-library", "/no/ops.so"], {}, "--op-library /no/ops.so: no such file"),
         ([], {"HORNGATE_OP_LIBRARY": ""}, "HORNGATE_OP_LIBRARY '': expected a path"),
@@ -103,6 +104,14 @@ def test_connections_live_for_a_while_or_for_ever(text: str, expected: float) ->
     assert chosen.max_connection_age_s == expected
     assert settings.read([], settings.environment(chosen)).max_connection_age_s == expected
     assert settings.read([], {}).max_connection_age_s == 300
+
+
+@pytest.mark.parametrize(("text", "expected"), [("60s", 60.0), ("12h", 43_200.0), ("7d", 604_800.0)])
+def test_records_are_kept_for_a_while(text: str, expected: float) -> None:
+    """Days are what people say; what a child process reads is the same."""
+    chosen = settings.read(["--record-age", text], {})
+    assert chosen.record_age_s == expected
+    assert settings.read([], settings.environment(chosen)).record_age_s == expected
 
 
 def test_every_version_has_the_limits_that_the_flags_say() -> None:
