@@ -125,7 +125,7 @@ def _register_long(data: bytes) -> int:
 
 @lru_cache(maxsize=1)
 def _contributions() -> tuple[NDArray[np.uint32], Sequence[Sequence[int]]]:
-    """Return what a byte adds to the register after its block, by its place in it and its value; the first four places as lists."""
+    """Return what a byte adds to the register after its block, by its place and its value; the first four as lists."""
     last = np.array(_TABLE, np.uint32)
     table = np.empty((_BLOCK, 256), np.uint32)
     table[-1] = last
