@@ -86,7 +86,7 @@ def test_answers_that_differ_are_told_and_make_the_exit_code_1(server: FakeServe
     assert main(["replay", "--server", server.address, "--speed", "max", str(file)]) == 1
     text = capsys.readouterr().out
     assert "different            2 of 2 answers" in text
-    assert "such as     record 0" in text
+    assert "such as     record " in text
 
 
 def test_errors_are_counted_by_code(server: FakeServer, tmp_path: Path, capsys: Any) -> None:
