@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import cycle
 from math import inf
 from typing import Any
@@ -37,7 +38,7 @@ class ReplayPlan:
         model: to ask; empty: whom each was for.
         version: to ask for; empty: the server's choice.
         tolerance: see `Comparison`.
-        concurrency: requests at the same time where they are sent as fast as possible.
+        concurrency: requests at the same time where they have no time, or are sent as fast as possible.
         connections: connections, dealt to the servers in turn.
         timeout: seconds for one request.
     """
@@ -142,7 +143,8 @@ class _Replay:
         self._recorded_took: list[float] = []
         self._behind: list[float] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(plan.concurrency if plan.speed == inf else MOST_IN_FLIGHT)
+        self._on_time = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._at_once = asyncio.Semaphore(plan.concurrency)
         self._broken: BaseException | None = None
         addresses = [endpoint.addresses[each % len(endpoint.addresses)] for each in range(plan.connections)]
         self._channels = [endpoint.aio_channel(each) for each in addresses]
@@ -159,16 +161,18 @@ class _Replay:
             if request.arrived:
                 first = first or request.arrived
                 last = max(last, request.arrived)
+            room = self._at_once
             if plan.speed < inf and request.arrived:
+                room = self._on_time
                 due = began + (request.arrived - first) / plan.speed
                 await self._sleep(max(0.0, due - self._clock()))
                 self._behind.append(max(0.0, self._clock() - due))
-            await self._room.acquire()
+            await room.acquire()
             if self._broken is not None:
                 raise self._broken
             payload = request.encoded(plan.model, plan.version)
             self._tasks.add(task := asyncio.create_task(self._send(request, payload)))
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, room))
             report.requests += 1
             _count(report.recorded_by, f"{request.model} version {request.version or '?'}")
             if (now := self._clock()) - told >= PROGRESS_SECONDS:
@@ -190,9 +194,9 @@ class _Replay:
         for channel in self._channels:
             await channel.close()
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, room: asyncio.Semaphore, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self._room.release()
+        room.release()
         if not task.cancelled() and (error := task.exception()):
             self._broken = error
 

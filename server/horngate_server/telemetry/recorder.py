@@ -127,7 +127,7 @@ class Recorder:
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """How many were chosen and not written, by reason: queue_full, disk, too_large."""
+        """How many were chosen and not written, by reason: queue_full, disk, too_large, failed."""
         with self._changed:
             return dict(self._dropped)
 
@@ -228,7 +228,7 @@ class Recorder:
             return "disk"
         except Exception as error:  # noqa: BLE001 - whatever it is, the next one has its turn
             self._guard.failed("record", error)
-            return "disk"
+            return "failed"
         return ""
 
 
