@@ -54,7 +54,7 @@ def main() -> int:
         with served(scratch / "first", first, "--engine", "tensorflow") as server:
             say("the same, computed by TensorFlow")
             well &= replay(server, recorded) == 0
-        with served(scratch / "second", second) as server:
+        with served(scratch / "second", second, number=2) as server:
             say("the recorded requests, to the next version")
             well &= replay(server, recorded) == 1
     return 0 if well else 1
@@ -79,9 +79,9 @@ def write_day(file: Path, requests: int) -> None:
             out.write(tfrecords.framed(log.SerializeToString()))
 
 
-def served(root: Path, version: Path, *flags: str) -> Server:
+def served(root: Path, version: Path, *flags: str, number: int = 1) -> Server:
     """Return a server of one version of mnist."""
-    place = root / "mnist/1"
+    place = root / f"mnist/{number}"
     if not place.is_symlink():
         place.parent.mkdir(parents=True)
         place.symlink_to(version.resolve())
