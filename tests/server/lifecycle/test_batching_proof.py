@@ -1,5 +1,6 @@
 """What may share a run is found out by running it: a proof against models that are functions of NumPy."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from horngate_server.core.model import Array
 from horngate_server.core.settings import Limits
 from horngate_server.core.signature import ROWS, WHOLE, Feature, Signature, TensorSpec
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, usual_request
+from horngate_server.lifecycle.trial_runs import WARM_RUNS
 from support.in_process import Clock, FakeModel
 
 LIMITS = Limits(max_batch_rows=64, queue_rows=1000, max_queue_delay_s=0.0)
@@ -303,6 +305,18 @@ def test_the_ladder_is_climbed_as_long_as_it_pays(seconds: Callable[[int], float
     proof = proved(timed(clock, seconds), bench=Bench(LIMITS, clock))
     assert proof.batching.max_rows == top
     assert max(proof.seconds) == top
+
+
+def test_a_rung_that_was_slow_once_is_measured_again() -> None:
+    """A machine that is busy for a moment, on the last rungs too, does not make batches smaller for ever."""
+    clock = Clock()
+    runs: Counter[int] = Counter()
+
+    def seconds(rows: int) -> float:
+        runs[rows] += 1
+        return 0.001 + 0.0001 * rows + (0.04 if rows >= 16 and runs[rows] <= WARM_RUNS else 0.0)
+
+    assert proved(timed(clock, seconds), bench=Bench(LIMITS, clock)).batching.max_rows == 64
 
 
 def test_the_ladder_ends_where_a_run_finds_no_memory() -> None:
