@@ -1,6 +1,10 @@
 """Small data for the trainer's tests."""
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,10 @@ import numpy as np
 import pytest
 
 Write = Callable[..., Path]
+Ended = dict[str, Any]
+Trainers = Callable[..., list[Ended]]
+
+ZYGOTE = Path(__file__).with_name("training_zygote.py")
 
 
 def blobs(rows: int, *, side: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,3 +41,32 @@ def write_data(tmp_path: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trainers() -> Iterator[Trainers]:
+    """Runs trainings at once, each given by its flags; kills each before one of its changes of the disk, if asked."""
+    with subprocess.Popen([sys.executable, ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdin
+        assert zygote.stdout
+
+        def run(
+            *asked: tuple[Path, list[object], int | None], quick: bool = True, variables: Sequence[dict[str, str]] = ()
+        ) -> list[Ended]:
+            assert zygote.stdin
+            assert zygote.stdout
+            trainings = [
+                {
+                    "flags": ["--output", str(root), "--report", "none", "--min-accuracy", "0", *map(str, flags)],
+                    "quick": quick, "kill": kill, "below": str(root), "variables": own,
+                }
+                for (root, flags, kill), own in zip_longest(asked, variables, fillvalue=dict[str, str]())
+            ]  # fmt: skip
+            zygote.stdin.write(json.dumps(trainings) + "\n")
+            zygote.stdin.flush()
+            ended: list[Ended] = json.loads(zygote.stdout.readline())
+            return ended
+
+        yield run
+        zygote.stdin.close()
+        assert zygote.wait(30) == 0

@@ -1,9 +1,5 @@
 """Trainers as an operator has them: several at once, killed at any moment, started again."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +8,12 @@ import pytest
 
 from horngate_trainer import publish
 from support.versions import check_whole
+from trainer.conftest import Trainers
 
 pytestmark = pytest.mark.slow
 
-ZYGOTE = Path(__file__).with_name("training_zygote.py")
 GRAPH, WEIGHTS = "saved_model.pb", "variables/variables.data-00000-of-00001"
 RECORDED = "assets.extra/tf_serving_warmup_requests"
-
-Ended = dict[str, Any]
-Trainers = Callable[..., list[Ended]]
-
-
-@pytest.fixture(scope="module")
-def trainers() -> Iterator[Trainers]:
-    """Runs trainings at once, each given by its flags; kills each before one of its changes of the disk, if asked."""
-    with subprocess.Popen([sys.executable, ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
-        assert zygote.stdin
-        assert zygote.stdout
-
-        def run(*asked: tuple[Path, list[object], int | None], quick: bool = True) -> list[Ended]:
-            assert zygote.stdin
-            assert zygote.stdout
-            trainings = [
-                {
-                    "flags": ["--output", str(root), "--report", "none", "--min-accuracy", "0", *map(str, flags)],
-                    "quick": quick, "kill": kill, "below": str(root),
-                }
-                for root, flags, kill in asked
-            ]  # fmt: skip
-            zygote.stdin.write(json.dumps(trainings) + "\n")
-            zygote.stdin.flush()
-            ended: list[Ended] = json.loads(zygote.stdout.readline())
-            return ended
-
-        yield run
-        zygote.stdin.close()
-        assert zygote.wait(30) == 0
 
 
 def versions(root: Path) -> list[Path]:

@@ -4,9 +4,10 @@ Forking is safe: before its first operation TensorFlow has started no threads of
 list of trainings, which run at once; each line on stdout is a JSON list of how each ended: ``code`` (negative for a
 signal), ``out`` and ``err``.
 
-A training is ``{"flags": [...], "quick": bool, "kill": number or null, "below": folder}``. ``quick`` puts a stand-in
-in the place of the fit, so that what is left is what touches the disk; ``kill`` ends the process with SIGKILL right
-before that change of a folder below ``below``, counted from 1.
+A training is ``{"flags": [...], "quick": bool, "kill": number or null, "below": folder, "variables": {...}}``.
+``quick`` puts a stand-in in the place of the fit, so that what is left is what touches the disk; ``kill`` ends the
+process with SIGKILL right before that change of a folder below ``below``, counted from 1; ``variables`` are those of
+its environment.
 """
 
 import json
@@ -44,6 +45,10 @@ class FakeTraining:
     def state(self) -> tuple[Sequence[Any], Sequence[Any]]:
         """As `Training.state`."""
         return [vars_of(epoch) for epoch in self.history], self.model.get_weights()
+
+    def plain(self) -> Any:
+        """As `Training.plain`."""
+        return self.model
 
     def run(self, _: Any) -> Iterator[Epoch]:
         """As `Training.run`."""
@@ -85,6 +90,7 @@ def child(asked: dict[str, Any], out: int, err: int) -> None:
     os.dup2(out, 1)
     os.dup2(err, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ |= asked["variables"]
     if asked["quick"]:
         vars(pipeline)["Training"] = FakeTraining
     if asked["kill"]:

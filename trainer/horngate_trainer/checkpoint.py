@@ -139,7 +139,7 @@ def resume(model: Path, identity: Mapping[str, Any], say: Callable[[str], None])
         OSError: the folder cannot be read.
     """
     found: list[tuple[Checkpoint, Path, int]] = []
-    damaged, differing = "", ""
+    damaged, other = "", ""
     with _alone(model / FOLDER) as there:
         locks = dict(_abandoned(model / FOLDER)) if there else {}
         for folder in locks:
@@ -149,8 +149,8 @@ def resume(model: Path, identity: Mapping[str, Any], say: Callable[[str], None])
                 say(problem if checkpoint is None else f"{problem}; going on from the one before it")
             if checkpoint is None:
                 continue
-            others = _differing(checkpoint, identity)
-            differing = others or differing
+            others = differing(checkpoint.identity, identity)
+            other = others or other
             if not others:
                 found.append((checkpoint, folder, locks[folder]))
         best = max(found, key=lambda each: (len(each[0].history), each[1].stat().st_mtime_ns), default=None)
@@ -164,9 +164,18 @@ def resume(model: Path, identity: Mapping[str, Any], say: Callable[[str], None])
         return keeper, checkpoint
     if damaged:
         raise CheckpointError(f"{damaged}: train without --resume, which begins again and replaces it")
-    if differing:
-        raise ResumeError(f"--resume: the unfinished training had other settings: {differing}")
+    if other:
+        raise ResumeError(f"--resume: the unfinished training had other settings: {other}")
     return None
+
+
+def differing(found: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Say which settings are others than those that were found; empty where none are. None stands for any."""
+    return ", ".join(
+        f"{key} (was {found.get(key)}, is {value})"
+        for key, value in identity.items()
+        if key not in found or (value is not None and found[key] != value)
+    )
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
@@ -256,11 +265,3 @@ def _read(path: Path) -> Checkpoint:
     except Exception as exc:  # a damaged zip makes its readers raise anything
         raise CheckpointError(f"{path} is damaged ({first_line(exc)})") from exc
     return found
-
-
-def _differing(found: Checkpoint, identity: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key} (was {found.identity.get(key)}, is {value})"
-        for key, value in identity.items()
-        if key not in found.identity or (value is not None and found.identity[key] != value)
-    )

@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt}" if interrupt.args else "", file=sys.stderr)
         return INTERRUPTED
-    print(version)
+    if version is not None:
+        print(version)
     return 0
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from horngate_protos.stores import StoreUrl
 from horngate_trainer import (
@@ -16,11 +17,17 @@ from horngate_trainer import (
     remote,
     settings,
 )
+from horngate_trainer.clusters import Cluster
 from horngate_trainer.recipes import RECIPES
 
+if TYPE_CHECKING:
+    from horngate_trainer.distribution import Workers
 
-def train(arguments: Sequence[str]) -> Path | str:
+
+def train(arguments: Sequence[str]) -> Path | str | None:
     """Settings, data, fit, export, report, in this order; return the version's folder, or its address in a store.
+
+    Of several processes that train together only the chief exports; the others return None.
 
     Raises:
         TrainerError: in words for the user; an InputError where what was given cannot be used.
@@ -28,21 +35,28 @@ def train(arguments: Sequence[str]) -> Path | str:
         KeyboardInterrupt: with a text that says how to go on.
     """
     chosen = settings.parse(arguments)
+    cluster = settings.cluster(chosen)
+    # Processes first find each other: what goes wrong in one of them afterwards ends all.
+    workers = _joined(chosen, cluster) if cluster.several else None
     # a store is asked in any case: what is wrong with it is better known before the training than after it
-    there = _newest(chosen) if chosen.once or isinstance(chosen.output, StoreUrl) else None
+    there = _newest(chosen) if cluster.chief and (chosen.once or isinstance(chosen.output, StoreUrl)) else None
     if chosen.once and there is not None:
         _say("horngate-trainer: --once, and there is a version already")
+        if workers is not None:
+            workers.told({"finished": True})
         return there
-    if chosen.report is not None:
+    if chosen.report is not None and cluster.chief:
         quiet.require("a report", "matplotlib", "tensorboard", otherwise="--report none")
     dataset = _load(chosen)  # before TensorFlow: bad data are refused at once
+    workers = workers or _joined(chosen, cluster)
     with quiet.imports():
         from horngate_trainer import pipeline  # noqa: PLC0415 - TensorFlow takes seconds to import
 
     try:
-        return _published(pipeline.run(chosen, dataset, sys.stderr), chosen.output)
+        version = pipeline.run(chosen, dataset, sys.stderr, workers)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("interrupted: --resume goes on after the last finished epoch") from interrupt
+    return None if version is None else _published(version, chosen.output)
 
 
 def import_(arguments: Sequence[str]) -> Path | str:
@@ -86,6 +100,13 @@ def golden(arguments: Sequence[str]) -> Path:
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def _joined(chosen: settings.Settings, cluster: Cluster) -> "Workers":
+    with quiet.imports():
+        from horngate_trainer import distribution  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    return distribution.join(chosen.strategy, cluster, _say)
 
 
 def _load(chosen: settings.Settings) -> data.Dataset:

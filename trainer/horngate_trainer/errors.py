@@ -9,6 +9,7 @@ TrainerError
 │   └── ResumeError        the checkpoint belongs to another training
 ├── CheckpointError        the checkpoint is damaged
 ├── DownloadError          Keras's own download failed
+├── WorkersError           another process of the same training has failed, or did not come
 ├── AccuracyError          the trained model is worse than --min-accuracy
 └── ExportError            the model could not be written, verified or published
     └── VerificationError  what was written does not compute what the original computes
@@ -47,6 +48,10 @@ class CheckpointError(TrainerError):
 
 class DownloadError(TrainerError):
     """The data could not be downloaded."""
+
+
+class WorkersError(TrainerError):
+    """Another process of the same training has failed, or cannot be reached."""
 
 
 class AccuracyError(TrainerError):

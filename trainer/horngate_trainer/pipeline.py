@@ -1,7 +1,7 @@
 """One training from data to a published version: fit, export, evaluate, report."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,8 @@ from horngate_trainer.architectures import INPUT, OUTPUT, build
 from horngate_trainer.checkpoint import Checkpoint, Keeper
 from horngate_trainer.curves import Curves
 from horngate_trainer.data import Dataset
-from horngate_trainer.errors import AccuracyError, ResumeError
+from horngate_trainer.distribution import Workers
+from horngate_trainer.errors import AccuracyError, ResumeError, SettingsError
 from horngate_trainer.evaluation import Evaluation
 from horngate_trainer.explaining import SIGNATURE, TARGET
 from horngate_trainer.exporter import export
@@ -22,22 +23,25 @@ from horngate_trainer.progress import Bar
 from horngate_trainer.recipes import RECIPES
 from horngate_trainer.report import Trained
 from horngate_trainer.settings import Settings
-from horngate_trainer.training import SCALE, Training
+from horngate_trainer.training import SCALE, Epoch, Training
 from horngate_trainer.written import Predict, reload
 
 
-def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
+def run(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers) -> Path | None:
     """Train, export and report.
 
     Args:
         settings: what to do.
         dataset: checked data.
         stream: for progress.
+        workers: who train together.
 
     Returns:
-        The published version's folder.
+        The published version's folder; None from all processes but the chief, which publishes it.
 
     Raises:
+        SettingsError: the chief has other settings, or data.
+        WorkersError: another process of this training has failed.
         ResumeError: --resume, and the unfinished training had other settings.
         CheckpointError: --resume, and the unfinished training's checkpoints are damaged.
         AccuracyError: the model is worse than --min-accuracy; nothing was published.
@@ -54,34 +58,36 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO) -> Path:
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
     }
+    if not workers.chief:
+        _help(settings, dataset, stream, workers, identity)
+        return None
     keeper, before = _unfinished(settings, folder, identity, stream)
     if settings.resume and (version := _published(folder, identity, before)) is not None:
+        workers.told({"finished": True})
         keeper.remove()
         publish.tidy(folder)
-        stream.write("nothing to resume: this training is finished, and its version is published\n")
-        stream.flush()
+        _say(stream, "nothing to resume: this training is finished, and its version is published")
         return version
     if settings.resume and before is None:
         stream.write("nothing to resume: this is a new training\n")
     if identity["seed"] is None:
         identity["seed"] = before.identity["seed"] if before else secrets.randbelow(2**31)
-    training = Training(
-        lambda: build(settings.architecture, dataset.image_shape, dataset.classes),
-        dataset,
-        recipe,
-        epochs=settings.epochs,
-        seed=identity["seed"],
-    )
+    history = [] if before is None else before.history
+    workers.told({"finished": False, "identity": identity, "history": history})
+    training = _training(settings, dataset, identity, workers)
     if before is not None:
-        stream.write(f"resuming after epoch {len(before.history)}\n")
+        stream.write(f"resuming after epoch {len(history)}\n")
         training.restore(before)
+        training.share()
     with ExitStack() as stack:
         curves = None
         if settings.report is not None:
             folder = settings.report / "tensorboard" / f"{settings.name}-{keeper.run}"
-            done = len(training.history)
-            curves = stack.enter_context(Curves(folder, training.model, identity, done=done))
-        _fit(training, settings, keeper, identity, stream, curves)
+            curves = stack.enter_context(Curves(folder, training.plain(), identity, done=len(history)))
+        for number, epoch in _epochs(training, settings, stream):
+            keeper.save(Checkpoint(identity, *training.state()))
+            if curves is not None:
+                curves.epoch(number, epoch)
         path, result, card = _export(training, settings, dataset, {**identity, "run": keeper.run})
         keeper.remove()
         if settings.report is not None and curves is not None:
@@ -137,21 +143,47 @@ def _say(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-def _fit(  # noqa: PLR0917 - what a training meets
-    training: Training,
-    settings: Settings,
-    keeper: Keeper,
-    identity: Mapping[str, Any],
-    stream: TextIO,
-    curves: Curves | None,
-) -> None:
+def _help(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers, identity: Mapping[str, Any]) -> None:
+    """Train with the chief, which keeps what comes of it.
+
+    Raises:
+        SettingsError: the chief has other settings, or data.
+        WorkersError: another process has failed.
+    """
+    told = workers.told(None)
+    if told["finished"]:
+        _say(stream, "the chief has nothing to train")
+        return
+    if others := checkpoint.differing(told["identity"], identity):
+        raise SettingsError(f"this worker has other settings or data than the chief: {others}")
+    training = _training(settings, dataset, told["identity"], workers)
+    if told["history"]:
+        training.restore(Checkpoint(told["identity"], told["history"], training.state()[1]))
+        training.share()
+    for _ in _epochs(training, settings, stream):
+        pass
+    _say(stream, "trained; the chief exports")
+
+
+def _training(settings: Settings, dataset: Dataset, identity: Mapping[str, Any], workers: Workers) -> Training:
+    with workers.together():  # they make its variables together
+        return Training(
+            lambda: build(settings.architecture, dataset.image_shape, dataset.classes),
+            dataset,
+            RECIPES[settings.architecture],
+            epochs=settings.epochs,
+            seed=identity["seed"],
+            workers=workers,
+        )
+
+
+def _epochs(training: Training, settings: Settings, stream: TextIO) -> Iterator[tuple[int, Epoch]]:
+    """Go through the epochs that are left; each is told when whoever iterates is done with it."""
     bar = Bar(stream, settings.epochs, done=len(training.history))
     for epoch in training.run(bar.show):
         number = len(training.history)
-        keeper.save(Checkpoint(identity, *training.state()))
+        yield number, epoch
         bar.finish(number, epoch)
-        if curves is not None:
-            curves.epoch(number, epoch)
 
 
 def _report(settings: Settings, trained: Trained) -> Path:
@@ -215,7 +247,7 @@ def _export(
         return {"test": evaluation.compare(found, result)}
 
     path = export(
-        training.model,
+        training.plain(),
         settings.folder,
         name=settings.name,
         examples={INPUT: evaluation.spread(dataset)},

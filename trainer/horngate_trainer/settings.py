@@ -12,7 +12,8 @@ from typing import Any
 
 import horngate_protos
 from horngate_protos.stores import StoreUrl
-from horngate_trainer import flags, remote
+from horngate_trainer import clusters, flags, remote
+from horngate_trainer.clusters import ALONE, Cluster
 from horngate_trainer.errors import SettingsError
 from horngate_trainer.flags import FORMATS
 from horngate_trainer.recipes import RECIPES
@@ -21,6 +22,7 @@ ARCHITECTURES = tuple(RECIPES)
 BASELINES = ("black", "white", "mean")
 """Images that show nothing, where explanations begin."""
 
+STRATEGIES = ("none", "mirrored", "multi-worker")
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
 OUTPUT = {
     "help": "folder of models; or one of an object store, s3://bucket/prefix or gs://bucket/prefix, which gets a copy "
@@ -38,6 +40,7 @@ class Settings:
         architecture: ``mlp`` or ``cnn``.
         data: ``builtin``, ``keras``, the path of an .npz file, or of a folder of images.
         image_size: height and width that a folder's images are brought to; None: they are taken as they are.
+        strategy: ``none``, ``mirrored`` (all devices of this machine) or ``multi-worker`` (the processes of TF_CONFIG).
         epochs: passes over the training set, at least 1.
         seed: of weights, shuffling and dropout; None draws one.
         min_accuracy: share of the test set, 0 to 1, below which nothing is exported.
@@ -70,6 +73,13 @@ class Settings:
     image_size: tuple[int, int] | None = field(
         default=None,
         metadata={"help": "bring the images of a folder to this size, such as 64x48", "shown": "as they are"},
+    )
+    strategy: str = field(
+        default="none",
+        metadata={
+            "help": "who trains: none: one device; mirrored: all GPUs of this machine; multi-worker: the processes "
+            "that TF_CONFIG names, of which each is started with the same flags. Batches are as large as on one device"
+        },
     )
     epochs: int = field(default=10, metadata={"help": "passes over the training set"})
     seed: int | None = field(
@@ -132,6 +142,15 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     return flags.read(Settings, _parser().parse_args(arguments), environ, _CONVERT)
 
 
+def cluster(chosen: Settings, environ: Mapping[str, str] = os.environ) -> Cluster:
+    """Return who trains together.
+
+    Raises:
+        SettingsError: --strategy multi-worker, and TF_CONFIG does not say who takes part.
+    """
+    return clusters.parse(environ.get("TF_CONFIG", "")) if chosen.strategy == "multi-worker" else ALONE
+
+
 # --- private ---------------------------------------------------------------------------------------------------------
 
 _EXAMPLES = """\
@@ -141,6 +160,7 @@ examples:
   horngate-trainer --data fashion.npz --name fashion --min-accuracy 0.85
   horngate-trainer --data photos --image-size 64 --name photos    a folder per class, as photos/cat, photos/dog
   horngate-trainer --resume                            go on after Ctrl-C or a crash
+  horngate-trainer --strategy multi-worker             one of several processes; TF_CONFIG says which
   horngate-trainer --output s3://bucket/models         publish to an object store
   horngate-trainer import wine.keras --name wine       a model that is trained already: .keras, .h5, SavedModel, .tflite
   horngate-server --models models                      serve what was exported
@@ -164,6 +184,7 @@ def _parser() -> flags.Parser:
     metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz|DIR", "image_size": "HxW"}
     metavars |= {"explain": "|".join([*BASELINES, "none"])}
     metavars |= {"formats": ",".join(FORMATS), "quantize": "|".join(QUANTIZATIONS), "max_accuracy_loss": "POINTS"}
+    metavars |= {"strategy": "|".join(STRATEGIES)}
     metavars |= {"output": "DIR|URL", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     flags.add(parser, Settings, metavars)
     return parser
@@ -172,6 +193,12 @@ def _parser() -> flags.Parser:
 def _architecture(text: str) -> str:
     if text not in ARCHITECTURES:
         raise ValueError(f"{' or '.join(ARCHITECTURES)} is needed, not {text!r}")
+    return text
+
+
+def _strategy(text: str) -> str:
+    if text not in STRATEGIES:
+        raise ValueError(f"{', '.join(STRATEGIES)} is needed, not {text!r}")
     return text
 
 
@@ -248,6 +275,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "architecture": _architecture,
     "data": _source,
     "image_size": _size,
+    "strategy": _strategy,
     "epochs": _whole(1, 1_000_000),
     "seed": _whole(0, 2**31 - 1),
     "min_accuracy": _share,

@@ -2,7 +2,8 @@
 
 Images and labels stay in memory once, as they are on disk (uint8); what a span of steps needs is gathered for it. Each
 epoch's order comes from the seed and the epoch's number alone, so that a resumed training sees what an uninterrupted
-one would have seen.
+one would have seen. A batch is cut into the replicas' shares row by row (`share_of`): several devices see the same
+batches as one.
 """
 
 import time
@@ -12,12 +13,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from horngate_trainer import memory
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
-from horngate_trainer.errors import CheckpointError
+from horngate_trainer.distribution import Workers
+from horngate_trainer.errors import CheckpointError, WorkersError
 from horngate_trainer.recipes import Recipe
 
 SCALE = 255
@@ -61,6 +64,9 @@ class Progress:
     loss: float
 
 
+_Labelled = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
+
+
 class Training:
     """A model on its way through its epochs. It is built under the seed, so that equal seeds give equal weights.
 
@@ -70,12 +76,28 @@ class Training:
         recipe: batch size and learning rate.
         epochs: how many there are in all.
         seed: of weights, order and dropout.
+        workers: who train together; one device, where nothing is said.
+
+    Raises:
+        WorkersError: there are more replicas than rows in a batch.
     """
 
-    def __init__(self, build: Callable[[], Any], dataset: Dataset, recipe: Recipe, *, epochs: int, seed: int) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Any],
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        epochs: int,
+        seed: int,
+        workers: Workers | None = None,
+    ) -> None:
+        self._workers = workers or Workers()
+        if self._workers.replicas > recipe.batch_size:
+            raise WorkersError(f"{self._workers.replicas} devices cannot share batches of {recipe.batch_size} images")
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()  # costs nothing measurable on a CPU, and runs repeat bit by bit
-        self.model = build()
+        self._build = build
         self.history: list[Epoch] = []
         self._epochs = epochs
         self._seed = seed
@@ -86,12 +108,17 @@ class Training:
         self._rows = len(dataset.x_train)
         self._steps = -(-self._rows // self._batch)
         self._spans = min(self._steps, max(SPANS, -(-dataset.x_train.nbytes // memory.SPAN_BYTES)))
-        decay = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, self._steps * epochs)
-        self._optimizer = keras.optimizers.Adam(decay)
-        self._optimizer.build(self.model.trainable_variables)
-        images = tf.TensorSpec([None, *dataset.image_shape], tf.uint8)
-        labels = tf.TensorSpec([None], tf.int32)
-        self._fit = tf.function(self._span, input_signature=[images, labels], autograph=False)
+        with self._workers.strategy.scope():
+            self.model = build()
+            decay = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, self._steps * epochs)
+            self._optimizer = keras.optimizers.Adam(decay)
+            self._optimizer.build(self.model.trainable_variables)
+        traced: dict[str, Any] = {"reduce_retracing": True}  # several devices' values have no common specification
+        if self._workers.strategy is tf.distribute.get_strategy():
+            images = tf.TensorSpec([None, *dataset.image_shape], tf.uint8)
+            labels, rows = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+            traced = {"input_signature": [images, labels, rows]}
+        self._fit = tf.function(self._span, autograph=False, **traced)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the state of a checkpoint.
@@ -116,8 +143,25 @@ class Training:
         """Return history and variables for a checkpoint."""
         return [asdict(epoch) for epoch in self.history], [np.asarray(each) for each in self._variables()]
 
+    def share(self) -> None:
+        """Take over the chief's state, which has as many epochs behind it."""
+        history, variables = self.state()
+        self.restore(Checkpoint({}, history, self._workers.copied(variables)))
+
+    def plain(self) -> Any:
+        """Return the model as it is on one device, to be written."""
+        if self._workers.replicas == 1:
+            return self.model
+        alone = self._build()
+        alone.set_weights(self.model.get_weights())
+        return alone
+
     def run(self, on_progress: Callable[[Progress], None]) -> Iterator[Epoch]:
-        """Go through the epochs that are left; yields after each one, when the state is whole."""
+        """Go through the epochs that are left; yields after each one, when the state is whole.
+
+        Raises:
+            WorkersError: another process of this training has failed.
+        """
         for number in range(len(self.history), self._epochs):
             began = time.monotonic()
             order = self._order(tf.constant(number)).numpy()
@@ -125,8 +169,8 @@ class Training:
             for span in np.array_split(np.arange(self._steps), self._spans):
                 start, stop = int(span[0]) * self._batch, min(int(span[-1] + 1) * self._batch, self._rows)
                 rows = order[start:stop]
-                hits, losses = self._fit(*(tf.constant(array[rows]) for array in self._train))
-                right, loss, done = right + int(hits), loss + float(losses), done + len(span)
+                hits, losses = self._computed(self._fit, self._train, rows, self._batch)
+                right, loss, done = right + hits, loss + losses, done + len(span)
                 on_progress(Progress(number + 1, stop / self._rows, right / stop, loss / done))
             test_accuracy, test_loss = self._tested()
             epoch = Epoch(
@@ -148,42 +192,89 @@ class Training:
     def _order(self, epoch: Any) -> Any:
         return tf.random.experimental.stateless_shuffle(tf.range(self._rows), [self._seed, epoch])
 
-    def _span(self, images: Any, labels: Any) -> Any:
-        """Train on these, batch by batch; returns right answers and the sum of the batches' losses."""
+    def _computed(self, function: Any, data: _Labelled, rows: npt.NDArray[Any], batch: int) -> tuple[int, float]:
+        """Compute rows of the data in batches, by all replicas; return right answers, and the sum of losses."""
+        images, labels = data
+        shares = [rows[share_of(replica, len(rows), batch, self._workers.replicas)] for replica in self._workers.local]
+        read = dict(zip(self._workers.local, ((images[mine], labels[mine]) for mine in shares), strict=True))
+        given = self._workers.each(lambda replica: tuple(tf.constant(each) for each in read[replica]))
+        with self._workers.together():
+            hits, losses = function(*given, tf.constant(len(rows)))
+        return int(hits), float(losses)
 
-        def step(first: Any, right: Any, losses: Any) -> Any:
-            stop = first + self._batch
-            hits, loss = self._step(images[first:stop], labels[first:stop])
-            return stop, right + hits, losses + loss
+    def _span(self, images: Any, labels: Any, rows: Any) -> Any:
+        """Train on these, batch by batch; returns right answers and the sum of the batches' losses."""
+        strategy, replicas = self._workers.strategy, self._workers.replicas
+
+        def one(images: Any, labels: Any, number: Any) -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            mine = (self._batch - replica + replicas - 1) // replicas  # of a whole batch
+            first = number * mine
+            whole = tf.minimum(self._batch, rows - number * self._batch)
+            return self._step(images[first : first + mine], labels[first : first + mine], whole)
+
+        def step(number: Any, right: Any, losses: Any) -> Any:
+            hits, loss = self._added(strategy.run(one, args=(images, labels, number)))
+            return number + 1, right + hits, losses + loss
 
         # Written out rather than left to AutoGraph, whose rewriting of Python depends on Python's version.
-        begin = (tf.constant(0), tf.constant(0), tf.constant(0.0))
-        _, right, losses = tf.while_loop(lambda first, *_: first < tf.shape(labels)[0], step, begin)
+        begin = (tf.constant(0), tf.constant(0.0), tf.constant(0.0))
+        _, right, losses = tf.while_loop(lambda number, *_: number * self._batch < rows, step, begin)
         return right, losses
 
-    def _step(self, raw: Any, labels: Any) -> Any:
+    def _step(self, raw: Any, labels: Any, whole: Any) -> Any:
+        """Train on a replica's rows of a batch, which has ``whole`` rows; return right answers and part of the loss.
+
+        The gradients of all replicas are added up as they are applied.
+        """
         images = tf.cast(raw, tf.float32) / SCALE
         with tf.GradientTape() as tape:
             scores = self.model(images, training=True)
-            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, scores))
+            losses = keras.losses.sparse_categorical_crossentropy(labels, scores)
+            loss = tf.reduce_sum(losses) / tf.cast(whole, tf.float32)
         variables = self.model.trainable_variables
         self._optimizer.apply(tape.gradient(loss, variables), variables)
-        hits = tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels)
-        return tf.reduce_sum(tf.cast(hits, tf.int32)), loss
+        return self._hits(scores, labels), loss
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def _test_batch(self, images: Any, labels: Any) -> Any:
+    def _test_batch(self, images: Any, labels: Any, rows: Any) -> Any:
         """Return right answers and the sum of the rows' losses."""
-        scores = self.model(tf.cast(images, tf.float32) / SCALE, training=False)
-        hits = tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels)
-        losses = keras.losses.sparse_categorical_crossentropy(labels, scores)
-        return tf.reduce_sum(tf.cast(hits, tf.int32)), tf.reduce_sum(losses)
+        del rows  # all of them at once
+
+        def one(images: Any, labels: Any) -> Any:
+            scores = self.model(tf.cast(images, tf.float32) / SCALE, training=False)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, scores)
+            return self._hits(scores, labels), tf.reduce_sum(losses)
+
+        return self._added(self._workers.strategy.run(one, args=(images, labels)))
+
+    def _added(self, results: Any) -> list[Any]:
+        return [self._workers.strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None) for each in results]
+
+    @staticmethod
+    def _hits(scores: Any, labels: Any) -> Any:
+        """Count right answers, in float32: exact for the rows of a span, and added up on any device."""
+        return tf.reduce_sum(
+            tf.cast(tf.equal(tf.argmax(scores, axis=-1, output_type=labels.dtype), labels), tf.float32)
+        )
 
     def _tested(self) -> tuple[float, float]:
-        images, labels = self._test
+        total = len(self._test[0])
         right, loss = 0, 0.0
-        for at in range(0, len(images), self._test_rows):
-            stop = at + self._test_rows
-            hits, losses = self._test_batch(tf.constant(images[at:stop]), tf.constant(labels[at:stop], tf.int32))
-            right, loss = right + int(hits), loss + float(losses)
-        return right / len(images), loss / len(images)
+        for at in range(0, total, self._test_rows):
+            rows = np.arange(at, min(at + self._test_rows, total))
+            hits, losses = self._computed(self._test_batch, self._test, rows, self._test_rows)
+            right, loss = right + hits, loss + losses
+        return right / total, loss / total
+
+
+def share_of(replica: int, rows: int, batch: int, replicas: int) -> npt.NDArray[np.int64]:
+    """Return which of some rows a replica computes: of each batch every ``replicas``th, beginning with its own number.
+
+    Args:
+        replica: from 0.
+        rows: how many there are, whole batches and a last one that may be smaller.
+        batch: rows in one.
+        replicas: how many share each.
+    """
+    return np.flatnonzero(np.arange(rows) % batch % replicas == replica)
