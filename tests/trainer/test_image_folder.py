@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from horngate_trainer import data
-from horngate_trainer.errors import DataError, TrainerError
+from horngate_trainer.errors import DataError, TooLargeError, TrainerError
 from horngate_trainer.memory import Size
+from horngate_trainer.streamed import Streamed
 
 Put = Callable[..., None]
 
@@ -46,8 +47,8 @@ def test_folders_in_train_and_test_are_classes(tmp_path: Path, put: Put) -> None
     (tmp_path / "train/dog/notes.txt").write_text("not an image")
     dataset = data.load(str(tmp_path))
     assert (dataset.names, dataset.classes, dataset.image_shape) == (["cat", "dog"], 2, (3, 4))
-    assert (shades(dataset.x_train), dataset.y_train.tolist()) == ([1, 2, 3], [0, 1, 1])
-    assert (shades(dataset.x_test), dataset.y_test.tolist()) == ([4, 5], [1, 1])
+    assert (shades(dataset.x_train[:]), dataset.y_train.tolist()) == ([1, 2, 3], [0, 1, 1])
+    assert (shades(dataset.x_test[:]), dataset.y_test.tolist()) == ([4, 5], [1, 1])
     (tmp_path / "test").rename(tmp_path / "val")
     assert data.load(str(tmp_path)).digest == dataset.digest
     shutil.rmtree(tmp_path / "val")
@@ -64,7 +65,7 @@ def test_one_folder_is_split_the_same_way_each_time(tmp_path: Path, put: Put) ->
     dataset = data.load(str(tmp_path))
     assert np.bincount(dataset.y_train).tolist() == [8, 16, 1]
     assert np.bincount(dataset.y_test).tolist() == [2, 4, 1]
-    both = sorted(shades(dataset.x_train) + shades(dataset.x_test))
+    both = sorted(shades(dataset.x_train[:]) + shades(dataset.x_test[:]))
     assert both == [*range(10), *range(100, 120), 200, 201]
     assert data.load(str(tmp_path)).digest == dataset.digest
 
@@ -142,3 +143,31 @@ def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(TrainerError, match=r"a folder of images needs PIL, .*pip install 'horngate\[trainer\]'"):
         data.load(str(tmp_path))
+
+
+def test_a_folder_that_is_streamed_has_the_same_images(tmp_path: Path, put: Put) -> None:
+    """One by one, in slices, in any order; by itself, too, where memory is too small for them."""
+    put("train/cat", 1, 2, 3, mode="RGB")
+    put("train/dog", 4, 5, size=(8, 6))
+    put("test/dog", 6)
+    held = data.load(str(tmp_path), image_size=(3, 4))
+    sizes: list[Size] = []
+
+    def before(size: Size) -> None:
+        sizes.append(size)
+        if not size.streamed:
+            raise TooLargeError("too large")
+
+    asked = data.load(str(tmp_path), image_size=(3, 4), stream=True)
+    forced = data.load(str(tmp_path), before, image_size=(3, 4))
+    assert [size.streamed for size in sizes] == [False, True]
+    for streamed in (asked, forced):
+        assert isinstance(streamed.x_train, Streamed)
+        order = np.array([4, 0, 3])
+        assert np.array_equal(streamed.x_train[order], held.x_train[order])
+        assert np.array_equal(streamed.x_test[:], held.x_test[:])
+        assert np.array_equal(streamed.x_train[2], held.x_train[2])
+        assert (streamed.y_train.tolist(), streamed.names) == (held.y_train.tolist(), held.names)
+    assert asked.digest == forced.digest != held.digest
+    put("train/dog", 9, size=(9, 6))
+    assert data.load(str(tmp_path), image_size=(3, 4), stream=True).digest != asked.digest

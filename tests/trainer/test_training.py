@@ -1,6 +1,7 @@
 """The fit: the same seed gives the same bits, and a resumed training ends where an uninterrupted one does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from horngate_trainer.architectures import build
 from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
 from horngate_trainer.errors import CheckpointError, DataError
-from horngate_trainer.evaluation import baseline, evaluate
+from horngate_trainer.evaluation import baseline, evaluate, spread
 from horngate_trainer.recipes import RECIPES, Recipe
+from horngate_trainer.streamed import Streamed
 from horngate_trainer.training import Progress, Training
 
 pytestmark = pytest.mark.slow
@@ -92,6 +94,19 @@ def test_a_resumed_training_ends_in_the_same_bits_as_an_uninterrupted_one(datase
     resumed.restore(found[1])
     assert finish(resumed) == expected
     assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in whole.history]
+
+
+def test_images_that_are_streamed_end_in_the_same_bits(dataset: Dataset) -> None:
+    """Where images are does not change their order, nor what is learnt from them."""
+
+    def streamed(images: Any) -> Streamed:
+        return Streamed(lambda place: np.asarray(images[place]), images.shape, b"")
+
+    moved = replace(dataset, x_train=streamed(dataset.x_train), x_test=streamed(dataset.x_test))
+    held, read = train(dataset), train(moved)
+    assert finish(held) == finish(read)
+    assert [epoch.test_loss for epoch in held.history] == [epoch.test_loss for epoch in read.history]
+    assert np.array_equal(spread(moved), spread(dataset))
 
 
 def test_a_checkpoint_of_another_network_is_refused(dataset: Dataset) -> None:

@@ -19,6 +19,7 @@ from horngate_trainer import (
 )
 from horngate_trainer.clusters import Cluster
 from horngate_trainer.recipes import RECIPES
+from horngate_trainer.tfrecords import Features
 
 if TYPE_CHECKING:
     from horngate_trainer.distribution import Workers
@@ -126,7 +127,14 @@ def _load(chosen: settings.Settings) -> data.Dataset:
             said = line
             _say(line)
 
-    return data.load(chosen.data, check, chosen.image_size)
+    features = Features(chosen.image_feature, chosen.label_feature)
+    return data.load(
+        chosen.data,
+        check,
+        chosen.image_size,
+        stream=chosen.stream,
+        features=None if features == Features() else features,
+    )
 
 
 def _published(version: Path, output: Path | StoreUrl) -> Path | str:

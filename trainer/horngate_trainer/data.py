@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from horngate_trainer import image_folder, npz, pixels
+from horngate_trainer import image_folder, npz, pixels, tfrecords
 from horngate_trainer.errors import DataError, DownloadError
 from horngate_trainer.memory import Size
 from horngate_trainer.pixels import Images, Labels
+from horngate_trainer.streamed import Streamed
+from horngate_trainer.tfrecords import Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,9 @@ class Dataset:
 
     Attributes:
         source: ``builtin``, ``keras``, or the file's or folder's name.
-        digest: SHA-256 over names, dtypes, shapes and bytes of the four arrays.
-        x_train: uint8 [N, height, width] or [N, height, width, channels].
+        digest: SHA-256 over names, dtypes, shapes and bytes of the four arrays; for images that are streamed,
+            their files' beginnings and sizes (`image_folder`) or their records stand.
+        x_train: uint8 [N, height, width] or [N, height, width, channels]; an array, or read as it is needed.
         y_train: int32 [N], from 0; every class occurs.
         x_test: as x_train, the same image shape.
         y_test: as y_train.
@@ -33,9 +36,9 @@ class Dataset:
 
     source: str
     digest: str
-    x_train: Images
+    x_train: Images | Streamed
     y_train: Labels
-    x_test: Images
+    x_test: Images | Streamed
     y_test: Labels
     classes: int
     names: Sequence[str] | None = None
@@ -51,15 +54,22 @@ class Dataset:
 
 
 def load(
-    source: str, before: Callable[[Size], None] = lambda _: None, image_size: tuple[int, int] | None = None
+    source: str,
+    before: Callable[[Size], None] = lambda _: None,
+    image_size: tuple[int, int] | None = None,
+    *,
+    stream: bool = False,
+    features: Features | None = None,
 ) -> Dataset:
-    """Load ``builtin``, ``keras``, an .npz file in Keras's layout, or a folder of images with a folder for each class.
+    """Load ``builtin``, ``keras``, an .npz file in Keras's layout, a folder of images, or one of TFRecords.
 
     Args:
         source: which.
         before: told how large the data are before images are read, again where more is known; an exception that it
             raises passes through.
         image_size: height and width that a folder's images are brought to.
+        stream: leave a folder's images where they are, and read them as they are needed. TFRecords always are.
+        features: of TFRecords; None: of the usual names.
 
     Raises:
         DataError: the data are missing or not in that layout; the text is one line.
@@ -67,10 +77,16 @@ def load(
     """
     path = Path(source)
     if source not in {"builtin", "keras"} and path.is_dir():
-        found = image_folder.load(path, before, image_size)
+        if tfrecords.files(path):
+            arrays, names = tfrecords.load(path, before, image_size, features or Features())
+            return _check(path.resolve().name, str(path), arrays, names)
+        if features is not None:
+            raise DataError(f"{source} has no TFRecords, whose features --image-feature and --label-feature name")
+        found = image_folder.load(path, before, image_size, stream=stream)
         return _check(path.resolve().name, str(path), found.arrays, found.names)
-    if image_size is not None:
-        raise DataError(f"--image-size is for a folder of images, and {source} is none")
+    for flag, given in (("--image-size", image_size), ("--stream", stream), ("--image-feature", features)):
+        if given:
+            raise DataError(f"{flag} is for a folder of images, and {source} is none")
     if source == "keras":
         before(_MNIST)
         return _check(source, source, *_converted(source, _download()))
@@ -141,7 +157,7 @@ def _download() -> dict[str, npt.NDArray[np.generic]]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _check(source: str, where: str, arrays: _Arrays, names: Sequence[str] | None) -> Dataset:
+def _check(source: str, where: str, arrays: Mapping[str, Any], names: Sequence[str] | None) -> Dataset:
     """Check pixels and labels against each other.
 
     Raises:
@@ -180,10 +196,11 @@ def _check(source: str, where: str, arrays: _Arrays, names: Sequence[str] | None
     )
 
 
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _digest(arrays: Mapping[str, Any]) -> str:
     whole = hashlib.sha256()
     for key in _KEYS:
         array = arrays[key]
         whole.update(f"{key} {array.dtype.str} {array.shape} ".encode())
-        whole.update(hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
+        own = array.digest if isinstance(array, Streamed) else None
+        whole.update(own or hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
     return whole.hexdigest()

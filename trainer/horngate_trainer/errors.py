@@ -4,6 +4,7 @@ TrainerError
 ├── InputError             what the caller gave cannot be used
 │   ├── SettingsError      a flag or variable
 │   ├── DataError          the training data
+│   │   └── TooLargeError  they need more memory than there is
 │   ├── SourceError        the model that is to be imported
 │   ├── ExamplesError      the rows that it is to be tried with (an ExportError, too)
 │   └── ResumeError        the checkpoint belongs to another training
@@ -32,6 +33,10 @@ class SettingsError(InputError):
 
 class DataError(InputError):
     """The training data are not what Keras's layout asks for."""
+
+
+class TooLargeError(DataError):
+    """The training data need more memory than there is."""
 
 
 class SourceError(InputError):

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from horngate_trainer import memory
 from horngate_trainer.data import Dataset
+from horngate_trainer.streamed import Streamed
 
 BINS = 20
-EXAMPLE_ROWS = 4096
-"""Test images that stand for all: a few are recorded, and their mean may be where explanations begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +92,22 @@ def compare(other: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def baseline(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any]:
-    """Return what normal traffic looks like, for a server to compare with."""
+    """Return what normal traffic looks like, for a server to compare with; of images that are streamed, a sample's."""
+    images = spread(dataset) if isinstance(dataset.x_test, Streamed) else dataset.x_test
     counts, edges = np.histogram(evaluation.probabilities.max(axis=1), bins=BINS, range=(0.0, 1.0))
     return {
         "class_shares": (np.bincount(evaluation.classes, minlength=dataset.classes) / evaluation.total).tolist(),
         "confidence_histogram": {"edges": edges.round(6).tolist(), "counts": counts.tolist()},
-        "input_mean": float(dataset.x_test.mean()),
-        "input_min": int(dataset.x_test.min()),
-        "input_max": int(dataset.x_test.max()),
+        "input_mean": float(images.mean()),
+        "input_min": int(images.min()),
+        "input_max": int(images.max()),
     }
 
 
 def spread(dataset: Dataset) -> npt.NDArray[np.uint8]:
-    """Return `EXAMPLE_ROWS` test images; any first ones of them have the classes' shares, as near as they can.
+    """Return the test images that stand for all (`memory.example_rows` of them).
+
+    Any first ones of them have the classes' shares, as near as they can.
 
     The first ones are recorded: whoever puts load on a server with them looks like the traffic of `baseline`.
 
@@ -117,7 +119,8 @@ def spread(dataset: Dataset) -> npt.NDArray[np.uint8]:
     starts = np.cumsum(counts) - counts
     classes = dataset.y_test[order]
     place = (np.arange(len(order)) - starts[classes] + 0.5) / counts[classes]
-    return dataset.x_test[order[np.argsort(place, kind="stable")][:EXAMPLE_ROWS]]
+    chosen = order[np.argsort(place, kind="stable")][: memory.example_rows(dataset.image_shape)]
+    return dataset.x_test[chosen]
 
 
 # --- private ---------------------------------------------------------------------------------------------------------

@@ -1,31 +1,31 @@
 """A folder of images with a folder for each class, as Keras's ``image_dataset_from_directory`` has it."""
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from horngate_protos.control_groups import cores
-from horngate_trainer import quiet
-from horngate_trainer.errors import DataError, first_line
+from horngate_trainer import pictures, quiet
+from horngate_trainer.errors import DataError, TooLargeError
 from horngate_trainer.memory import Size
-from horngate_trainer.pixels import WIDE, Images, Labels
-
-if TYPE_CHECKING:
-    from PIL import Image
+from horngate_trainer.pictures import Picture
+from horngate_trainer.pixels import Images, Labels
+from horngate_trainer.streamed import Streamed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TESTS = "train", ("test", "val", "validation", "valid")
 TEST_SHARE = 0.2
 """Of each class, where there is no folder for the test."""
+HEAD_BYTES = 4096
+"""So many of each file are in the digest of a folder that is streamed."""
 SEED = 0
 """Of that split: the same folder is split the same way each time, so that a training can be resumed."""
 
@@ -35,15 +35,15 @@ class Folder:
     """What was read.
 
     Attributes:
-        arrays: ``x_train``, ``y_train``, ``x_test``, ``y_test``, as a data set has them.
+        arrays: ``x_train``, ``y_train``, ``x_test``, ``y_test``, as a data set has them; images may be `Streamed`.
         names: of the classes: their folders', sorted.
     """
 
-    arrays: dict[str, npt.NDArray[Any]]
+    arrays: dict[str, Any]
     names: Sequence[str]
 
 
-def load(path: Path, before: Callable[[Size], None], size: tuple[int, int] | None) -> Folder:
+def load(path: Path, before: Callable[[Size], None], size: tuple[int, int] | None, *, stream: bool = False) -> Folder:
     """Read a folder of images.
 
     With ``train`` and ``test`` (or ``val``, ``validation``) in it, each has the classes' folders; without, a fifth of
@@ -51,8 +51,10 @@ def load(path: Path, before: Callable[[Size], None], size: tuple[int, int] | Non
 
     Args:
         path: the folder.
-        before: told how large the data are before an image is decoded; an exception that it raises passes through.
+        before: told how large the data are before an image is decoded; an exception that it raises passes through,
+            but for a `TooLargeError` that the data in memory are.
         size: height and width that images are brought to; None: all must have one size.
+        stream: leave images where they are, and read them as they are needed, even if they fit into memory.
 
     Raises:
         DataError: there are no classes, an image cannot be read, or sizes differ.
@@ -62,44 +64,59 @@ def load(path: Path, before: Callable[[Size], None], size: tuple[int, int] | Non
     names, parts = _parts(path)
     files = [file for part in parts.values() for file, _ in part]
     with ThreadPoolExecutor(cores()) as pool:
-        seen = list(pool.map(_look, files))
-        shape = _shape(files, seen, size)
-        before(
-            Size(
-                train=len(parts["train"]),
-                test=len(parts["test"]),
-                image_shape=shape,
-                classes=len(names),
-                loading_bytes=len(files) * prod(shape),
-            )
-        )
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        for part, found in parts.items():
-            pixels: Images = np.empty((len(found), *shape), np.uint8)
-
-            def fill(place: int, file: Path, into: Images = pixels) -> None:
-                into[place] = _read(file, shape)
-
-            for _ in pool.map(fill, range(len(found)), [file for file, _ in found]):
-                pass
-            labels: Labels = np.array([label for _, label in found], np.int32)
-            arrays |= {f"x_{part}": pixels, f"y_{part}": labels}
+        seen = pool.map(pictures.look, (Picture(str(file), file) for file in files))
+        shapes: dict[tuple[int, ...], str] = {}
+        for file, each in zip(files, seen, strict=True):
+            shapes.setdefault(each, str(file))
+    shape = pictures.common_shape(shapes, size)
+    in_memory = Size(
+        train=len(parts["train"]),
+        test=len(parts["test"]),
+        image_shape=shape,
+        classes=len(names),
+        loading_bytes=len(files) * prod(shape),
+    )
+    try:
+        if not stream:
+            before(in_memory)
+    except TooLargeError:
+        stream = True
+    if stream:
+        before(replace(in_memory, loading_bytes=0, streamed=True))
+    arrays: dict[str, Any] = {}
+    for part, found in parts.items():
+        images = _streamed(found, shape, _digest(found) if stream else b"")
+        labels: Labels = np.array([label for _, label in found], np.int32)
+        arrays |= {f"x_{part}": images if stream else images[:], f"y_{part}": labels}
     return Folder(arrays, names)
 
 
 # --- private ---------------------------------------------------------------------------------------------------------
 
 _Labelled = list[tuple[Path, int]]
-_GREY = ("1", "L", "I", "I;16", "I;16B", "I;16L")
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What an image's header says: its size in pixels, and whether it has no colours."""
+def _streamed(found: _Labelled, shape: tuple[int, ...], digest: bytes) -> Streamed:
+    def read(place: int) -> Images:
+        file, _ = found[place]
+        return pictures.read(Picture(str(file), file), shape)
 
-    height: int
-    width: int
-    grey: bool
+    return Streamed(read, (len(found), *shape), digest)
+
+
+def _digest(found: _Labelled) -> bytes:
+    """Return a digest of labels, and of files by their sizes and beginnings: reading all would take an epoch."""
+
+    def told(labelled: tuple[Path, int]) -> bytes:
+        file, label = labelled
+        with file.open("rb") as opened:
+            return f"{label} {file.stat().st_size} ".encode() + opened.read(HEAD_BYTES)
+
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(cores()) as pool:
+        for each in pool.map(told, found):
+            digest.update(each)
+    return digest.digest()
 
 
 def _parts(path: Path) -> tuple[Sequence[str], dict[str, _Labelled]]:
@@ -162,60 +179,3 @@ def _split(found: _Labelled) -> dict[str, _Labelled]:
     if not test:
         raise DataError("no class has two images, one to learn from and one to test with")
     return {"train": train, "test": test}
-
-
-def _look(file: Path) -> _Seen:
-    with _opened(file) as image:
-        return _Seen(image.height, image.width, image.mode in _GREY)
-
-
-def _shape(files: Sequence[Path], seen: Sequence[_Seen], size: tuple[int, int] | None) -> tuple[int, ...]:
-    """Return the shape of all images.
-
-    Raises:
-        DataError: they differ in size, and none was asked for.
-    """
-    first = seen[0]
-    for file, each in zip(files, seen, strict=True):
-        if size is None and (each.height, each.width) != (first.height, first.width):
-            raise DataError(
-                f"images differ in size: {files[0]} is {first.height}x{first.width}, {file} is "
-                f"{each.height}x{each.width}; --image-size {first.height}x{first.width} brings all to one"
-            )
-    height, width = size or (first.height, first.width)
-    return (height, width) if all(each.grey for each in seen) else (height, width, 3)
-
-
-def _read(file: Path, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return an image's pixels, as the client sends those of a file."""
-    with _opened(file) as opened:
-        image = opened
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-            raise DataError(f"{file} has transparent pixels, whose colour is anyone's guess: flatten it first")
-        if image.mode.startswith("I"):
-            image = _of_8_bits(file, image)
-        image = image.convert("RGB" if len(shape) == 3 else "L")
-        if (image.height, image.width) != shape[:2]:
-            image = image.resize((shape[1], shape[0]))
-        return np.asarray(image)
-
-
-def _of_8_bits(file: Path, image: "Image.Image") -> "Image.Image":
-    from PIL import Image  # noqa: PLC0415 - see `_opened`
-
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > WIDE:
-        raise DataError(f"{file} has values from {values.min()} to {values.max()}; grey images have 8 or 16 bits")
-    return Image.fromarray(np.rint(values * (255 / WIDE)).astype(np.uint8))
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator["Image.Image"]:
-    """Open an image; what Pillow finds wrong with it, here or later, is a `DataError` that names the file."""
-    from PIL import Image  # noqa: PLC0415 - only folders need it
-
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-        raise DataError(f"{file} cannot be read as an image: {first_line(exc)}") from exc

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 
 from horngate_protos import control_groups
-from horngate_trainer.errors import DataError
+from horngate_trainer.errors import TooLargeError
 
 TENSORFLOW_BYTES = 650 << 20
 """Python, TensorFlow, Keras and matplotlib before any data."""
@@ -19,6 +19,8 @@ SPAN_BYTES = 64 << 20
 """So many bytes of images, or one batch, are gathered for TensorFlow at a time."""
 ROWS, CHUNK_BYTES = 1000, 64 << 20
 """So many images at most, with so many bytes of activations, are computed at once where nothing is learnt."""
+EXAMPLE_ROWS, EXAMPLE_BYTES = 4096, 256 << 20
+"""So many test images at most stand for all: a few are recorded, and their mean may be where explanations begin."""
 CONFUSION_BYTES = 80
 """Of an entry of the confusion matrix: counts, shares, picture, and what evaluation.json is made of."""
 
@@ -33,6 +35,7 @@ class Size:
         image_shape: [height, width] or [height, width, channels].
         classes: how many there are, as far as that is known.
         loading_bytes: what is held at most while it is loaded.
+        streamed: images stay where they are, and are read as they are needed.
     """
 
     train: int
@@ -40,6 +43,7 @@ class Size:
     image_shape: tuple[int, ...]
     classes: int
     loading_bytes: int
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class Need:
 def rows_at_once(image_shape: Sequence[int]) -> int:
     """Return how many images are computed at once where nothing is learnt."""
     return max(1, min(ROWS, CHUNK_BYTES // (4 * 16 * prod(image_shape))))
+
+
+def example_rows(image_shape: Sequence[int]) -> int:
+    """Return how many test images stand for all."""
+    return max(1, min(EXAMPLE_ROWS, EXAMPLE_BYTES // prod(image_shape)))
 
 
 def parameters(architecture: str, image_shape: Sequence[int], classes: int) -> int:
@@ -82,7 +91,9 @@ def need(size: Size, architecture: str, batch: int, *, report: bool) -> Need:
     """
     pixels = prod(size.image_shape)
     batch = min(batch, size.train)
-    images = (size.train + size.test) * pixels
+    images, spans = (size.train + size.test) * pixels, 2
+    if size.streamed:  # the examples alone are held; while a span is computed, the next one is read
+        images, spans = min(size.test, example_rows(size.image_shape)) * pixels, 4
     span = min(size.train * pixels, max(SPAN_BYTES, batch * pixels))
     # Per image: pixels as bytes and as floats; the cnn keeps the outputs of its layers until it goes back through them.
     activations = 5 * pixels if architecture == "mlp" else 5 * pixels + 500 * prod(size.image_shape[:2])
@@ -93,7 +104,7 @@ def need(size: Size, architecture: str, batch: int, *, report: bool) -> Need:
     return Need(
         data=max(images + 8 * (size.train + size.test), size.loading_bytes) + answers + confusion,
         network=3 * weights,
-        step=max(weights + 2 * span + batch * activations, 3 * weights),
+        step=max(weights + spans * span + batch * activations, 3 * weights),
     )
 
 
@@ -104,19 +115,19 @@ def check(size: Size, architecture: str, batch: int, *, report: bool, root: Path
         What it needs and what there is, in a line.
 
     Raises:
-        DataError: there is not enough; the text says what needs how much.
+        TooLargeError: there is not enough; the text says what needs how much.
     """
     wanted, there = need(size, architecture, batch, report=report), available_bytes(root)
-    shape = "x".join(map(str, size.image_shape))
+    shape, kept = "x".join(map(str, size.image_shape)), ", which are read as they are needed" * size.streamed
     if there is not None and wanted.total > there:
-        raise DataError(
+        raise TooLargeError(
             f"{size.train} + {size.test} images of {shape} need about {_gb(wanted.total)} of memory in training "
-            f"({_gb(wanted.data)} for the data, {_gb(wanted.network)} for the network, {_gb(wanted.step)} for a step "
-            f"of {min(batch, size.train)} images), and {_gb(there)} are free here: use fewer or smaller images, or a "
-            "machine (or a container's limit) with more memory"
+            f"({_gb(wanted.data)} for the data{kept}, {_gb(wanted.network)} for the network, {_gb(wanted.step)} for a "
+            f"step of {min(batch, size.train)} images), and {_gb(there)} are free here: use fewer or smaller images, "
+            "or a machine (or a container's limit) with more memory"
         )
     free = "" if there is None else f" of {_gb(there)} that are free"
-    return f"memory    about {_gb(wanted.total)}{free}, for {size.train} + {size.test} images of {shape}"
+    return f"memory    about {_gb(wanted.total)}{free}, for {size.train} + {size.test} images of {shape}{kept}"
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

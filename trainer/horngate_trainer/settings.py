@@ -38,8 +38,11 @@ class Settings:
         output: folder of models, as the server's --models takes it; or one of an object store.
         name: the model's name, a plain folder name inside ``output``.
         architecture: ``mlp`` or ``cnn``.
-        data: ``builtin``, ``keras``, the path of an .npz file, or of a folder of images.
+        data: ``builtin``, ``keras``, the path of an .npz file, or of a folder of images or TFRecords.
         image_size: height and width that a folder's images are brought to; None: they are taken as they are.
+        stream: leave a folder's images where they are, and read them as they are needed.
+        image_feature: of TFRecords; None: one of the usual names.
+        label_feature: as image_feature.
         strategy: ``none``, ``mirrored`` (all devices of this machine) or ``multi-worker`` (the processes of TF_CONFIG).
         epochs: passes over the training set, at least 1.
         seed: of weights, shuffling and dropout; None draws one.
@@ -66,13 +69,28 @@ class Settings:
         default="builtin",
         metadata={
             "help": "builtin: the MNIST that ships with the trainer; keras: Keras's own download; an .npz file with "
-            "x_train, y_train, x_test, y_test; or a folder of images with a folder for each class, or with such "
-            "folders in train and test"
+            "x_train, y_train, x_test, y_test; a folder of images with a folder for each class, or with such folders "
+            "in train and test; or a folder of TFRecords"
         },
     )
     image_size: tuple[int, int] | None = field(
         default=None,
         metadata={"help": "bring the images of a folder to this size, such as 64x48", "shown": "as they are"},
+    )
+    stream: bool = field(
+        default=False,
+        metadata={
+            "help": "read a folder's images as they are needed, as TFRecords always are, and folders that do not fit "
+            "into memory"
+        },
+    )
+    image_feature: str | None = field(
+        default=None,
+        metadata={"help": "the feature of TFRecords that has the image", "shown": "image/encoded, image_raw or image"},
+    )
+    label_feature: str | None = field(
+        default=None,
+        metadata={"help": "the feature of TFRecords that has the label", "shown": "image/class/label or label"},
     )
     strategy: str = field(
         default="none",
@@ -184,7 +202,7 @@ def _parser() -> flags.Parser:
     metavars = {"architecture": "|".join(ARCHITECTURES), "data": "builtin|keras|FILE.npz|DIR", "image_size": "HxW"}
     metavars |= {"explain": "|".join([*BASELINES, "none"])}
     metavars |= {"formats": ",".join(FORMATS), "quantize": "|".join(QUANTIZATIONS), "max_accuracy_loss": "POINTS"}
-    metavars |= {"strategy": "|".join(STRATEGIES)}
+    metavars |= {"strategy": "|".join(STRATEGIES), "image_feature": "NAME", "label_feature": "NAME"}
     metavars |= {"output": "DIR|URL", "report": "DIR", "epochs": "N", "seed": "N", "min_accuracy": "SHARE"}
     flags.add(parser, Settings, metavars)
     return parser
@@ -275,6 +293,9 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "architecture": _architecture,
     "data": _source,
     "image_size": _size,
+    "stream": flags.switch,
+    "image_feature": str,
+    "label_feature": str,
     "strategy": _strategy,
     "epochs": _whole(1, 1_000_000),
     "seed": _whole(0, 2**31 - 1),

@@ -1,14 +1,15 @@
 """The fit: whole spans of steps run inside TensorFlow, so that Python costs nothing per batch.
 
-Images and labels stay in memory once, as they are on disk (uint8); what a span of steps needs is gathered for it. Each
-epoch's order comes from the seed and the epoch's number alone, so that a resumed training sees what an uninterrupted
-one would have seen. A batch is cut into the replicas' shares row by row (`share_of`): several devices see the same
-batches as one.
+Images stay in memory once, as they are on disk (uint8), or on the disk; what a span of steps needs is gathered for it.
+Each epoch's order comes from the seed and the epoch's number alone, so that a resumed training sees what an
+uninterrupted one would have seen. A batch is cut into the replicas' shares row by row (`share_of`): several devices see
+the same batches as one.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,7 +22,9 @@ from horngate_trainer.checkpoint import Checkpoint
 from horngate_trainer.data import Dataset
 from horngate_trainer.distribution import Workers
 from horngate_trainer.errors import CheckpointError, WorkersError
+from horngate_trainer.pixels import Images, Labels
 from horngate_trainer.recipes import Recipe
+from horngate_trainer.streamed import Streamed, ahead
 
 SCALE = 255
 SPANS = 12
@@ -64,7 +67,7 @@ class Progress:
     loss: float
 
 
-_Labelled = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
+_Labelled = tuple[Images | Streamed, Labels]
 
 
 class Training:
@@ -165,13 +168,14 @@ class Training:
         for number in range(len(self.history), self._epochs):
             began = time.monotonic()
             order = self._order(tf.constant(number)).numpy()
-            right, loss, done = 0, 0.0, 0
-            for span in np.array_split(np.arange(self._steps), self._spans):
-                start, stop = int(span[0]) * self._batch, min(int(span[-1] + 1) * self._batch, self._rows)
-                rows = order[start:stop]
-                hits, losses = self._computed(self._fit, self._train, rows, self._batch)
-                right, loss, done = right + hits, loss + losses, done + len(span)
-                on_progress(Progress(number + 1, stop / self._rows, right / stop, loss / done))
+            right, loss, done, seen = 0, 0.0, 0, 0
+            spans = np.array_split(np.arange(self._steps), self._spans)
+            rows = [order[span[0] * self._batch : (span[-1] + 1) * self._batch] for span in spans]
+            for steps, count, (hits, losses) in zip(
+                map(len, spans), map(len, rows), self._computed(self._fit, self._train, rows, self._batch), strict=True
+            ):
+                right, loss, done, seen = right + hits, loss + losses, done + steps, seen + count
+                on_progress(Progress(number + 1, seen / self._rows, right / seen, loss / done))
             test_accuracy, test_loss = self._tested()
             epoch = Epoch(
                 accuracy=right / self._rows,
@@ -192,15 +196,24 @@ class Training:
     def _order(self, epoch: Any) -> Any:
         return tf.random.experimental.stateless_shuffle(tf.range(self._rows), [self._seed, epoch])
 
-    def _computed(self, function: Any, data: _Labelled, rows: npt.NDArray[Any], batch: int) -> tuple[int, float]:
-        """Compute rows of the data in batches, by all replicas; return right answers, and the sum of losses."""
+    def _computed(
+        self, function: Any, data: _Labelled, parts: Sequence[npt.NDArray[Any]], batch: int
+    ) -> Iterator[tuple[int, float]]:
+        """Compute parts of the data in batches, by all replicas; yield each one's right answers, and sum of losses."""
         images, labels = data
-        shares = [rows[share_of(replica, len(rows), batch, self._workers.replicas)] for replica in self._workers.local]
-        read = dict(zip(self._workers.local, ((images[mine], labels[mine]) for mine in shares), strict=True))
-        given = self._workers.each(lambda replica: tuple(tf.constant(each) for each in read[replica]))
-        with self._workers.together():
-            hits, losses = function(*given, tf.constant(len(rows)))
-        return int(hits), float(losses)
+        workers = self._workers
+
+        def read(rows: npt.NDArray[Any]) -> Mapping[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+            mine = {each: rows[share_of(each, len(rows), batch, workers.replicas)] for each in workers.local}
+            return {replica: (images[places], labels[places]) for replica, places in mine.items()}
+
+        calls = (partial(read, rows) for rows in parts)
+        shares = ahead(calls) if isinstance(images, Streamed) else (call() for call in calls)
+        for rows, share in zip(parts, shares, strict=True):
+            given = workers.each(lambda replica: tuple(tf.constant(each) for each in share[replica]))  # noqa: B023
+            with workers.together():
+                hits, losses = function(*given, tf.constant(len(rows)))
+            yield int(hits), float(losses)
 
     def _span(self, images: Any, labels: Any, rows: Any) -> Any:
         """Train on these, batch by batch; returns right answers and the sum of the batches' losses."""
@@ -260,12 +273,9 @@ class Training:
 
     def _tested(self) -> tuple[float, float]:
         total = len(self._test[0])
-        right, loss = 0, 0.0
-        for at in range(0, total, self._test_rows):
-            rows = np.arange(at, min(at + self._test_rows, total))
-            hits, losses = self._computed(self._test_batch, self._test, rows, self._test_rows)
-            right, loss = right + hits, loss + losses
-        return right / total, loss / total
+        parts = np.array_split(np.arange(total), range(self._test_rows, total, self._test_rows))
+        hits, losses = zip(*self._computed(self._test_batch, self._test, parts, self._test_rows), strict=True)
+        return sum(hits) / total, sum(losses) / total
 
 
 def share_of(replica: int, rows: int, batch: int, replicas: int) -> npt.NDArray[np.int64]:
