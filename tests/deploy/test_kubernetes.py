@@ -22,7 +22,7 @@ KUBERNETES = "1.37"
 """Whose schemas count."""
 MANIFESTS = sorted(FOLDER.rglob("*.yaml"))
 COMPONENTS = sorted(path.name for path in (FOLDER / "components").iterdir())
-OF_OTHERS = re.compile(r"(kustomize\.config\.k8s|gateway\.networking\.k8s|keda|monitoring\.coreos|serving\.)")
+OF_OTHERS = re.compile(r"(kustomize\.config\.k8s|gateway\.networking\.k8s|keda|kubeflow|monitoring\.coreos|serving\.)")
 """Not Kubernetes' own API: test_types.py has their types."""
 KSERVE = Path(str(distribution("kserve").locate_file("kserve/models")))
 KUBECTL = shutil.which("kubectl")
