@@ -5,10 +5,9 @@ all copies stay the same. Every process that takes part runs the same code in th
 (`Workers.told`, a step of the training) is waited for by all.
 """
 
+import faulthandler
 import json
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -129,7 +128,7 @@ def join(name: str, cluster: Cluster = ALONE, say: Callable[[str], None] = lambd
 
     Raises:
         WorkersError: the others cannot be reached. Where they do not come in `JOIN_SECONDS`, TensorFlow's native code
-            still waits, and the process ends with exit code 1 and a line on stderr.
+            still waits, and the process ends with exit code 1; what was said before says why.
     """
     if name == "none":
         return Workers()
@@ -138,8 +137,10 @@ def join(name: str, cluster: Cluster = ALONE, say: Callable[[str], None] = lambd
         say(f"strategy  mirrored: {workers.replicas} device{'s' * (workers.replicas != 1)}")
         return workers
     who = f"worker {cluster.index + 1} of {len(cluster.addresses)}{' (chief)' if cluster.chief else ''}"
-    say(f"strategy  multi-worker: {who}, waiting for the others")
-    with _bounded(f"the {len(cluster.addresses)} workers of TF_CONFIG did not come together in {JOIN_SECONDS} s"):
+    say(
+        f"strategy  multi-worker: {who}, waits for the others; if they do not come in {JOIN_SECONDS} s, it ends, failed"
+    )
+    with _bounded(JOIN_SECONDS):
         try:
             workers = Workers(tf.distribute.MultiWorkerMirroredStrategy(), cluster)
         except (tf.errors.OpError, RuntimeError, ValueError) as exc:
@@ -158,18 +159,14 @@ _LOST = (
 
 
 @contextmanager
-def _bounded(message: str) -> Iterator[None]:
-    """End the process if this takes longer than `JOIN_SECONDS`: native code that waits cannot be interrupted."""
+def _bounded(seconds: int) -> Iterator[None]:
+    """End the process with exit code 1 if this takes longer.
 
-    def end() -> None:
-        sys.stderr.write(f"horngate-trainer: {message}: see the others' logs, and whether their ports can be reached\n")
-        sys.stderr.flush()
-        os._exit(1)
-
-    timer = threading.Timer(JOIN_SECONDS, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    TensorFlow waits in native code and holds Python's lock meanwhile: no thread of Python runs, and no signal handler.
+    """
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
