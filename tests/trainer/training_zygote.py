@@ -46,6 +46,9 @@ class FakeTraining:
         """As `Training.state`."""
         return [vars_of(epoch) for epoch in self.history], self.model.get_weights()
 
+    def share(self) -> None:
+        """As `Training.share`."""
+
     def plain(self) -> Any:
         """As `Training.plain`."""
         return self.model
