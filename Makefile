@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick coverage check format protos lock bench bench-smoke neighbours engines growth large soak chaos shutdowns \
+.PHONY: help setup run test quick coverage check format protos lock bench bench-smoke neighbours engines growth scaling large soak chaos shutdowns \
     swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
@@ -88,6 +88,10 @@ engines: setup  ## TensorFlow and LiteRT beside each other behind the same serve
 
 growth: setup  ## what grows how, 5 minutes: load to beyond capacity, workers, models, sizes of requests
 	@$(BIN)/python benchmarks/growth.py
+	@$(BIN)/python benchmarks/render.py
+
+scaling: setup  ## replicas behind Envoy and balancing callers, 15 minutes: spread, faults; simulated to 1,000
+	@$(BIN)/python benchmarks/scaling.py
 	@$(BIN)/python benchmarks/render.py
 
 large: setup  ## large models at default settings, 30 minutes: time to ready, memory, throughput beside TensorFlow's own

@@ -24,6 +24,7 @@ from typing import Any
 
 import container
 import grpc
+import harness
 import numpy as np
 from load import Load
 from serving_process import Server, tree_mb
@@ -172,7 +173,7 @@ def horngate(name: str, models: Path, *flags: str) -> Iterator[Contestant]:
 @contextmanager
 def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
     """Run a peer, from its environment, until it has answered once."""
-    port = _free()
+    port = harness.free_port()
     folder = max((models / "mnist").iterdir()).resolve()
     command = [str(python(name)), str(HERE / "peers" / name / "serve.py"), str(folder), str(port)]
     with _running(command, dict(os.environ)) as process:
@@ -193,7 +194,7 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
 @contextmanager
 def echo(sizes: dict[int, int]) -> Iterator[Contestant]:
     """Run the fast transport alone, in the configuration that Horngate gives it."""
-    port = _free()
+    port = harness.free_port()
     pairs = ",".join(f"{asked}:{answered}" for asked, answered in sizes.items())
     with _running(
         [sys.executable, str(HERE / "echo.py"), str(port)], {**os.environ, "HORNGATE_ECHO": pairs}
@@ -267,12 +268,6 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator["subpr
                 process.wait()
             except ProcessLookupError:
                 pass
-
-
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ python benchmarks/growth.py [--quick] [--seconds 2] [--most-models 200] [--model
 
 - Load: an open loop (`open_loop`) of single images, from a tenth to one and a half of what a closed loop gets, with 1
   to 4 workers. Latency counts from the planned moment.
-- 64 cores: a simulation (`scaling`) of as many workers as they can feed, from what a request was measured to cost one.
+- 64 cores: a simulation (`simulate`) of as many workers as they can feed, from what a request was measured to cost one.
 - Models: 1 to 200 copies in one server (12 MB each), asked in turn at half of one model's capacity.
 - Size: requests of 1 KB to 16 MB, two at a time on each of two connections.
 
@@ -12,7 +12,6 @@ Everything runs on the same machine, the load too. ``--quick``: two points of ea
 """
 
 import os
-import random
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,9 +25,9 @@ from callers import infer_body
 from contestants import Contestant, Images
 from load import measure, start
 from open_loop import Offered, offer
-from scaling import Replica, round_robin, simulate
 from serving import DATA
 from serving_process import Server, trained
+from simulate import Fleet, batches, pinned, poisson, round_robin, simulate
 
 from horngate_server.transports.pyvoy import grpc_framing
 
@@ -101,21 +100,15 @@ def simulated(measured: Cost, shares: Sequence[float], requests: int) -> dict[st
     """
     workers = max(1, int(CORES * measured.python_s / measured.all_s))
     capacity = workers / measured.python_s
-    random.seed(1)
-    places = [random.randrange(workers) for _ in range(CONNECTIONS)]
-
-    def by_connection(_replicas: Sequence[Replica], number: int) -> int:
-        return places[number % CONNECTIONS]
-
+    fleet = Fleet(workers, batches(measured.python_s))
     points: dict[str, list[Figures]] = {}
-    for name, pick in (("evenly", round_robin), (f"{CONNECTIONS} connections at random", by_connection)):
+    for name, pick in (("evenly", round_robin), (f"{CONNECTIONS} connections at random", pinned(CONNECTIONS))):
         points[name] = []
         for share in shares:
-            latencies = simulate(
-                workers, share * capacity, pick, request_s=measured.python_s, requests=requests, burst=1, ladder_ms={}
-            )
-            p50, p99 = (1000 * (latencies[int(at * (len(latencies) - 1))] + measured.alone_s) for at in (0.5, 0.99))
-            points[name].append(_shown({"share": share, "offered": share * capacity, "p50_ms": p50, "p99_ms": p99}))
+            p50, p99 = simulate(fleet, poisson(share * capacity, requests), pick).ms(50, 99)
+            alone_ms = 1000 * measured.alone_s
+            figures = {"share": share, "offered": share * capacity, "p50_ms": p50 + alone_ms, "p99_ms": p99 + alone_ms}
+            points[name].append(_shown(figures))
     return {"workers": workers, "capacity": capacity, "cost": asdict(measured), "points": points}
 
 

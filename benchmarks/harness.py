@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import time
@@ -66,6 +67,13 @@ def busy(seconds: float = 1.0) -> float:
     time.sleep(seconds)
     idle, every = (after - at for after, at in zip(_ticks(), before, strict=True))
     return 1 - idle / every
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def timed(command: Sequence[object], **options: Any) -> tuple[float, str]:

@@ -1,5 +1,6 @@
 """A server process to measure, and a model for it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Server:
         before: what the command is put behind.
         start_s: within these seconds it must be ready.
         host: where it listens.
+        program: what Python runs.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Server:
         before: Sequence[str] = (),
         start_s: float = START_S,
         host: str = "127.0.0.1",
+        program: Sequence[str] = ("-m", "horngate_server"),
     ) -> None:
         self._models = models
         self._flags = flags
         self._before = before
         self._host = host
         self._start_s = start_s
+        self._program = program
         self._peak_mb = 0.0
 
     def __enter__(self) -> Self:
@@ -83,7 +87,7 @@ class Server:
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [
-                *self._before, sys.executable, "-m", "horngate_server", "--models", str(self._models),
+                *self._before, sys.executable, *self._program, "--models", str(self._models),
                 "--host", self._host, "--grpc-port", "0", "--http-port", "0", "--port-file", str(ports), *self._flags,
             ],
             stderr=self._log,
@@ -147,6 +151,12 @@ def status_mb(pid: int, what: str) -> float:
         return 0.0
     found = re.search(rf"{what}:\s+(\d+) kB", status)
     return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor seconds that a process has used so far, by all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tree_mb(root: int) -> float:

@@ -26,6 +26,7 @@ SMALLEST = {
     "chaos": ["--seconds", "45", "--transport", "auto", "--workers", "2"],
     "serving": [*ONCE, "--seconds", "0.5", "--only", "C API,echo,horngate,horngate-litert,horngate-grpcio"],
     "growth": ["--no-save", "--quick"],
+    "scaling": ["--no-save", "--quick"],
     "engines": [*ONCE, "--seconds", "0.2", "--only", "mlp"],
     "large_models": [*ONCE, "--seconds", "0.2", "--only", "image256", "--transports", "grpcio"],
     "neighbours": [*ONCE, "--seconds", "0.2", "--transports", "fast"],
@@ -36,10 +37,9 @@ SMALLEST = {
     "replayed_day": ["--seconds", "2", "--requests", "200"],
     "start": ONCE,
     "soak": ["--no-save", "--minutes", "0.02"],
-    "scaling": ["--requests", "2000"],
 }
 """The longest ones first. What `chaos` finds counts, however short."""
-NEEDS = dict.fromkeys(("serving", "growth", "engines"), ("h2load", "apt-get install nghttp2-client"))
+NEEDS = dict.fromkeys(("serving", "growth", "engines", "scaling"), ("h2load", "apt-get install nghttp2-client"))
 """Programs that are no Python packages."""
 
 
