@@ -207,7 +207,7 @@ def limits(costs: Costs, plan: Plan) -> Sequence[Limit]:
         ),
         (
             "an Envoy's connections to replicas", lambda n: n.envoy_replicas, plan.envoy_connections,
-            f"{plan.envoy_connections:,} in envoy.yaml", "a larger one (until then only a counter: each has its own)",
+            f"{plan.envoy_connections:,} in envoy.yaml", "a larger one; each replica still gets one",
         ),
         (
             "health checks by all Envoys", lambda n: n.checks, 0.05,

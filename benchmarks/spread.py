@@ -28,6 +28,7 @@ CLIENT = "client"
 """Stands for Horngate's client, where others have a service configuration."""
 START_S = 60.0
 OK = "OK"
+DEADLINE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Spread:
     rate: float
     count: int
     callers: int = 4
-    deadline_s: float = 2.0
+    deadline_s: float = DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
