@@ -13,6 +13,7 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt
 import render_growth
+import render_scaling
 from render_growth import when
 
 HERE = Path(__file__).parent
@@ -218,6 +219,10 @@ def _others() -> list[str]:
         growth = json.loads((RESULTS / "growth.json").read_text())
         render_growth.draw(growth, RESULTS / "growth.svg")
         lines += render_growth.section(growth)
+    if (RESULTS / "scaling.json").exists():
+        scaling = json.loads((RESULTS / "scaling.json").read_text())
+        render_scaling.draw(scaling, RESULTS / "scaling.svg")
+        lines += render_scaling.section(scaling)
     return lines
 
 

@@ -29,27 +29,25 @@ def draw(content: dict[str, Any], path: Path) -> None:
         _line(waited, points, "offered", "p99_ms", name, colour)
     most = max(point["offered"] for points in content["load"].values() for point in points)
     answered.plot([0, most], [0, most], color=GREY, linestyle=":", label="all that is offered")
-    _say(answered, "Answered in time, by offered load", "offered, requests/s", "answered, requests/s")
-    _say(waited, "p99 from the planned moment, by offered load", "offered, requests/s", "p99, ms", logarithmic="y")
+    say(answered, "Answered in time, by offered load", "offered, requests/s", "answered, requests/s")
+    say(waited, "p99 from the planned moment, by offered load", "offered, requests/s", "p99, ms", logarithmic="y")
     simulated = content["simulated"]
     for colour, (name, points) in zip(COLOURS, simulated["points"].items(), strict=False):
         _line(many, points, "offered", "p99_ms", name, colour)
-    _say(
-        many, f"Simulated: 64 cores, {simulated['workers']} workers", "offered, requests/s", "p99, ms", logarithmic="y"
-    )
+    say(many, f"Simulated: 64 cores, {simulated['workers']} workers", "offered, requests/s", "p99, ms", logarithmic="y")
     _line(models, content["models"], "models", "p99_ms", "p99", COLOURS[0])
     _line(models, content["models"], "models", "p50_ms", "p50", COLOURS[1])
-    _say(models, f"By models, at {content['models'][0]['offered']:,.0f} requests/s", "models", "ms", logarithmic="y")
+    say(models, f"By models, at {content['models'][0]['offered']:,.0f} requests/s", "models", "ms", logarithmic="y")
     _line(memory, content["models"], "models", "memory_mb", "memory, MB", COLOURS[0])
     beside = memory.twinx()
     beside.spines["top"].set_visible(False)
     beside.plot(*_columns(content["models"], "models", "ready_s"), marker="o", markersize=3, color=COLOURS[1])
     beside.set_ylim(bottom=0)
     beside.set_ylabel("ready after, s (blue)", fontsize=9)
-    _say(memory, "Memory and start, by models", "models", "memory, MB (orange)", legend=False)
+    say(memory, "Memory and start, by models", "models", "memory, MB (orange)", legend=False)
     _line(sizes, content["sizes"], "megabytes", "megabytes_per_second", "MB/s", COLOURS[0])
     _line(sizes, content["sizes"], "megabytes", "p99_ms", "p99, ms", COLOURS[1])
-    _say(sizes, "By a request's size, 2 x 2 in flight", "a request, MB", "MB/s, ms", logarithmic="both")
+    say(sizes, "By a request's size, 2 x 2 in flight", "a request, MB", "MB/s, ms", logarithmic="both")
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
@@ -115,18 +113,8 @@ def when(machine: dict[str, Any]) -> str:
     return f"{machine['date']}, commit {machine['commit']}, {machine['cores']} cores ({machine['processor']})."
 
 
-# --- private ------------------------------------------------------------------------------------------
-
-
-def _columns(points: Points, across: str, up: str) -> tuple[list[float], list[float]]:
-    return [each[across] for each in points], [each[up] for each in points]
-
-
-def _line(axis: Axes, points: Points, across: str, up: str, name: str, colour: str) -> None:  # noqa: PLR0917
-    axis.plot(*_columns(points, across, up), marker="o", markersize=3, color=colour, label=name)
-
-
-def _say(axis: Axes, title: str, across: str, up: str, *, logarithmic: str = "", legend: bool = True) -> None:
+def say(axis: Axes, title: str, across: str, up: str, *, logarithmic: str = "", legend: bool = True) -> None:
+    """Title and label a plot."""
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(across, fontsize=9)
     axis.set_ylabel(up, fontsize=9)
@@ -139,3 +127,14 @@ def _say(axis: Axes, title: str, across: str, up: str, *, logarithmic: str = "",
         axis.set_xscale("log")
     if legend:
         axis.legend(fontsize=8, frameon=False)
+
+
+# --- private ------------------------------------------------------------------------------------------
+
+
+def _columns(points: Points, across: str, up: str) -> tuple[list[float], list[float]]:
+    return [each[across] for each in points], [each[up] for each in points]
+
+
+def _line(axis: Axes, points: Points, across: str, up: str, name: str, colour: str) -> None:  # noqa: PLR0917
+    axis.plot(*_columns(points, across, up), marker="o", markersize=3, color=colour, label=name)

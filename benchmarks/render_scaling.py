@@ -44,8 +44,8 @@ def section(content: Figures) -> list[str]:
         f"""{when(content["machine"])} The real server on grpcio before a model that sleeps {content["batch_ms"]:g} ms a
         batch of at most {content["rows"]} rows, so that a replica answers
         {content["rows"] / content["batch_ms"] * 1000:,.0f} requests/s however busy the cores are; an open loop of
-        {content["callers"]} callers; of {content["rounds"]} rounds of {content["seconds"]:g} s the one that was disturbed
-        least. {busy}""",
+        {content["callers"]} callers; of {content["rounds"]} rounds of {content["seconds"]:g} s the one that was
+        disturbed least. {busy}""",
         "![replicas, faults, a thousand replicas, limits](results/scaling.svg)",
         f"""**Simulated beside measured.** A batch took a replica {content["batch_s"] * 1e3:.1f} ms by its own count,
         and a request alone {content["beside_s"] * 1e3:.1f} ms more; with these two numbers and the same moments of
