@@ -63,7 +63,7 @@ def section(content: Figures) -> list[str]:
     paragraphs = [
         f"""**A thousand replicas, simulated and calculated.** Each gets {plan["per_replica"]:,.0f} requests/s,
         {last["load"]:.0%} of what its Python threads can take ({costs["request_s"] * 1e6:.0f} us a request, as measured
-        by `make growth`). Measured beside: a request costs an Envoy between {costs["envoy_s"] * 1e6:.0f} us, a
+        by `make growth`). Measured beside: a request costs Envoy {costs["envoy_s"] * 1e6:.0f} us, a
         connection a replica {costs["connection_bytes"] / 1000:.0f} KB, a health check {costs["check_s"] * 1e6:.0f} us,
         a scrape {costs["scrape_s"] * 1e3:.1f} ms and {costs["scrape_bytes"] / 1000:.0f} KB
         ({costs["series"]:.0f} series, {costs["model_series"]:.0f} for each further model).""",

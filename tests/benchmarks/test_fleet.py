@@ -1,8 +1,12 @@
 """What a fleet needs, and what breaks first."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import yaml
 from fleet import Costs, Plan, limits, need
+
+from horngate_server.core.settings import Settings
 
 COSTS = Costs(
     request_s=50e-6,
@@ -16,6 +20,20 @@ COSTS = Costs(
     model_series=60,
 )
 PLAN = Plan()
+
+
+def test_the_plan_is_what_is_shipped() -> None:
+    """Limits and times are those of the server, of Envoy's configuration and of the deployment."""
+    deploy = Path(__file__).parents[2] / "deploy"
+    deployment = yaml.safe_load((deploy / "kubernetes/base/deployment.yaml").read_text())
+    envoy = yaml.safe_load((deploy / "envoy/envoy.yaml").read_text())
+    (monitor,), (cluster,) = envoy["overload_manager"]["resource_monitors"], envoy["static_resources"]["clusters"]
+    (thresholds,), (check,) = cluster["circuit_breakers"]["thresholds"], cluster["health_checks"]
+    assert PLAN.max_connections == Settings().max_connections
+    assert PLAN.envoy_max_connections == monitor["typed_config"]["max_active_downstream_connections"]
+    assert PLAN.envoy_connections == thresholds["max_connections"]
+    assert f"{PLAN.check_every_s:g}s" == check["interval"]
+    assert PLAN.ready_s == deployment["spec"]["minReadySeconds"] + 1
 
 
 def test_what_ten_replicas_need() -> None:
