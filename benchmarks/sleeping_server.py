@@ -64,8 +64,8 @@ def main() -> int:
     """Serve."""
     seconds = float(sys.argv[1]) / 1000
 
-    def load(_engine: str, _path: Path, *, device: str, threads: int, limits: Limits) -> Sleeping:
-        del device, threads, limits  # of an engine that computes
+    def load(engine: str, path: Path, *, device: str, threads: int, limits: Limits) -> Sleeping:
+        del engine, path, device, threads, limits  # of one that computes
         return Sleeping(seconds)
 
     engines.load = load
