@@ -1,6 +1,8 @@
 """The documents: what they link to is there, and what they draw is so."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,24 @@ def test_every_fault_of_an_object_store_has_its_tests() -> None:
     for named in (re.findall(r"`(test_\w+)`", row) for row in rows):
         assert named
         assert all(f"def {name}(" in tests for name in named), named
+
+
+def told(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of a module, with dots for what is filled in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield re.sub(r"%[.\d]*[dgrs]", "...", node.value)
+
+
+def test_every_message_of_the_troubleshooting_is_said_somewhere() -> None:
+    """The first column of docs/troubleshooting.md is in the source, word by word."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    messages = re.findall(r"(?m)^\| `([^`]+)` \|", page)
+    assert len(messages) >= 50
+    sources = [file for part in ("client", "protos", "server", "trainer") for file in (ROOT / part).rglob("*.py")]
+    said = "\n".join(text for file in sources for text in told(ast.parse(file.read_text())))
+    said += (ROOT / "Makefile").read_text()
+    patterns = {message: ".{0,60}".join(map(re.escape, message.split("..."))) for message in messages}
+    assert not [message for message, pattern in patterns.items() if not re.search(pattern, said)]

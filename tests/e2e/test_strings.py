@@ -92,18 +92,18 @@ def test_our_client(server: ServerProcess, texts: list[str], scores: Any) -> Non
             client.infer({"png": [pictures[0], b"no picture"]})
 
 
-def readme(language: str, server: ServerProcess) -> str:
-    """The block of a language in the README's section on strings, with this server's ports."""
-    section = (ROOT / "README.md").read_text().split("#### Strings\n")[1].split("\n### ")[0]
+def page(language: str, server: ServerProcess) -> str:
+    """The block of a language in the section on strings of docs/models.md, with this server's ports."""
+    section = (ROOT / "docs/models.md").read_text().split("## Strings\n")[1]
     block = section.split(f"```{language}\n")[1].split("```")[0]
     return block.replace("localhost:8001", server.grpc).replace("http://localhost:8002", server.http)
 
 
-def test_the_readmes_python(server: ServerProcess, tmp_path: Path, scores: Any) -> None:
+def test_the_pages_python(server: ServerProcess, tmp_path: Path, scores: Any) -> None:
     """It prints what it says."""
     (tmp_path / "seven.png").write_bytes(png(np.full((3, 5), 7, np.uint8)))
     done = subprocess.run(
-        [sys.executable, "-c", readme("python", server)],
+        [sys.executable, "-c", page("python", server)],
         capture_output=True, text=True, timeout=WAIT_S, check=True, cwd=tmp_path,
     )  # fmt: skip
     reviews, words, pictures = done.stdout.strip().rsplit("\n", 2)
@@ -111,12 +111,12 @@ def test_the_readmes_python(server: ServerProcess, tmp_path: Path, scores: Any) 
     assert (words, "7." in pictures) == ("[b'dog' b'[UNK]']", True)
 
 
-def test_the_readmes_node(server: ServerProcess, node_client: Path) -> None:
+def test_the_pages_node(server: ServerProcess, node_client: Path) -> None:
     """With the client that the whole file makes."""
     whole = node_client.with_name("strings.js").read_text()
     prelude = whole[: whole.index("const infer = ")]
     script = node_client.with_name("readme.js")
-    script.write_text(prelude + readme("js", server))
+    script.write_text(prelude + page("js", server))
     done = node(
         [str(script), server.grpc, str(ROOT / "protos")],
         return_completed_process=True, capture_output=True, text=True, timeout=WAIT_S,
@@ -126,11 +126,11 @@ def test_the_readmes_node(server: ServerProcess, node_client: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
-def test_the_readmes_commands(server: ServerProcess, scores: Any) -> None:
+def test_the_pages_commands(server: ServerProcess, scores: Any) -> None:
     """Buf and curl, word by word."""
     environment = {**os.environ, "PATH": f"{BUF.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", readme("sh", server)],
+        ["bash", "-euc", page("sh", server)],
         capture_output=True, text=True, timeout=WAIT_S, check=True, env=environment,
     )  # fmt: skip
     assert f"{scores.expected[0]:.4f}" in done.stdout
