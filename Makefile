@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick coverage check format protos lock bench bench-smoke neighbours engines growth scaling large soak chaos shutdowns \
+.PHONY: help setup run test quick coverage check docs format protos lock bench bench-smoke neighbours engines growth scaling large soak chaos shutdowns \
     swaps lowest fuzz smoke release clean
 
 help:  ## list the commands
@@ -44,7 +44,11 @@ lock:  ## resolve the dependencies anew into the lock files; UPGRADE= keeps the 
 protos: setup  ## regenerate protos/horngate_protos from the .proto files
 	@$(BIN)/python protos/generate.py
 
-check: setup  ## lint, types, boundaries between the parts, drift of generated code, the workflows
+docs: setup  ## the site, in site/: strict, with every link; and the documents' spelling
+	@$(BIN)/codespell --skip '*.svg' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs deploy server/SECURITY.md
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d .doctrees . site
+
+check: setup docs  ## lint, types, boundaries between the parts, drift of generated code, the workflows, docs
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
@@ -130,4 +134,4 @@ release:  ## commit and tag VERSION=1.2.3 of what CHANGELOG.md calls unreleased;
 	@$(PYTHON) deploy/release.py $(DRY) $(or $(VERSION),$(error make release VERSION=1.2.3))
 
 clean:  ## remove what the commands above made
-	rm -rf .venv .lowest models report dist
+	rm -rf .venv .lowest .doctrees models report dist site
