@@ -60,8 +60,8 @@ def record(folder: Path) -> list[tuple[float, str, str]]:
     now = 0.0
     server: Generator[str, None, None] | None = None
     readme = (ROOT / "README.md").read_text()
-    [(name, file)] = re.findall(r"(?ms)^```python\n(?=# (\w+\.py)\n)(.*?)^```", readme)
-    (folder / name).write_text(file)
+    for name, file in re.findall(r"(?ms)^```python\n(?=# (\w+\.py)\n)(.*?)^```", readme):
+        (folder / name).write_text(file)
     for command in typed(readme):
         printed = lines(command, folder)
         if not command.startswith(SHOWN):

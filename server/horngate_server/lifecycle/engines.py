@@ -151,7 +151,7 @@ def load_libraries(path: Path, settings: Settings, limits: Limits) -> None:
         if engine == LITERT:
             litert.library()
         else:
-            tensorflow.library()
+            tensorflow.load_library()
 
 
 def load(engine: str, path: Path, *, device: str, threads: int, limits: Limits) -> LoadedModel:

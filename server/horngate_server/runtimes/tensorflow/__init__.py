@@ -4,6 +4,6 @@ Everything that owns a C handle frees it; no other room sees one.
 """
 
 from horngate_server.runtimes.tensorflow.capi import available, library
-from horngate_server.runtimes.tensorflow.saved_model import SavedModel, load, load_op_library
+from horngate_server.runtimes.tensorflow.saved_model import SavedModel, load, load_library, load_op_library
 
-__all__ = ["SavedModel", "available", "library", "load", "load_op_library"]
+__all__ = ["SavedModel", "available", "library", "load", "load_library", "load_op_library"]

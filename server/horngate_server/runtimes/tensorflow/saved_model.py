@@ -65,6 +65,16 @@ def load(
             return model
 
 
+def load_library() -> None:
+    """Load TensorFlow's library, without what it says of the processor then.
+
+    Raises:
+        ModelError: TensorFlow is not installed.
+    """
+    with native_log.captured():
+        library()
+
+
 def load_op_library(path: Path) -> None:
     """Load a library of operations, which models may then use; the same one twice is loaded once.
 
