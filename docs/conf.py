@@ -26,8 +26,8 @@ html_show_copyright = False
 smartquotes = False  # `--flag` is no dash
 root_doc = "docs/README"
 include_patterns = [
-    "docs/**.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md", "deploy/**.md",
-    "examples/README.md", "server/SECURITY.md", "tests/fuzz/README.md",
+    "docs/**.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md",
+    "deploy/**.md", "examples/README.md", "server/SECURITY.md", "tests/fuzz/README.md",
 ]  # fmt: skip
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4
