@@ -63,7 +63,7 @@ def _subcommands(text: str) -> list[str]:
 
 
 def _settings() -> Iterator[str]:
-    yield from ("| flag | variable | default | |", "| --- | --- | --- | --- |")
+    yield from ("| flag and variable | default | |", "| --- | --- | --- |")
     for each in fields(settings.Settings):
         flag, variable = settings.names(each.name)
         text = each.metadata["help"]
@@ -72,7 +72,8 @@ def _settings() -> Iterator[str]:
         known = each.default is not False and isinstance(each.default, (int, float, str, Path))
         shown = settings._shown(each.name, each.default) if known else ""  # noqa: SLF001 - as --help has it
         value = each.metadata["metavar"]
-        yield f"| {_code(f'{flag} {value}'.strip())} | {_code(variable)} | {_code(shown)} | {_cell(text)} |"
+        typed = value if each.name == "model" else f"{flag} {value}".strip()  # MODEL has no flag
+        yield f"| {_code(typed)}<br>{_code(variable)} | {_code(shown)} | {_cell(text)} |"
 
 
 def _models_toml() -> Iterator[str]:
