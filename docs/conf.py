@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -72,6 +73,11 @@ def prepare(_app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = text + "\n" + contents(text) if name == root_doc else text
 
 
+def read_off(_app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """Name the pages that are made anew each time: what they are read off is none of Sphinx's files."""
+    return [name for name in env.found_docs if name.startswith("docs/reference/")]
+
+
 def redirect(app: Sphinx, exception: Exception | None) -> None:
     """Let the site's own address lead to the index."""
     if not exception:
@@ -82,6 +88,7 @@ def setup(app: Sphinx) -> None:
     """Tell Sphinx of the above."""
     app.add_directive("mermaid", Mermaid)
     app.connect("source-read", prepare)
+    app.connect("env-get-outdated", read_off)
     app.connect("build-finished", redirect)
 
 

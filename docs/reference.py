@@ -72,7 +72,7 @@ def _settings() -> Iterator[str]:
         known = each.default is not False and isinstance(each.default, (int, float, str, Path))
         shown = settings._shown(each.name, each.default) if known else ""  # noqa: SLF001 - as --help has it
         value = each.metadata["metavar"]
-        typed = value if each.name == "model" else f"{flag} {value}".strip()  # MODEL has no flag
+        typed = value if each.metadata["positional"] else f"{flag} {value}".strip()
         yield f"| {_code(typed)}<br>{_code(variable)} | {_code(shown)} | {_cell(text)} |"
 
 
