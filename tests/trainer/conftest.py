@@ -11,21 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.trainings import Ended, Trainers, blobs
+
 Write = Callable[..., Path]
-Ended = dict[str, Any]
-Trainers = Callable[..., list[Ended]]
 
 ZYGOTE = Path(__file__).with_name("training_zygote.py")
-
-
-def blobs(rows: int, *, side: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Easy images: class k is a bright band at height k, in noise."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(rows) % classes
-    images = rng.integers(0, 60, (rows, side, side))
-    for row, label in enumerate(labels):
-        images[row, label * side // classes : (label + 1) * side // classes] += 180
-    return images.astype(np.uint8), labels.astype(np.uint8)
 
 
 @pytest.fixture

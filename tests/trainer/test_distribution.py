@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from horngate_trainer.training import share_of
+from support.trainings import Ended, Trainers, blobs
 from support.versions import check_whole
-from trainer.conftest import Ended, Trainers, blobs
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from horngate_trainer.errors import DataError
 from horngate_trainer.memory import Size
 from horngate_trainer.streamed import Streamed
 from horngate_trainer.tfrecords import Features
-from trainer.conftest import blobs
+from support.trainings import blobs
 
 pytestmark = pytest.mark.slow
 

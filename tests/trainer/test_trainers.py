@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from horngate_trainer import publish
+from support.trainings import Trainers
 from support.versions import check_whole
-from trainer.conftest import Trainers
 
 pytestmark = pytest.mark.slow
 
