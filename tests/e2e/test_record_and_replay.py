@@ -69,7 +69,7 @@ def test_recorded_traffic_is_replayed_against_the_next_version_and_becomes_its_p
         rows[each.signature] += len(each.inputs["images"][1])
     assert rows["serving_default"] == 30
     done = subprocess.run(
-        [sys.executable, "-m", "horngate_server", "inspect", version, "--json"],
+        [sys.executable, "-m", "horngate_server", "inspect", version, "--json", "--engine", "tensorflow"],
         check=True, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert json.loads(done.stdout)["verification"] == f"verified ({sum(rows.values())} rows)"
