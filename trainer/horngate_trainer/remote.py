@@ -36,6 +36,11 @@ def output(text: str) -> Path | StoreUrl:
     return stores.parse(text) or Path(text)
 
 
+def made_in(place: Path | StoreUrl) -> Path:
+    """Return the local folder of models: for a store, where a version is made before it is copied there."""
+    return FOLDER if isinstance(place, StoreUrl) else place
+
+
 def newest(url: StoreUrl, name: str) -> str | None:
     """Return the address of a model's newest version in a store; None where it has none.
 

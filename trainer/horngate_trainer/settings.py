@@ -142,8 +142,8 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """The local folder of models: for a store, where a version is made before it is copied there."""
-        return remote.FOLDER if isinstance(self.output, StoreUrl) else self.output
+        """The local folder of models."""
+        return remote.made_in(self.output)
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
