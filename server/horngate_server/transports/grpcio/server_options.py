@@ -1,11 +1,12 @@
 """The limits that gRPC's own server is given."""
 
-PENDING_CALLS = 4096
-"""Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
-some, at random."""
-STREAMS_PER_CONNECTION = 2048
+STREAMS_PER_CONNECTION = 1024
 """Calls of a connection, cancelled ones included, until Python has seen that they are; gRPC refuses further ones. So a
-caller may have far more than it has in flight."""
+caller that cancels many may have hundreds in flight."""
+PENDING_CALLS = 5 * STREAMS_PER_CONNECTION
+"""Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
+some, at random. Four connections that do nothing but cancel leave room for the calls of others; each call of these may
+have half a megabyte of headers, so more room would be dear."""
 SETTINGS_MS = 1000
 """How long a caller may take to say that it has read our limits. gRPC knows no limit for headers until then."""
 HANDSHAKE_MS = 10_000
