@@ -1,7 +1,10 @@
 """Two processes that train together end where one does, and where one of them fails, both end."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +101,7 @@ def test_where_the_chief_dies_the_other_ends_and_both_go_on(
     assert [each.tobytes() for each in whole] == [each.tobytes() for each in resumed]
     once = [*together.flags, "--once"]
     finished = trainers((root, once, None), (other, once, None), quick=False, variables=two())
-    assert [each["code"] for each in finished] == [0, 0]
+    assert [each["code"] for each in finished] == [0, 0], [each["err"] for each in finished]
     assert [each["out"] for each in finished] == [chief["out"], ""]
 
 
@@ -111,6 +114,34 @@ def test_a_worker_with_other_data_ends_all(trainers: Trainers, tmp_path: Path, w
     assert "this worker has other settings or data than the chief: data" in other["err"].splitlines()[-1]
     assert chief["code"] == 1
     assert "another worker has failed" in chief["err"].splitlines()[-1]
+
+
+PARTS = """
+import os, sys, time
+from pathlib import Path
+
+from horngate_trainer import clusters, distribution
+
+own, theirs = (Path(each) for each in sys.argv[1:])
+workers = distribution.join("multi-worker", clusters.parse(os.environ["TF_CONFIG"]))
+assert workers.told({"finished": True}) == {"finished": True}
+if workers.chief:  # it is not done before the other one would leave
+    while not theirs.exists():
+        time.sleep(0.01)
+own.touch()
+workers.part()
+os._exit(0 if theirs.exists() else 3)
+"""
+
+
+def test_nobody_leaves_before_everybody_has_what_was_summed(tmp_path: Path) -> None:
+    """Who ends at once is nobody's failure: the last sum is fetched from it, perhaps later."""
+    marks = tmp_path / "chief", tmp_path / "other"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PARTS, *each], env={**os.environ, **own})
+        for each, own in zip((marks, marks[::-1]), two(), strict=True)
+    ]
+    assert [each.wait(60) for each in processes] == [0, 0]
 
 
 def test_every_row_of_a_batch_is_one_replicas() -> None:

@@ -45,6 +45,7 @@ def train(arguments: Sequence[str]) -> Path | str | None:
         _say("horngate-trainer: --once, and there is a version already")
         if workers is not None:
             workers.told({"finished": True})
+            workers.part()
         return there
     if chosen.report is not None and cluster.chief:
         quiet.require("a report", "matplotlib", "tensorboard", otherwise="--report none")

@@ -9,18 +9,22 @@ import faulthandler
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.eager import context  # no public name leads to what the coordination service keeps
 
 from horngate_trainer.clusters import ALONE, Cluster
 from horngate_trainer.errors import WorkersError, first_line
 
 JOIN_SECONDS = 600
 """So long the processes of a training wait for each other at its beginning: images are pulled, nodes are added."""
+
+PART_SECONDS = 30
+"""So long a process waits at its end for each of the others to have the last of what they did together."""
 
 
 class Workers:
@@ -90,6 +94,26 @@ class Workers:
             local = [self.strategy.experimental_local_results(each)[0].numpy() for each in sums]
         return [value.astype(each.dtype).reshape(each.shape) for value, each in zip(local, arrays, strict=True)]
 
+    def part(self) -> None:
+        """Let go of the others, after the last thing that all did; nothing is to be done together afterwards.
+
+        A sum is fetched from its neighbours, so who has it cannot know whether they have: a process that ended at once
+        would fail those that still fetch. It stays until the chief says that everybody has it.
+        """
+        if not self.cluster.several:
+            return
+        with suppress(tf.errors.OpError):  # whatever has happened to the others, this one's work is done
+            self._say(f"has all {self.cluster.index}")
+            if self.chief:
+                for index in range(len(self.cluster.addresses)):
+                    self._hear(f"has all {index}")
+                self._say("all have all")
+                for index in range(1, len(self.cluster.addresses)):  # the words, too, are fetched from the chief
+                    self._hear(f"leaves {index}")
+            else:
+                self._hear("all have all")
+                self._say(f"leaves {self.cluster.index}")
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """What runs here needs all processes.
@@ -108,6 +132,12 @@ class Workers:
             ) from exc
 
     # --- private ----------------------------------------------------------------------------------------------------
+
+    def _say(self, word: str) -> None:
+        context.context().set_config_key_value(word, "said")
+
+    def _hear(self, word: str) -> None:
+        context.context().get_config_key_value(word, timeout_in_ms=1000 * PART_SECONDS)
 
     def _sum(self, values: Any) -> Any:
         def add(*each: Any) -> Any:

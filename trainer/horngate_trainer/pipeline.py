@@ -64,6 +64,7 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers) 
     keeper, before = _unfinished(settings, folder, identity, stream)
     if settings.resume and (version := _published(folder, identity, before)) is not None:
         workers.told({"finished": True})
+        workers.part()
         keeper.remove()
         publish.tidy(folder)
         _say(stream, "nothing to resume: this training is finished, and its version is published")
@@ -88,6 +89,7 @@ def run(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers) 
             keeper.save(Checkpoint(identity, *training.state()))
             if curves is not None:
                 curves.epoch(number, epoch)
+        workers.part()
         path, result, card = _export(training, settings, dataset, {**identity, "run": keeper.run})
         keeper.remove()
         if settings.report is not None and curves is not None:
@@ -152,6 +154,7 @@ def _help(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers
     """
     told = workers.told(None)
     if told["finished"]:
+        workers.part()
         _say(stream, "the chief has nothing to train")
         return
     if others := checkpoint.differing(told["identity"], identity):
@@ -162,6 +165,7 @@ def _help(settings: Settings, dataset: Dataset, stream: TextIO, workers: Workers
         training.share()
     for _ in _epochs(training, settings, stream):
         pass
+    workers.part()
     _say(stream, "trained; the chief exports")
 
 
