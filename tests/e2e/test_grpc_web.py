@@ -216,6 +216,23 @@ def test_the_same_limits_hold_and_broken_frames_are_refused(server: Guarded, htt
     assert call(http, authorization=token)[1] == "0"
 
 
+def test_a_deadline_ends_a_call_as_grpc_web_whatever_it_waits_for(server: Guarded, http: httpx.Client) -> None:
+    """Of calls that are hardly in time each is answered or late, whole; one whose body does not end is late."""
+    token = f"Bearer {server.token}"
+
+    def hardly_in_time(number: int) -> str:
+        return call(http, authorization=token, grpc_timeout=f"{number % 40}00u")[1]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(hardly_in_time, range(800))) == {"0", "4"}
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-type: {WEB}\r\nauthorization: {token}\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.web.rpartition(":")[2])), timeout=10) as caller:
+        caller.sendall(f"{head}grpc-timeout: 200m\r\ncontent-length: 1000\r\n\r\n".encode() + frame(GOOD)[:500])
+        heard = caller.recv(4096)
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\ngrpc-status: 4\r\n" in heard
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/grpc-websocket", ""])
 def test_another_content_type_is_415(server: Guarded, http: httpx.Client, content_type: str) -> None:
     """Those among them that a browser sends to anyone without asking."""

@@ -21,6 +21,7 @@ from horngate_server.telemetry.sampling import Sampler
 from horngate_server.transports.access import tls
 from horngate_server.transports.access.gate import Gate
 from horngate_server.transports.pyvoy import envoy
+from horngate_server.transports.pyvoy.deadlines import Deadlines
 from horngate_server.transports.pyvoy.envoy_admin import EnvoyAdmin
 from horngate_server.transports.pyvoy.grpc_web import WithGrpcWeb
 from horngate_server.transports.pyvoy.transport import FastTransport
@@ -47,14 +48,15 @@ def _transport(port: int) -> FastTransport:
 
 
 app = _transport(_settings.grpc_port)
-web = None if _settings.grpc_web_port is None else _transport(_settings.grpc_web_port)
+_web = None if _settings.grpc_web_port is None else _transport(_settings.grpc_web_port)
+web = None if _web is None else Deadlines(_web)
 
 
 def _main() -> None:
     """Serve, and end the process: Envoy itself never decides to."""
     code = 1
     try:
-        code = exit_code(lambda: App(_settings, WithGrpcWeb(app, web) if web else app, _gate).run())
+        code = exit_code(lambda: App(_settings, WithGrpcWeb(app, _web) if _web else app, _gate).run())
     except BaseException:  # the process ends below, without a word of its own
         log.critical("unexpected failure. This is a bug.", exc_info=True)
     finally:

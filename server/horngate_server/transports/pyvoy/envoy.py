@@ -332,7 +332,9 @@ def _for_web(grpc: dict[str, Any], web: Web) -> dict[str, Any]:
         app,
     ]
     [host] = manager["route_config"]["virtual_hosts"]
-    host["routes"][0]["request_body_buffer_limit"] = held
+    [route] = host["routes"]
+    route["request_body_buffer_limit"] = held
+    del route["route"]["max_stream_duration"]  # `deadlines`: what Envoy answers late calls is not gRPC-Web
     host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(web.origins)}
     manager["local_reply_config"] = {"mappers": [_in_words(strangers, NOT_NAMED)]}
     return opened
