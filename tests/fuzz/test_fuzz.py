@@ -25,7 +25,7 @@ def _run(script: str, *arguments: object) -> str:
         [sys.executable, HERE / script, *map(str, arguments)],
         capture_output=True, text=True, timeout=115, check=False, env={**os.environ, "PYTHONPATH": str(TESTS)},
     )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-20000:]
+    assert done.returncode == 0, done.stderr[-15000:] + done.stdout[-5000:]  # tracebacks are in stdout
     return done.stdout + done.stderr
 
 
