@@ -1,7 +1,7 @@
 """How many rows pay and fit in one run, and what larger inputs will need: found by running larger and larger ones."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import log as logarithm
 from typing import NamedTuple
@@ -28,6 +28,8 @@ CLEAR_BYTES = 16 << 20
 """Growth of the process below this may be anything."""
 TELLING_BYTES = 1024
 """What comes out of less input says nothing about more of it: there are constants."""
+LONGER = 1.25
+"""A rung is not tried that is expected to take so many times what a batch may: expectations are less than certain."""
 LONG_S = 0.25
 """Longer inputs than one that takes so long are not tried."""
 STEEPEST = 4.0
@@ -82,9 +84,8 @@ def climb(runs: TrialRuns, seen: Seen, limits: Limits, shared: frozenset[int] | 
     end = "as many as set"
     for rows in ladder(limits.max_batch_rows):
         last = max(seconds, default=0)
-        slope = (needs[last] - needs.get(last // 2, 0)) / max(1, last - last // 2)
-        if last and needs[last] + slope * (rows - last) > limits.model_memory_bytes:
-            end = "more would not fit the memory"
+        if last and (reason := _too_much(needs, seconds, rows, limits)):
+            end = reason
             break
         order = [int(place) for place in rng.integers(len(seen.rows), size=rows)]
         request = joined(seen.rows, order)
@@ -155,6 +156,23 @@ def scale(runs: TrialRuns, requests: Iterator[Rows], limits: Limits) -> Scale:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _too_much(needs: Mapping[int, int], seconds: Mapping[int, float], rows: int, limits: Limits) -> str:
+    """Say what so many rows will have too little of, as far as fewer tell; empty where they may be tried."""
+    if _expected(needs, rows) > limits.model_memory_bytes:
+        return "more would not fit the memory"
+    if _expected(seconds, rows) > LONGER * limits.target_batch_s:
+        return "more would take too long"
+    return ""
+
+
+def _expected(taken: Mapping[int, float], rows: int) -> float:
+    """Return what so many rows will take if each further one takes what the last ones did."""
+    last = max(taken)
+    fewer = last // 2
+    slope = (taken[last] - taken.get(fewer, taken[last])) / (last - fewer)
+    return taken[last] + max(0.0, slope) * (rows - last)
 
 
 def _growth(sizes: Sequence[int], amounts: Sequence[int], clear: int) -> Growth:

@@ -307,6 +307,19 @@ def test_the_ladder_is_climbed_as_long_as_it_pays(seconds: Callable[[int], float
     assert max(proof.seconds) == top
 
 
+def test_a_rung_that_will_take_too_long_is_not_tried() -> None:
+    """What the next one will take is told by those before it: large models are ready sooner."""
+    clock = Clock()
+    rows_run: list[int] = []
+
+    def seconds(rows: int) -> float:
+        rows_run.append(rows)
+        return 0.02 + 0.003 * rows
+
+    assert proved(timed(clock, seconds), bench=Bench(LIMITS, clock)).batching.max_rows == 8
+    assert max(rows_run) == 8
+
+
 def test_a_rung_that_was_slow_once_is_measured_again() -> None:
     """A machine that is busy for a moment, on the last rungs too, does not make batches smaller for ever."""
     clock = Clock()

@@ -4,6 +4,7 @@ The declarations follow ``tensorflow/c/c_api.h``, which the installed package ca
 """
 
 import ctypes
+import os
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
@@ -21,8 +22,8 @@ def library() -> ctypes.CDLL:
     """
     # Neither is loaded globally: their symbols would take the place of other libraries' own, and importing
     # numpy.random, or whatever else is linked against another C++ runtime, would then crash the process.
-    ctypes.CDLL(str(framework()))
-    tf = ctypes.CDLL(str(_one(_folder(), "libtensorflow_cc.*")))
+    _opened(framework())
+    tf = _opened(_one(_folder(), "libtensorflow_cc.*"))
     for name, result, arguments in _DECLARATIONS:
         function = getattr(tf, name)
         function.restype, function.argtypes = result, arguments
@@ -105,6 +106,16 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
     ("TF_SessionRun", None,
         [_P, _P, POINTER(Output), POINTER(_P), c_int, POINTER(Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
 )  # fmt: skip
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    """Load a library, and look functions up as they are called first: of a hundred thousand, few ever are.
+
+    ctypes itself asks for all at once, which takes half as long again (dlopen(3), RTLD_NOW).
+    """
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype, dlopen.argtypes = c_void_p, [c_char_p, c_int]
+    return ctypes.CDLL(str(path), handle=dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL))
 
 
 def _folder() -> Path:
