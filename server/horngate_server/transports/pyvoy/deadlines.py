@@ -81,9 +81,8 @@ class _Deadline:
                 return _LATE
             self._trailers = start.get("trailers", False)
             self._send(start)
-        if event.get("more_body"):
-            self._pieces = True
-        elif event["type"] == "http.response.trailers" or not self._trailers:
+        self._pieces = event.get("more_body", False)
+        if not self._pieces and (event["type"] == "http.response.trailers" or not self._trailers):
             self._over = True
             self._loop.call_soon_threadsafe(self._timer.cancel)
         return self._send(event)

@@ -108,16 +108,17 @@ def test_who_does_not_read_is_cut_off_at_the_deadline() -> None:
     run(unread)
 
 
-def test_an_answer_that_is_leaving_leaves_whole() -> None:
-    """A deadline between the parts of an answer in one piece changes nothing."""
+@pytest.mark.parametrize("body", [[WHOLE], [PIECE, {"type": "http.response.body"}]], ids=["whole", "in pieces"])
+def test_an_answer_whose_body_has_left_leaves_whole(body: list[Event]) -> None:
+    """A deadline between the end of its body and its status changes nothing."""
 
     async def leaving() -> None:
         caller = Caller(b"1m")
-        caller.send(asgi.START)
-        caller.send(WHOLE)
+        for event in (asgi.START, *body):
+            caller.send(event)
         await asyncio.sleep(0.02)  # the deadline
         caller.send(asgi.OK)
-        assert caller.sent == [asgi.START, WHOLE, asgi.OK]
+        assert caller.sent == [asgi.START, *body, asgi.OK]
 
     run(leaving)
 
