@@ -102,17 +102,18 @@ class Workers:
         """
         if not self.cluster.several:
             return
+        others = range(1, len(self.cluster.addresses))
         with suppress(tf.errors.OpError):  # whatever has happened to the others, this one's work is done
-            self._say(f"has all {self.cluster.index}")
             if self.chief:
-                for index in range(len(self.cluster.addresses)):
-                    self._hear(f"has all {index}")
-                self._say("all have all")
-                for index in range(1, len(self.cluster.addresses)):  # the words, too, are fetched from the chief
-                    self._hear(f"leaves {index}")
+                for index in others:
+                    self._wait_for(f"{index} has it")
+                self._post("all have it")
+                for index in others:  # this word, too, is fetched from the chief
+                    self._wait_for(f"{index} leaves")
             else:
-                self._hear("all have all")
-                self._say(f"leaves {self.cluster.index}")
+                self._post(f"{self.cluster.index} has it")
+                self._wait_for("all have it")
+                self._post(f"{self.cluster.index} leaves")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -133,10 +134,10 @@ class Workers:
 
     # --- private ----------------------------------------------------------------------------------------------------
 
-    def _say(self, word: str) -> None:
-        context.context().set_config_key_value(word, "said")
+    def _post(self, word: str) -> None:
+        context.context().set_config_key_value(word, "yes")
 
-    def _hear(self, word: str) -> None:
+    def _wait_for(self, word: str) -> None:
         context.context().get_config_key_value(word, timeout_in_ms=1000 * PART_SECONDS)
 
     def _sum(self, values: Any) -> Any:
