@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -177,9 +176,7 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
     port = harness.free_port()
     folder = max((models / "mnist").iterdir()).resolve()
     command = [str(python(name)), str(HERE / "peers" / name / "serve.py"), str(folder), str(port)]
-    # Triton's Python takes the first libpython that the loader finds, which must be that of its own modules.
-    libraries = os.pathsep.join([sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")])
-    with _running(command, {**os.environ, "LD_LIBRARY_PATH": libraries.rstrip(os.pathsep)}) as process:
+    with _running(command, dict(os.environ)) as process:
         began = time.perf_counter()
         memory_mb = None if name in CONTAINERS else lambda: tree_mb(process.pid)
         running = Contestant(name, f"127.0.0.1:{port}", memory_mb)
