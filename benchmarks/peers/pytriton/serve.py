@@ -9,8 +9,9 @@ import sys
 import sysconfig
 
 # Triton's own Python takes the first libpython that the loader finds, which must be that of these modules.
-found = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
-os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, found))
+os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(
+    filter(None, [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")])
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
