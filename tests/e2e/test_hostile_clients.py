@@ -1,5 +1,6 @@
 """Callers who mean harm, or know no better: memory stays within the settings, and neighbours go on being answered."""
 
+import asyncio
 import gzip
 import socket
 import struct
@@ -260,6 +261,28 @@ def test_who_cancels_many_calls_keeps_the_connection(server: ServerProcess) -> N
                 caller.reset(stream)
             else:
                 assert caller.call(frame(GOOD))["grpc-status"] == OK
+
+
+def test_a_thousand_callers_of_one_connection_may_cancel_what_they_like(server: ServerProcess) -> None:
+    """A thousand calls wait on one socket, two of five are cancelled and made again: all others are answered."""
+
+    async def caller(infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> None:
+        for number in range(10):
+            call = infer(GOOD, timeout=60)
+            if number % 5 < 2:
+                await asyncio.sleep(0)  # let it be sent
+                call.cancel()
+                with suppress(asyncio.CancelledError):
+                    await call
+            else:
+                assert await call
+
+    async def callers() -> None:
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+            await asyncio.gather(*(caller(infer) for _ in range(1000)))
+
+    asyncio.run(callers())
 
 
 def test_a_deadline_is_kept_and_a_broken_one_is_refused(server: ServerProcess) -> None:

@@ -1,9 +1,11 @@
 """The limits that gRPC's own server is given."""
 
-STREAMS_PER_CONNECTION = 1024
-"""Calls of a connection, cancelled ones included, until Python has seen that they are; gRPC refuses further ones. So a
-caller that cancels many may have hundreds in flight."""
-PENDING_CALLS = 5 * STREAMS_PER_CONNECTION
+STREAMS_PER_CONNECTION = 256
+"""Calls of a connection that are open; callers let further ones wait (`SETTINGS_MAX_CONCURRENT_STREAMS`)."""
+CANCELLED_PER_CONNECTION = 768
+"""Calls of a connection that are cancelled, and that Python has not seen to be so; gRPC refuses new ones beyond it. So a
+caller may cancel hundreds at once, and one that does nothing else leaves room for others."""
+PENDING_CALLS = 5 * (STREAMS_PER_CONNECTION + CANCELLED_PER_CONNECTION)
 """Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
 some, at random. Four connections that do nothing but cancel leave room for the calls of others; each call of these may
 have half a megabyte of headers, so more room would be dear."""
@@ -30,6 +32,7 @@ def server_options(
         ("grpc.server.max_pending_requests", PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+        ("grpc.http2.max_deallocating_streams", CANCELLED_PER_CONNECTION),
         ("grpc.http2.settings_timeout", SETTINGS_MS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", IDLE_MS),
