@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 WAIT_S = 60.0
+START_S = 300.0
+"""A server with more than a hundred models takes half a minute to start, on a machine with nothing else to do."""
 
 
 def free_port() -> int:
@@ -84,7 +86,7 @@ class ServerProcess:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        self.wait_for("queue      up to")  # the banner's last line
+        self.wait_for("queue      up to", START_S)  # the banner's last line
         ports = dict(line.split() for line in self.ports.splitlines())
         self.grpc = f"localhost:{ports['grpc']}"
         self.http = f"http://localhost:{ports['http']}"
@@ -103,11 +105,11 @@ class ServerProcess:
         """What the server wrote of its ports."""
         return self._port_file.read_text()
 
-    def wait_for(self, text: str) -> None:
+    def wait_for(self, text: str, wait_s: float = WAIT_S) -> None:
         """Wait until a log line holds this text."""
         with self._changed:
             assert self._changed.wait_for(
-                lambda: any(text in line for line in self.log) or self.process.poll() is not None, WAIT_S
+                lambda: any(text in line for line in self.log) or self.process.poll() is not None, wait_s
             )
         assert any(text in line for line in self.log), "\n".join(self.log)
 
