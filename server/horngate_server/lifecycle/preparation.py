@@ -14,10 +14,11 @@ from horngate_server.core.settings import AUTO, LENGTHS, Limits, Settings
 from horngate_server.core.signature import ROWS, WHOLE, Batching, Signature
 from horngate_server.lifecycle import engines, repository
 from horngate_server.lifecycle.batching_proof import Bench, Proof, prove, usual_request
-from horngate_server.lifecycle.compute_threads import LARGE_S, LONG_S, SOON_S, Threads, best_way, rate, seconds_of
+from horngate_server.lifecycle.compute_threads import Threads, seconds_of
 from horngate_server.lifecycle.engines import Choice, Tried
 from horngate_server.lifecycle.probe_inputs import Rows
 from horngate_server.lifecycle.repository import Version
+from horngate_server.lifecycle.thread_trials import best_opened
 from horngate_server.lifecycle.verification import Record, Records, is_float32, records, verify
 from horngate_server.runtimes import process_memory
 
@@ -180,43 +181,8 @@ class _Preparation:
             request = usual_request(watched, signature, recorded_rows, bench)
             return request, 0.0 if request is None else seconds_of(watched, signature, request, bench.clock)
 
-        def at_once(opened: LoadedModel, count: int, request: Rows) -> float:
-            others = [engines.second(opened, signature.name) for _ in range(count - 1)]
-            models = [opened, *(each for each in others if each is not None)]
-            try:
-                return rate(models, signature, request) if len(models) == count else 0.0
-            finally:
-                for each in models[1:]:
-                    each.close()
-
         request, took = self._aside.submit(usual).result()
-        said = f"a usual request takes {took * 1e3:.1f} ms"
-        usual_way = Threads(self._few if took <= LARGE_S else cores(), why=said)
-        if request is None or took <= SOON_S:
-            return model, usual_way
-        ways = [usual_way]
-        if model.device.kind == "CPU" and took <= LONG_S:
-            ways += [Threads(cores())] * (usual_way.each < cores())
-            ways += [Threads(1, cores())] * (not any(each.writes for each in model.signatures.values()))
-        opened, threads, rates = model, self._few, {}
-        try:
-            for way in sorted(ways, key=lambda way: way.each) if len(ways) > 1 else ():
-                opened, threads = self._reopened(engine, opened, threads, way.each)
-                rates[way] = self._aside.submit(at_once, opened, way.at_once, request).result()
-            best, gain = best_way(usual_way, rates)
-            opened, _ = self._reopened(engine, opened, threads, best.each)
-        except BaseException:
-            opened.close()
-            raise
-        why = said if best == usual_way else f"{said}; {gain:.1f} times as many a second as otherwise"
-        return opened, replace(best, why=why)
-
-    def _reopened(self, engine: str, model: LoadedModel, has: int, wants: int) -> tuple[LoadedModel, int]:
-        """Return a model with as many threads as wanted; the one that is given is closed if it has others."""
-        if has == wants:
-            return model, has
-        model.close()
-        return self._opened(engine, wants), wants
+        return best_opened(model, request, took, few=self._few, reopen=partial(self._opened, engine), aside=self._aside)
 
 
 def _chosen(preparation: _Preparation, first: str, second: str) -> Choice:

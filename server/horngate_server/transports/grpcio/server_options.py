@@ -3,8 +3,8 @@
 STREAMS_PER_CONNECTION = 256
 """Calls of a connection that are open; callers let further ones wait (`SETTINGS_MAX_CONCURRENT_STREAMS`)."""
 CANCELLED_PER_CONNECTION = 768
-"""Calls of a connection that are cancelled, and that Python has not seen to be so; gRPC refuses new ones beyond it. So a
-caller may cancel hundreds at once, and one that does nothing else leaves room for others."""
+"""Calls of a connection that are cancelled, and that Python has not seen to be so; gRPC refuses new ones beyond it. So
+a caller may cancel hundreds at once, and one that does nothing else leaves room for others."""
 PENDING_CALLS = 5 * (STREAMS_PER_CONNECTION + CANCELLED_PER_CONNECTION)
 """Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
 some, at random. Four connections that do nothing but cancel leave room for the calls of others; each call of these may

@@ -78,7 +78,7 @@ class CallerPolling:
 
     def _due(self, now: float) -> Sequence[tuple[float, Sequence[Reply]]]:
         """Take those that are due out, with the time at which they came."""
-        due = []
+        due: list[tuple[float, Sequence[Reply]]] = []
         while self._new and self._new[0][0] + POLL_AFTER_S <= now:
             due.append(self._new.popleft())
         while self._polled and self._polled[0][0] <= now:
