@@ -46,7 +46,7 @@ BOUNDS = {
     "empty inputs": "1,024 fields are looked at",
     "small fields": "1,024 fields are looked at",
     "json objects": "2^20 values, read in steps, one large body at a time",
-    "rapid reset": "fast: half of 4,000 calls must be completed; grpcio: 256 streams of a connection, 768 cancelled ones",
+    "rapid reset": "fast: half of 4,000 calls must be completed; grpcio: 256 streams of a connection, 768 cancelled",
     "hpack references": "fast: 60 KiB and 100 headers; grpcio: 16 KiB, once limits are acknowledged",
     "slow posts": "256 connections, 192 of them with bodies, 1 KiB a second",
     "host bypass": "the path that was routed by is the one that is let in",

@@ -171,6 +171,32 @@ def test_http_answers_what_operators_and_probes_ask(server: ServerProcess) -> No
     assert health(grpc_port=1) == 1
 
 
+def test_requests_that_come_together_are_computed_together(
+    server: ServerProcess, mnist: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Sixty-four callers of single images: a run of the model has several of theirs, on either transport."""
+    message = request({"images": mnist[0][:1]}, model="mnist").SerializeToString()
+
+    async def caller(infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> None:
+        for _ in range(20):
+            await infer(message, timeout=60)
+
+    async def callers() -> None:
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+            await asyncio.gather(*(caller(infer) for _ in range(64)))
+
+    before = scrape(server)
+    asyncio.run(callers())
+    after = scrape(server)
+    rows, runs = (
+        sum(after[name] - before.get(name, 0.0) for name in after if name.startswith(f"horngate_batch_rows_{what}{{"))
+        for what in ("sum", "count")
+    )
+    assert rows == 64 * 20
+    assert runs < rows / 1.5
+
+
 def test_two_thousand_concurrent_mixed_requests_each_get_their_own_right_answer(
     server: ServerProcess, mnist: tuple[np.ndarray, np.ndarray]
 ) -> None:

@@ -154,6 +154,7 @@ class InProcessServer:
         delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         quick_s: float = 0.0,
+        may_compute: bool = True,
         pad: bool = True,
         observers: Sequence[RequestObserver] = (),
         batching: Batching | None = None,
@@ -175,6 +176,7 @@ class InProcessServer:
             telemetry=RequestTelemetry(self.metrics, self.statistics, clock, observers, record=record),
             deliver=self.deliver,
             clock=clock,
+            may_compute=may_compute,
         )
         self.queue = BatchQueue(capacity_rows=queue_rows, max_batch_rows=max_batch_rows, delay_s=delay_s)
         self.info = ModelInfo("m", "3", self.model.signature, batching=batching or Batching())

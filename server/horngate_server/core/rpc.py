@@ -199,9 +199,15 @@ class Service(Protocol):
 
 
 class Transport(Protocol):
-    """A gRPC server."""
+    """A gRPC server.
+
+    Attributes:
+        name: its, for people.
+        may_compute: whether the thread that hands calls over may compute a short batch before it takes further ones.
+    """
 
     name: str
+    may_compute: bool
 
     def start(self, service: Service) -> int:
         """Listen, and return the port.

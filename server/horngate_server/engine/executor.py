@@ -124,11 +124,15 @@ class Executor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, works: Sequence[Work]) -> Sequence[Outcome]:
+    def submit(self, works: Sequence[Work], *, compute: bool = True) -> Sequence[Outcome]:
         """Put works in the line; return those that are refused, with the reason. Callable from any thread.
 
         A batch that can start at once and is over soon is computed right here: waking another thread and being woken
         by the answers costs more than such a batch. What arrives meanwhile waits in the transport, and is the next.
+
+        Args:
+            works: to compute.
+            compute: whether a batch may be computed right here.
         """
         refused: list[Outcome] = []
         taken = None
@@ -142,7 +146,7 @@ class Executor:
                 except RequestError as error:
                     refused.append(Outcome(work, error.bare()))
             if self._free and (due := self._queue.due()) is not None:
-                if due <= (now := self._clock()) and self._expected() <= self._quick_s:
+                if compute and due <= (now := self._clock()) and self._expected() <= self._quick_s:
                     taken = self._free.pop(), self._queue.take(now)
                 else:
                     self._changed.notify()

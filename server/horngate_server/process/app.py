@@ -119,6 +119,7 @@ class App:
             ),
             deliver=self._transport.deliver,
             clock=self._clock,
+            may_compute=self._transport.may_compute,
         )
         self._lifecycle = Lifecycle(
             settings,

@@ -51,6 +51,7 @@ class InferenceService:
         telemetry: is told how every request ended.
         deliver: the transport's way back.
         clock: monotonic seconds, the same that deadlines are on.
+        may_compute: whether the threads that hand calls over may compute short batches (`rpc.Transport.may_compute`).
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class InferenceService:
         telemetry: RequestTelemetry,
         deliver: Deliver,
         clock: Clock,
+        may_compute: bool = True,
     ) -> None:
         self._codecs = codecs
         self._models = models
         self._telemetry = telemetry
         self._transport = deliver
         self._clock = clock
+        self._may_compute = may_compute
         self._arrivals: threading.Event | None = None
         self._handlers: dict[str, Handler] = {}
         self._deferred: dict[str, Deferred] = {}
@@ -220,7 +223,7 @@ class InferenceService:
         """Enqueue, and answer those that are refused; who came a moment too late for a version goes to the next one."""
         late: dict[Executor, list[Work]] = defaultdict(list)
         for executor, submitted in works.items():
-            refused = executor.submit(submitted)
+            refused = executor.submit(submitted, compute=self._may_compute)
             ended = [each for each in refused if not isinstance(each.result, NotReady)]
             for each in refused:
                 if isinstance(each.result, NotReady):

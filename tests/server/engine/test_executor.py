@@ -34,10 +34,12 @@ class Waits:
         clock.now += timeout
 
 
-def waiting(*, quick_s: float = 0.0) -> tuple[InProcessServer, Waits, Clock]:
+def waiting(*, quick_s: float = 0.0, may_compute: bool = True) -> tuple[InProcessServer, Waits, Clock]:
     """Return a server with a delay and four rows to a batch, whose executor the test itself drives."""
     clock = Clock()
-    server = InProcessServer(FakeModel(), max_batch_rows=4, delay_s=DELAY_S, clock=clock, quick_s=quick_s)
+    server = InProcessServer(
+        FakeModel(), max_batch_rows=4, delay_s=DELAY_S, clock=clock, quick_s=quick_s, may_compute=may_compute
+    )
     waits = Waits(server)
     server.executor._changed = waits  # type: ignore[assignment]
     return server, waits, clock
@@ -61,6 +63,16 @@ def test_a_full_batch_does_not_wait_for_the_delay() -> None:
     assert waits.timeouts == []
     assert [reply.status() for reply in replies] == ["OK"] * 4
     assert [len(array) for array in server.model.ran] == [4]
+
+
+def test_whoever_may_not_compute_leaves_everything_in_line() -> None:
+    """A full batch of a quick model waits for the executor's thread; what comes meanwhile is the next batch."""
+    server, _, _ = waiting(quick_s=inf, may_compute=False)
+    replies = [server.ask([[n, n]]) for n in range(6)]
+    assert not any(reply.answered for reply in replies)
+    assert server.executor._step()
+    assert [len(array) for array in server.model.ran] == [4]
+    assert [reply.answered for reply in replies] == [True] * 4 + [False] * 2
 
 
 def test_whoever_submits_computes_at_once_only_what_is_due() -> None:

@@ -51,6 +51,9 @@ class GrpcioTransport:
     """
 
     name = "grpcio"
+    may_compute = False
+    """gRPC gives Python one call in each turn of its loop. Where a batch is computed between two turns, no other has
+    come by its end, and every batch has one request: 1,000 requests a second, where 2,700 are answered otherwise."""
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ class WithGrpcWeb:
     """
 
     name = "fast"
+    may_compute = True
 
     def __init__(self, grpc: FastTransport, web: FastTransport) -> None:
         self._grpc = grpc

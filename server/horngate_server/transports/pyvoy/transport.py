@@ -50,6 +50,8 @@ class FastTransport:
     """
 
     name = "fast"
+    may_compute = True
+    """Envoy goes on taking calls in meanwhile; all that came are the next batch."""
     _asgi_single_callable = True  # pyvoy takes what returns no coroutine for an app of ASGI 2
 
     def __init__(
