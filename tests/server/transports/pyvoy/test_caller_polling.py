@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from horngate_server.transports.access.byte_budget import ByteBudget
-from horngate_server.transports.pyvoy.caller_polling import POLL_AFTER_S, CallerPolling
+from horngate_server.transports.pyvoy.caller_polling import POLL_AFTER_S, TOGETHER_S, CallerPolling
 from horngate_server.transports.pyvoy.reply import Reply
 from support.in_process import Clock
 
@@ -105,6 +105,39 @@ def test_who_comes_while_others_have_waited_long_is_polled_first() -> None:
         await asyncio.sleep(5 * POLL_AFTER_S)
         assert first.waits(1, 3, 9)
         assert second.waits(1, 3)
+
+    run(body)
+
+
+def test_who_comes_a_moment_after_others_is_polled_with_them() -> None:
+    """One poll is for all that came within ten milliseconds; a later one is polled in its own time."""
+
+    async def body(clock: Clock) -> None:
+        polling = CallerPolling(clock)
+        [first] = watched(polling, clock, 1)
+        await asyncio.sleep(TOGETHER_S / 2)
+        [soon] = watched(polling, clock, 1)
+        await asyncio.sleep(TOGETHER_S)
+        [later] = watched(polling, clock, 1)
+        await asyncio.sleep(2 * POLL_AFTER_S)
+        assert first.waits(1)
+        assert soon.polled == pytest.approx([POLL_AFTER_S - TOGETHER_S / 2])
+        assert later.waits(1)
+
+    run(body)
+
+
+def test_who_was_answered_at_once_is_not_waited_for() -> None:
+    """Nothing is planned for them: the loop has no more to do."""
+
+    async def body(clock: Clock) -> None:
+        caller = Caller(clock)
+        caller.reply.answered = True
+        CallerPolling(clock).watch([caller.reply])
+        began = clock()
+        await asyncio.sleep(0)
+        assert clock() == began
+        assert not asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
 
     run(body)
 
