@@ -204,6 +204,35 @@ def peak_mib(server: ServerProcess) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def test_a_connection_more_than_there_may_be_is_answered_where_others_have_not_said_all() -> None:
+    """Every connection's request is still on its way: the oldest of these makes room for one that is whole."""
+    begun = threading.Semaphore(0)
+
+    async def wait_for_the_body(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            begun.release()
+            await receive()
+        await respond(send, 200, "text/plain", b"ok")
+
+    server = HttpServer(wait_for_the_body, host="127.0.0.1", port=0)
+    port = server.start()
+    try:
+        with ExitStack() as stack:
+            slow = []
+            for _ in range(CONNECTIONS):
+                slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+                slow[-1].sendall(f"{INFER}content-length: 1000\r\n\r\n".encode())
+                assert begun.acquire(timeout=20)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+                assert response.read() == b"ok"
+            with suppress(ConnectionResetError):
+                assert slow[0].recv(1) == b""
+            slow[1].sendall(bytes(1000))
+            assert slow[1].recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        server.stop()
+
+
 def test_odd_requests_are_refused_and_hardly_logged(server: ServerProcess) -> None:
     """Whatever comes gets 2xx or 4xx, no traceback, and one line in ten seconds for all together."""
     before = len(server.log)

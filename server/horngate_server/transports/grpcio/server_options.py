@@ -9,8 +9,6 @@ PENDING_CALLS = 5 * (STREAMS_PER_CONNECTION + CANCELLED_PER_CONNECTION)
 """Calls that gRPC holds until Python takes them; it ends further ones with CANCELLED. Beyond its own 1,000 it would end
 some, at random. Four connections that do nothing but cancel leave room for the calls of others; each call of these may
 have half a megabyte of headers, so more room would be dear."""
-SETTINGS_MS = 1000
-"""How long a caller may take to say that it has read our limits. gRPC knows no limit for headers until then."""
 HANDSHAKE_MS = 10_000
 """How long a new connection may take until it speaks TLS and HTTP/2."""
 IDLE_MS = 300_000
@@ -33,7 +31,6 @@ def server_options(
         ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
         ("grpc.http2.max_deallocating_streams", CANCELLED_PER_CONNECTION),
-        ("grpc.http2.settings_timeout", SETTINGS_MS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -7,7 +7,8 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONNECTIONS = 256
-"""At once. For a further one, the one that has been silent for longest is closed."""
+"""At once. For a further one, the one that has been silent for longest is closed; where none is, the one whose body has
+been on its way for longest."""
 SPEAK_S = 10.0
 """How long a connection may be silent, and how long it may take to say what it wants."""
 BYTES_PER_S = 1024
@@ -27,7 +28,7 @@ class Connection(HttpToolsProtocol):
 
     refuse: Callable[[str, str], None]
     _timer: asyncio.TimerHandle | None = None
-    ends = 0.0
+    _ends = 0.0
     """When its time is over, on the loop's clock, if nothing happens. The timer may ring before, and is set anew."""
     _last = 0.0
     """When the request's time is over, on the loop's clock."""
@@ -43,14 +44,14 @@ class Connection(HttpToolsProtocol):
     """Bytes of answers that the caller had not read when the timer began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Begin, and close the one that has been silent for longest where there are too many."""
+        """Begin, and close another one where there are too many; itself, where all others wait for their answers."""
         super().connection_made(transport)
         self._allow(SPEAK_S)
         if len(self.connections) > CONNECTIONS:
-            silent = [each for each in self.connections if isinstance(each, Connection) and each.silent]
-            longest = min(silent, key=lambda each: each.ends)  # itself at least
-            self.connections.discard(longest)  # not in the loop's next turn, when it is lost: many come in one
-            longest.transport.abort()
+            others = [each for each in self.connections if isinstance(each, Connection) and each is not self]
+            oldest = min((each for each in others if not each.waits), key=lambda each: each.order, default=self)
+            self.connections.discard(oldest)  # not in the loop's next turn, when it is lost: many come in one
+            oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; answer 400 to what is no HTTP."""
@@ -127,6 +128,16 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     @property
+    def waits(self) -> bool:
+        """Whether it has said all that it wants, and has not been answered."""
+        return not (self.silent or self._body)
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Which connections make room first: those silent for longest, then those whose request began first."""
+        return (False, self._ends) if self.silent else (True, self._last)
+
+    @property
     def silent(self) -> bool:
         """Whether it has not said yet what it wants."""
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
@@ -135,19 +146,19 @@ class Connection(HttpToolsProtocol):
         """Give it so much time from now on."""
         self._received = 0
         self._unread = self.transport.get_write_buffer_size()
-        self.ends = self.loop.time() + seconds
-        if self._timer is None or self._timer.when() > self.ends:
+        self._ends = self.loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._ends:
             self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_at(self.ends, self._on_time)
+        self._timer = self.loop.call_at(self._ends, self._on_time)
 
     def _on_time(self) -> None:
         """Give more time to a body that comes, and to an answer that is read; close the connection otherwise."""
         self._timer = None
-        if self.loop.time() < self.ends:
+        if self.loop.time() < self._ends:
             self._set_timer()
             return
         read = self._unread - self.transport.get_write_buffer_size()
