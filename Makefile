@@ -46,7 +46,9 @@ protos: setup  ## regenerate protos/horngate_protos from the .proto files
 
 docs: setup  ## the site, in site/: strict, with every link; and the documents' spelling
 	@$(BIN)/codespell --skip '*.svg' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs deploy server/SECURITY.md
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d .doctrees . site
+	@rm -rf .site; mv site .site 2>/dev/null || true  # one that is interrupted leaves none, which the next can mend
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d .doctrees . .site
+	@mv .site site
 
 check: setup docs  ## lint, types, boundaries between the parts, drift of generated code, the workflows, docs
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'" >&2; exit 1; }
