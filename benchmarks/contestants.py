@@ -172,9 +172,18 @@ def horngate(name: str, models: Path, *flags: str) -> Iterator[Contestant]:
 
 @contextmanager
 def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
-    """Run a peer, from its environment, until it has answered once."""
-    port = harness.free_port()
+    """Run a peer with mnist, from its environment, until it has answered once."""
     folder = max((models / "mnist").iterdir()).resolve()
+    with started(name, folder, lambda running: running.ask(images)) as running:
+        yield running
+
+
+@contextmanager
+def started(
+    name: str, folder: Path, ask: Callable[[Contestant], object], start_s: float = START_S
+) -> Iterator[Contestant]:
+    """Run a peer with the model in a version's folder, from its environment, until it has been asked successfully."""
+    port = harness.free_port()
     command = [str(python(name)), str(HERE / "peers" / name / "serve.py"), str(folder), str(port)]
     with _running(command, dict(os.environ)) as process:
         began = time.perf_counter()
@@ -182,10 +191,10 @@ def peer(name: str, models: Path, images: Images) -> Iterator[Contestant]:
         running = Contestant(name, f"127.0.0.1:{port}", memory_mb)
         while True:
             try:
-                running.ask(images)
+                ask(running)
                 break
             except (grpc.RpcError, OSError, KeyError, ValueError) as error:
-                if process.poll() is not None or time.perf_counter() - began > START_S:
+                if process.poll() is not None or time.perf_counter() - began > start_s:
                     raise SystemExit(f"{name} did not start: {error}") from error
                 time.sleep(0.01)
         yield Contestant(name, running.address, running.memory_mb, time.perf_counter() - began)
@@ -224,6 +233,16 @@ def installed(name: str) -> bool:
 def image(name: str) -> str:
     """Return the image of a peer that is a container."""
     return (HERE / "peers" / name / "image").read_text().strip()
+
+
+def version(name: str) -> str:
+    """Return the package and version of a peer that is installed, or its image."""
+    if name in CONTAINERS:
+        return image(name)
+    package = {"grpcio_script": "grpcio", "pytriton": "nvidia-pytriton", "ray_serve": "ray"}.get(name, name)
+    program = f"from importlib.metadata import version; print('{package}', version('{package}'))"
+    done = subprocess.run([str(python(name)), "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def install(names: list[str], interpreter: str) -> None:

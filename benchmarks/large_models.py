@@ -5,10 +5,11 @@ python benchmarks/large_models.py [--rounds 3] [--seconds 10] [--only NAME,...] 
 Each alone in a fresh server, on the fast and on the grpcio transport: seconds until /readyz is 200, the process's
 largest and kept memory, and rows a second with 32 requests of one row in flight (texts of different lengths, where a
 model takes these). Beside these TensorFlow's own Python signature in a process of its own with every core: called one
-after the other, with one row and with 32, and from eight threads at once with one row. One contestant
-runs at a time, in turn; ratios are the medians of the rounds' own. Where there is the right to make a cgroup (version
-2), the server is killed above its limit; elsewhere its memory is only measured. Ends with 1 if a call failed, an
-answer was wrong, or a limit was passed.
+after the other, with one row and with 32, and from eight threads at once with one row; and PyTriton, the fastest peer
+with a small model, where it is installed (`contestants.py install`), under the same load. One contestant runs at a
+time, in turn; ratios are the medians of the rounds' own. Where there is the right to make a cgroup (version 2), the
+server is killed above its limit; elsewhere its memory is only measured. Ends with 1 if a call failed, an answer was
+wrong, or a limit was passed.
 """
 
 import json
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import contestants
 import grpc
 import harness
 import sequences
@@ -42,6 +44,7 @@ TENSORFLOW = "TensorFlow"
 THREADS = 8
 ONE, MANY, AT_ONCE = "rows/s, 1 a call", "rows/s, 32 a call", f"rows/s, {THREADS} threads"
 ROWS = "rows/s, 32 in flight"
+PEER = "pytriton"
 Figures = dict[str, float]
 
 
@@ -67,21 +70,24 @@ def serve(name: str, transport: str, models: Path, seconds: float, *, about: dic
         about["batching"], about["rungs"] = _batching(server)
         kept = status_mb(server.process.pid, "VmRSS")
         loading = server.peak_mb()
-        body, *others = _bodies(server.grpc, name)
-        calls = Calls(server.grpc, body, IN_FLIGHT, checked=CHECKED, others=tuple(others))
-        callers.call(calls, min(2.0, seconds))
-        seen = callers.call(calls, seconds)
         return {
             "ready, s": server.ready_s,
             "peak while loading, MB": loading,
-            "peak, MB": server.peak_mb(),
             "kept after loading, MB": kept,
+            **_loaded(callers, server.grpc, name, seconds),
+            "peak, MB": server.peak_mb(),
             "kept after the load, MB": status_mb(server.process.pid, "VmRSS"),
-            ROWS: seen.per_second,
-            "p50, ms": seen.ms(0.5),
-            "failed": sum(seen.codes.values()) - seen.codes["OK"],
-            "wrong": seen.wrong,
         }
+
+
+def peer(name: str, models: Path, seconds: float) -> Figures:
+    """Start the peer with one model, and measure it."""
+    folder = (models / name / "1").resolve()
+    with (
+        contestants.started(PEER, folder, lambda running: _bodies(running.address, name), START_S) as running,
+        Callers() as callers,
+    ):
+        return {"ready, s": running.start_s, **_loaded(callers, running.address, name, seconds)}
 
 
 def tensorflow(name: str, models: Path, seconds: float) -> Figures:
@@ -103,11 +109,14 @@ def main() -> int:
     asked = parser.parse_args()
     names, transports = asked.only.split(","), asked.transports.split(",")
     content: dict[str, Any] = {"rounds": asked.rounds, "seconds": asked.seconds, "models": {}}
+    if contestants.installed(PEER):
+        content["peer"] = contestants.version(PEER)
     broken = []
     with tempfile.TemporaryDirectory() as scratch:
         models = asked.models or Path(scratch)
         foreign(models, *names)
         for name in names:
+            peers = {PEER: partial(peer, name, models, asked.seconds)} if contestants.installed(PEER) else {}
             about: dict[str, Any] = {"limit_mb": LIMITS_MB[name]}
             print(name)
             figures = harness.rounds(
@@ -115,16 +124,20 @@ def main() -> int:
                 {
                     **{each: partial(serve, name, each, models, asked.seconds, about=about) for each in transports},
                     TENSORFLOW: partial(tensorflow, name, models, asked.seconds),
+                    **peers,
                 },
             )
             about["ratios"] = {
-                each: {of: _ratio(figures, each, of) for of in (ONE, MANY, AT_ONCE)} for each in transports
+                each: {of: _ratio(figures, each, of, TENSORFLOW) for of in (ONE, MANY, AT_ONCE)} for each in transports
             }
+            about["to the peer"] = {each: _ratio(figures, each, ROWS, PEER) for each in transports if peers}
             about["figures"] = figures
             content["models"][name] = about
             print(f"  {about['batching']}; memory {'limited' if about['limited'] else 'only measured'}")
             for each in transports:
                 print(f"  {each}: " + ", ".join(f"{v:.2f} of {of}" for of, v in about["ratios"][each].items()))
+                if peers:
+                    print(f"  {each}: {about['to the peer'][each]:.2f} times {PEER}")
                 broken += [
                     f"{name} on {each}: {what}"
                     for what, most in (("failed", 0), ("wrong", 0), ("peak, MB", LIMITS_MB[name]))
@@ -137,6 +150,20 @@ def main() -> int:
 
 
 # --- private ------------------------------------------------------------------------------------------
+
+
+def _loaded(callers: Callers, target: str, name: str, seconds: float) -> Figures:
+    """Load a server, after a while in which it may get warm."""
+    body, *others = _bodies(target, name)
+    calls = Calls(target, body, IN_FLIGHT, checked=CHECKED, others=tuple(others))
+    callers.call(calls, min(2.0, seconds))
+    seen = callers.call(calls, seconds)
+    return {
+        ROWS: seen.per_second,
+        "p50, ms": seen.ms(0.5),
+        "failed": sum(seen.codes.values()) - seen.codes["OK"],
+        "wrong": seen.wrong,
+    }
 
 
 def _batching(server: Server) -> tuple[str, dict[int, float]]:
@@ -162,8 +189,8 @@ def _bodies(target: str, name: str) -> list[bytes]:
     return [infer_body(name, tensor.name, tensor.datatype, each.shape, each.tobytes()) for each in made]
 
 
-def _ratio(figures: dict[str, dict[str, list[float]]], transport: str, of: str) -> float:
-    pairs = zip(figures[ROWS][transport], figures[of][TENSORFLOW], strict=True)
+def _ratio(figures: dict[str, dict[str, list[float]]], transport: str, of: str, other: str) -> float:
+    pairs = zip(figures[ROWS][transport], figures[of][other], strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 

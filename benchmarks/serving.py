@@ -8,7 +8,6 @@ installed (benchmarks/contestants.py install) are left out with a word.
 """
 
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -128,7 +127,7 @@ def main() -> None:
                 start = partial(contestants.peer, name, models, images[:1])
             runs[name] = partial(serve, start, images, classes, asked.seconds)
         figures = harness.rounds(asked.rounds, runs)
-    versions = {name: _version(name) for name in names if name in PEERS}
+    versions = {name: contestants.version(name) for name in names if name in PEERS}
     ratios = {name: value for name, value in _ratios(figures).items() if value is not None}
     for name, value in ratios.items():
         print(f"{name:90}{value:8.2f}")
@@ -208,15 +207,6 @@ def _ratios(figures: dict[str, dict[str, list[float]]]) -> dict[str, float | Non
             "requests/s", "horngate-grpcio", "grpcio_script"
         ),
     }
-
-
-def _version(name: str) -> str:
-    if name in contestants.CONTAINERS:
-        return contestants.image(name)
-    package = {"grpcio_script": "grpcio", "pytriton": "nvidia-pytriton", "ray_serve": "ray"}.get(name, name)
-    program = f"from importlib.metadata import version; print('{package}', version('{package}'))"
-    done = subprocess.run([str(contestants.python(name)), "-c", program], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":
