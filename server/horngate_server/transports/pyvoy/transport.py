@@ -181,11 +181,15 @@ class FastTransport:
         reply.memory.take(len(message))
         reply.size = len(message)
         if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_soon(self._wait_a_turn)
         self._arrived.append(Call(head.method, message, deadline, reply, head.bulk, origin))
 
+    def _wait_a_turn(self) -> None:
+        """Let the bodies come that Envoy was asked for in the turn before: larger batches, no longer waits."""
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
     def _hand_over(self) -> None:
-        """Give the service what has come in one turn of the loop (`CallCollector`, without the call per call)."""
+        """Give the service what has come in two turns of the loop (`CallCollector`, without the call per call)."""
         calls, self._arrived = self._arrived, []
         assert self._service
         self._service.accept(calls)
