@@ -150,10 +150,11 @@ class InferenceService:
             waited = [report.began - work.arrived for work in report.whole]
             answers += self._whole_answers(report, waited, now)
             queue_s += waited
-        self._deliver(answers)
-        self._telemetry.completed(
-            CompletedRequests(info, works, answers, outcomes, report, queue_s, now, refused=refused)
-        )
+        completed = CompletedRequests(info, works, answers, outcomes, report, queue_s, now, refused=refused)
+        with self._telemetry.answering:
+            self._deliver(answers)
+            self._telemetry.count(completed)
+        self._telemetry.tell(completed)
 
     def _whole_answers(self, report: BatchReport, queue_s: Sequence[float], now: float) -> Sequence[Answer]:
         """Write the answers of those that were whole in a batch, all at once; who has gone gets a reason instead."""

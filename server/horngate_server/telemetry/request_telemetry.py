@@ -1,11 +1,12 @@
 """What is told of requests, and to whom: metrics, statistics, the log of refusals, the access log, traces, a recorder.
 
 All of them only listen. They are told after the callers have their answers, and what one of them raises goes to the
-guard: no answer is lost or changed by it.
+guard: no answer is lost or changed by it. Who asks for statistics waits until the answers that have left are counted.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from typing import NamedTuple, TypeVarTuple
 
@@ -112,22 +113,29 @@ class RequestTelemetry:
                 RequestRecord(origin, protocol, model, "", 0, "", status.name, status.message, now, inf, inf, now)
             )
 
-    def completed(self, completed: CompletedRequests) -> None:
-        """Tell about requests that were work, each once, and about their batch."""
-        report, now = completed.report, completed.now
-        seconds = [now - work.arrived for work in completed.works]
+    @property
+    def answering(self) -> AbstractContextManager[object]:
+        """Hold up those who ask for statistics, while answers leave and until they are counted."""
+        return self._statistics.answering
+
+    def count(self, completed: CompletedRequests) -> None:
+        """Count requests that were work, each once, and their batch."""
+        seconds = [completed.now - work.arrived for work in completed.works]
         failed = {
             place: answer.name for place, (_, answer) in enumerate(completed.answers) if isinstance(answer, Status)
         }
         self._guarded("metrics", self._to_metrics, completed, seconds, failed)
         self._guarded("statistics", self._to_statistics, completed, seconds, [seconds[place] for place in failed])
+
+    def tell(self, completed: CompletedRequests) -> None:
+        """Tell who records, logs or traces about the same requests."""
         if self._record is not None:
             self._guarded("record", self._record, completed)
         if self._observers:
             for place, work in enumerate(completed.works):
                 if work.origin is not None:
                     outcomes = completed.outcomes
-                    how = outcomes[place].result if place < len(outcomes) else report
+                    how = outcomes[place].result if place < len(outcomes) else completed.report
                     answer = completed.answers[place][1]
                     self._observe(_record(work.origin, work, completed.info, answer, how, now=self._clock()))
 

@@ -71,9 +71,14 @@ class Totals:
 
 
 class Statistics:
-    """All versions'. Callable from any thread."""
+    """All versions'. Callable from any thread.
+
+    Attributes:
+        answering: held while answers leave and are counted, so that whoever has one finds it counted.
+    """
 
     def __init__(self) -> None:
+        self.answering = threading.RLock()
         self._lock = threading.Lock()
         self._totals: defaultdict[tuple[str, str], Totals] = defaultdict(Totals)
 
@@ -116,7 +121,7 @@ class Statistics:
 
     def of(self, name: str, version: str) -> Totals:
         """Return one version's, as they are now."""
-        with self._lock:
+        with self.answering, self._lock:
             mine = self._totals.get((name, version))
             return mine.copy() if mine else Totals()
 

@@ -2,7 +2,9 @@
 
 import tracemalloc
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ from horngate_server.core.rpc import Call
 from horngate_server.core.signature import Signature, TensorSpec
 from horngate_server.engine.routing import Servable
 from horngate_server.protocols.open_inference.json import JSON, decode_json
-from support.in_process import SIGNATURE, Clock, FakeModel, FakeReply, InProcessServer, double, request
+from horngate_server.telemetry.statistics import Totals
+from support.in_process import SIGNATURE, WAIT_S, Clock, FakeModel, FakeReply, InProcessServer, double, request
+from support.waiting import until
 
 PREDICT = f"/{PREDICTION}/Predict"
 
@@ -180,6 +184,24 @@ def test_a_parameter_that_makes_no_sense_is_refused(name: str, value: object, sa
     setattr(message.parameters[name], kinds[type(value)], value)
     with InProcessServer() as server:
         assert said in server.send(message.SerializeToString()).message()
+
+
+def test_whoever_has_an_answer_finds_it_in_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has left and is not counted yet: who asks for statistics then waits until it is."""
+    with InProcessServer() as server, ThreadPoolExecutor(1) as caller:
+        count = server.statistics.batch
+        asked: list[Future[Totals]] = []
+
+        def counted_late(*told: Any, **more: Any) -> None:
+            asked.append(caller.submit(server.statistics.of, "m", "3"))
+            with pytest.raises(TimeoutError):
+                asked[0].result(0.1)
+            count(*told, **more)
+
+        monkeypatch.setattr(server.statistics, "batch", counted_late)
+        server.ask([[1, 2]]).response()
+        until(lambda: bool(asked))
+        assert asked[0].result(WAIT_S).rows == 1
 
 
 def test_statistics_are_what_was_done() -> None:
