@@ -46,7 +46,7 @@ protos: setup  ## regenerate protos/horngate_protos from the .proto files
 
 docs: setup  ## the site, in site/: strict, with every link; and the documents' spelling
 	@$(BIN)/codespell --skip '*.svg' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs deploy server/SECURITY.md
-	@rm -rf .site; mv site .site 2>/dev/null || true  # one that is interrupted leaves none, which the next can mend
+	@rm -rf .site; mv site .site 2>/dev/null || true  # an interrupted build leaves no site, not half of one
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs -d .doctrees . .site
 	@mv .site site
 

@@ -109,14 +109,17 @@ def main() -> int:
     asked = parser.parse_args()
     names, transports = asked.only.split(","), asked.transports.split(",")
     content: dict[str, Any] = {"rounds": asked.rounds, "seconds": asked.seconds, "models": {}}
-    if contestants.installed(PEER):
+    with_peer = contestants.installed(PEER)
+    if with_peer:
         content["peer"] = contestants.version(PEER)
+    else:
+        print(f"{PEER} is not installed, and left out: python benchmarks/contestants.py install --only {PEER}")
     broken = []
     with tempfile.TemporaryDirectory() as scratch:
         models = asked.models or Path(scratch)
         foreign(models, *names)
         for name in names:
-            peers = {PEER: partial(peer, name, models, asked.seconds)} if contestants.installed(PEER) else {}
+            peers = {PEER: partial(peer, name, models, asked.seconds)} if with_peer else {}
             about: dict[str, Any] = {"limit_mb": LIMITS_MB[name]}
             print(name)
             figures = harness.rounds(
@@ -130,13 +133,13 @@ def main() -> int:
             about["ratios"] = {
                 each: {of: _ratio(figures, each, of, TENSORFLOW) for of in (ONE, MANY, AT_ONCE)} for each in transports
             }
-            about["to the peer"] = {each: _ratio(figures, each, ROWS, PEER) for each in transports if peers}
+            about["to the peer"] = {each: _ratio(figures, each, ROWS, PEER) for each in transports if with_peer}
             about["figures"] = figures
             content["models"][name] = about
             print(f"  {about['batching']}; memory {'limited' if about['limited'] else 'only measured'}")
             for each in transports:
                 print(f"  {each}: " + ", ".join(f"{v:.2f} of {of}" for of, v in about["ratios"][each].items()))
-                if peers:
+                if with_peer:
                     print(f"  {each}: {about['to the peer'][each]:.2f} times {PEER}")
                 broken += [
                     f"{name} on {each}: {what}"

@@ -1,7 +1,7 @@
 """The fast transport: gRPC as an ASGI app inside Envoy (pyvoy), whose HTTP/2 runs outside the GIL.
 
 `envoy` starts the process; this is what answers in it. A call is read in callbacks, without a task of its own unless
-its body comes in pieces or compressed; the service gets all that came in one turn of the loop together. Answers are
+its body comes in pieces or compressed; the service gets all that came in two turns of the loop together. Answers are
 sent in `answer_sending`; callers that wait long are polled in `caller_polling`.
 """
 
@@ -185,7 +185,7 @@ class FastTransport:
         self._arrived.append(Call(head.method, message, deadline, reply, head.bulk, origin))
 
     def _wait_a_turn(self) -> None:
-        """Let the bodies come that Envoy was asked for in the turn before: larger batches, no longer waits."""
+        """Let those bodies come, too, that Envoy was asked for a moment ago: the batch gets larger."""
         asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
