@@ -14,7 +14,7 @@ from pathlib import Path
 
 from horngate_protos.stores import StoreUrl
 from horngate_server.core.errors import ModelError, SettingsError
-from horngate_server.core.settings import Settings
+from horngate_server.core.settings import LITERT, Settings
 from horngate_server.lifecycle import folder_hints, repository
 from horngate_server.lifecycle.folder_hints import FILES, GRAPH, KERAS, LITE
 from horngate_server.lifecycle.repository import Listing
@@ -90,6 +90,17 @@ def recognised(path: Path, name: str = "") -> Place | None:
     if any(repository.number_of(each.name) is not None and any(each.iterdir()) for each in folders):
         return Place(path, Kind.MODEL, name or whole.name)
     return None
+
+
+def needs_tensorflow(settings: Settings) -> bool:
+    """Whether what is there to be served needs TensorFlow's library; False where only a closer look could tell."""
+    if settings.engine == LITERT or settings.config is not None:
+        return False
+    try:
+        models = ModelPlaces(settings).look().models
+    except ModelError:  # who serves says it
+        return False
+    return any((path / GRAPH).is_file() for versions in models.values() for path in versions.values())
 
 
 class ModelPlaces:

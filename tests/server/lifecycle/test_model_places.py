@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from horngate_server.core.errors import SettingsError
 from horngate_server.core.settings import Settings
-from horngate_server.lifecycle.model_places import ModelPlaces
+from horngate_server.lifecycle.model_places import ModelPlaces, needs_tensorflow
 from horngate_server.services.model_control import ModelControl
 from horngate_server.telemetry.metrics import Metrics
 from support.lifecycle_harness import LifecycleHarness, publish
@@ -120,3 +120,23 @@ def test_new_versions_of_a_models_folder_are_served(tmp_path: Path, monkeypatch:
     assert (ignored["name"], ignored["version"]) == (str(tmp_path / "m/v3"), None)
     assert ignored["reason"].startswith("it is no version: expected a whole number")
     assert harness.lifecycle.places.folder_of("m") == tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "needed"),
+    [
+        pytest.param(["m/1/saved_model.pb"], {}, True, id="a-savedmodel"),
+        pytest.param(["m/1/model.tflite"], {}, False, id="a-litert-file"),
+        pytest.param(["m/1/model.tflite", "n/2/saved_model.pb"], {}, True, id="one-of-two"),
+        pytest.param(["m/1/saved_model.pb"], {"engine": "litert"}, False, id="litert-asked-for"),
+        pytest.param(["m/1/saved_model.pb"], {"config": Path("models.toml")}, False, id="who-knows"),
+        pytest.param([], {}, False, id="nothing"),
+    ],
+)
+def test_tensorflows_library_is_loaded_early_where_it_is_sure_to_be_needed(
+    tmp_path: Path, files: list[str], settings: dict[str, object], needed: bool
+) -> None:
+    """What is served by LiteRT alone costs neither its time nor its memory; a folder that is not there is no error."""
+    for each in files:
+        made(tmp_path / "root" / each)
+    assert needs_tensorflow(Settings(models=tmp_path / "root", **settings)) is needed  # type: ignore[arg-type]

@@ -4,13 +4,13 @@ The declarations follow ``tensorflow/c/c_api.h``, which the installed package ca
 """
 
 import ctypes
-import os
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from horngate_server.core.errors import ModelError, ModelFailed
+from horngate_server.runtimes.library_loading import opened, tensorflow_files
 
 
 @cache
@@ -20,10 +20,9 @@ def library() -> ctypes.CDLL:
     Raises:
         ModelError: TensorFlow is not installed.
     """
-    # Neither is loaded globally: their symbols would take the place of other libraries' own, and importing
-    # numpy.random, or whatever else is linked against another C++ runtime, would then crash the process.
-    _opened(framework())
-    tf = _opened(_one(_folder(), "libtensorflow_cc.*"))
+    base, main = tensorflow_files()
+    opened(base)
+    tf = opened(main)
     for name, result, arguments in _DECLARATIONS:
         function = getattr(tf, name)
         function.restype, function.argtypes = result, arguments
@@ -36,7 +35,7 @@ def framework() -> Path:
     Raises:
         ModelError: TensorFlow is not installed.
     """
-    return _one(_folder(), "libtensorflow_framework.*")
+    return tensorflow_files()[0]
 
 
 def available() -> bool:
@@ -106,28 +105,3 @@ _DECLARATIONS: tuple[tuple[str, object, list[object]], ...] = (
     ("TF_SessionRun", None,
         [_P, _P, POINTER(Output), POINTER(_P), c_int, POINTER(Output), POINTER(_P), c_int, _P, c_int, _P, _P]),
 )  # fmt: skip
-
-
-def _opened(path: Path) -> ctypes.CDLL:
-    """Load a library, and look functions up as they are called first: of a hundred thousand, few ever are.
-
-    ctypes itself asks for all at once, which takes half as long again (dlopen(3), RTLD_NOW).
-    """
-    dlopen = ctypes.CDLL(None).dlopen
-    dlopen.restype, dlopen.argtypes = c_void_p, [c_char_p, c_int]
-    return ctypes.CDLL(str(path), handle=dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL))
-
-
-def _folder() -> Path:
-    spec = find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("TensorFlow is not installed: pip install 'horngate[server]' on Python 3.11 to 3.13")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _one(folder: Path, pattern: str) -> Path:
-    """Find the one library that matches, whatever the platform's suffix."""
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise ModelError(f"TensorFlow's package has no {pattern}: this build cannot be used")
-    return found[0]
