@@ -83,6 +83,17 @@ def test_the_model_is_verified_and_the_banner_says_what_serves_where(
         assert word in log
 
 
+def test_tensorflow_is_told_how_much_to_say_before_its_library_is_loaded(
+    trained: Path, transport: str, tmp_path: Path
+) -> None:
+    """It asks once, as it is loaded: told later, it would write its chatter past the log for as long as it serves."""
+    models = trained.parents[1]
+    with ServerProcess(models, tmp_path, "--transport", transport, "--log-level", "debug") as server:
+        log = "\n".join(server.log)
+    assert "loaded model mnist" in log
+    assert "Reading SavedModel from" not in log  # what it says of itself (INFO) while it opens one
+
+
 def test_health_and_reflection_answer_their_official_clients(server: ServerProcess) -> None:
     """grpc.health.v1 knows the server and the model; reflection lists the services and describes them."""
     with grpc.insecure_channel(server.grpc) as channel:

@@ -98,9 +98,9 @@ def needs_tensorflow(settings: Settings) -> bool:
         return False
     try:
         models = ModelPlaces(settings).look().models
-    except ModelError:  # who serves says it
+        return any((path / GRAPH).is_file() for versions in models.values() for path in versions.values())
+    except (ModelError, OSError):  # who serves says it
         return False
-    return any((path / GRAPH).is_file() for versions in models.values() for path in versions.values())
 
 
 class ModelPlaces:

@@ -16,7 +16,7 @@ from horngate_server.core.errors import SettingsError
 from horngate_server.core.methods import CHECK, HEALTH, MODEL, OPEN_INFERENCE, PREDICTION, STREAM_INFER, WATCH
 from horngate_server.core.observer_guard import ObserverGuard
 from horngate_server.core.rpc import Transport
-from horngate_server.core.settings import Settings, prepare_libraries
+from horngate_server.core.settings import Settings
 from horngate_server.engine.routing import Models
 from horngate_server.lifecycle.loader import Loaded
 from horngate_server.lifecycle.manager import Lifecycle
@@ -178,7 +178,6 @@ class App:
         Raises:
             HorngateError: it cannot start.
         """
-        prepare_libraries(self._settings)
         process_memory.few_arenas()
         for library in self._settings.op_library:
             tensorflow.load_op_library(library)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from horngate_server.core import settings
@@ -12,8 +13,7 @@ from horngate_server.transports.pyvoy import envoy
 sys.path[:] = [path for path in sys.path if path not in {"", "."}]  # pyvoy's; so far, it was a folder of our own
 os.chdir(Path(envoy.HERE).readlink())
 
-if needs_tensorflow(settings.read([])):
-    library_loading.begin()
+library_loading.begin(partial(needs_tensorflow, settings.read([])))
 
 from horngate_server.process.inside_envoy import app, web  # noqa: E402 - meanwhile
 

@@ -16,7 +16,7 @@ from horngate_protos.control_groups import cores
 from horngate_protos.stores import StoreUrl
 from horngate_server.core import addresses
 from horngate_server.core.errors import SettingsError
-from horngate_server.core.settings import Settings, environment
+from horngate_server.core.settings import Settings, environment, prepare_libraries
 from horngate_server.lifecycle.model_places import ModelPlaces
 from horngate_server.process import ports
 from horngate_server.process.signals import block_signals
@@ -44,6 +44,7 @@ def serve(settings: Settings) -> int:
         ModuleNotFoundError: an extra is not installed.
     """
     block_signals()
+    prepare_libraries(settings)  # what this process becomes, and its workers, inherit it
     log_format.set_up(settings.log_format, settings.log_level, settings.worker.number if settings.worker else None)
     if settings.tls is not None:
         tls.read(settings.tls)  # what is wrong with these files is said here, once, before anything starts

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes import c_char_p, c_int, c_void_p
 from importlib import import_module
@@ -21,15 +21,20 @@ EXTENSIONS = (
 """What the server imports that brings extension modules along."""
 
 
-def begin() -> None:
+def begin(needed: Callable[[], bool]) -> threading.Thread:
     """Load it on a thread of its own while Python imports other modules; whoever loads it later finds it there.
 
     The dynamic loader loads one library at a time, and extension modules are libraries: one that is imported meanwhile
     would wait. So all of them are imported first. What is wrong with the library is said by who loads it later.
+
+    Args:
+        needed: says, on that thread, whether it is to be loaded; it may take as long as a disk does.
     """
     for name in EXTENSIONS:
         import_module(name)
-    threading.Thread(target=_begin, name="library", daemon=True).start()
+    thread = threading.Thread(target=_load, args=(needed,), name="library", daemon=True)
+    thread.start()
+    return thread
 
 
 def opened(path: Path) -> ctypes.CDLL:
@@ -63,10 +68,11 @@ def tensorflow_files() -> Sequence[Path]:
 # --- private ------------------------------------------------------------------------------------------
 
 
-def _begin() -> None:
-    with suppress(ModelError, OSError), native_log.captured():
-        for path in tensorflow_files():
-            opened(path)
+def _load(needed: Callable[[], bool]) -> None:
+    if needed():
+        with suppress(ModelError, OSError), native_log.captured():
+            for path in tensorflow_files():
+                opened(path)
 
 
 def _one(folder: Path, pattern: str) -> Path:

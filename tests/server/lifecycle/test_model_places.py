@@ -140,3 +140,18 @@ def test_tensorflows_library_is_loaded_early_where_it_is_sure_to_be_needed(
     for each in files:
         made(tmp_path / "root" / each)
     assert needs_tensorflow(Settings(models=tmp_path / "root", **settings)) is needed  # type: ignore[arg-type]
+
+
+def test_a_version_that_cannot_be_looked_into_needs_no_library_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it cannot is said by who loads it: the start goes on."""
+    made(tmp_path / "m/1/saved_model.pb")
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    settings = Settings(models=tmp_path)
+    assert needs_tensorflow(settings)
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert not needs_tensorflow(settings)

@@ -48,5 +48,18 @@ def test_where_tensorflow_is_missing_the_one_who_needs_it_says_so(monkeypatch: p
         raise ModelError("TensorFlow is not installed")
 
     monkeypatch.setattr(library_loading, "tensorflow_files", files)
-    library_loading.begin()
+    thread = library_loading.begin(lambda: True)
     assert missing.wait(10)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_disk_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the library is needed is found out beside the start; where it is not, it is not loaded."""
+    answer = threading.Event()
+    monkeypatch.setattr(library_loading, "tensorflow_files", lambda: pytest.fail("nobody needs it"))
+    thread = library_loading.begin(lambda: not answer.wait(60))
+    assert thread.is_alive()
+    answer.set()
+    thread.join(10)
+    assert not thread.is_alive()

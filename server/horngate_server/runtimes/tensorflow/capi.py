@@ -7,7 +7,6 @@ import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from horngate_server.core.errors import ModelError, ModelFailed
 from horngate_server.runtimes.library_loading import opened, tensorflow_files
@@ -27,15 +26,6 @@ def library() -> ctypes.CDLL:
         function = getattr(tf, name)
         function.restype, function.argtypes = result, arguments
     return tf
-
-
-def framework() -> Path:
-    """Return the library that the other one is built on.
-
-    Raises:
-        ModelError: TensorFlow is not installed.
-    """
-    return tensorflow_files()[0]
 
 
 def available() -> bool:

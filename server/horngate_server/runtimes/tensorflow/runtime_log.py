@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from horngate_server.runtimes.tensorflow.capi import framework
+from horngate_server.runtimes.library_loading import tensorflow_files
 
 FATAL = 3
 """Abseil's level above which there is nothing."""
@@ -59,7 +59,7 @@ class _Levels(NamedTuple):
 @cache
 def _levels() -> _Levels | None:
     """Find the functions; None in a library that does not have them."""
-    path = framework()
+    path = tensorflow_files()[0]
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             names = [match[0].decode() for name in _NAMES if (match := re.search(name, data))]
